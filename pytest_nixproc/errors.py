@@ -1,0 +1,105 @@
+"""One tree of exceptions; every message says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class NixprocError(Exception):
+    """Base of all errors of this package.
+
+    The text is a brief in one line, then details (facts, often several lines), then the remedy.
+    """
+
+    def __init__(self, brief: str, *, details: str = "", remedy: str = "") -> None:
+        self.brief = brief
+        self.details = details
+        self.remedy = remedy
+        super().__init__(brief)
+
+    def __str__(self) -> str:
+        parts = [self.brief, self.details, self.remedy and f"to mend it: {self.remedy}"]
+        return "\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One thing that is wrong with an input, at one path of it (``processes.web.dependencies[0]``)."""
+
+    path: str
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class ModelError(NixprocError):
+    """A processes model that cannot be deployed; all its faults at once."""
+
+    def __init__(self, faults: Sequence[Fault], *, origin: str = "") -> None:
+        self.faults = tuple(faults)
+        self.origin = origin
+        count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
+        brief = f"the processes model{f' {origin}' if origin else ''} has {count}"
+        super().__init__(brief, details="\n".join(f"  {fault}" for fault in self.faults))
+
+
+class SourceError(NixprocError):
+    """A model file that cannot be read as one: absent, not parsable, or not of the expected form."""
+
+
+class UnknownName(NixprocError):
+    """A manager, machine, source or check that nobody registered."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown {kind} {name!r}", remedy=f"choose one of: {', '.join(sorted(known))}")
+
+
+class Unsupported(NixprocError):
+    """A manager cannot express what a process asks for."""
+
+    def __init__(self, manager: str, process: str, what: str, *, remedy: str = "") -> None:
+        super().__init__(f"{manager} cannot deploy {process!r}: {what}", remedy=remedy)
+
+
+class Unavailable(NixprocError):
+    """A manager or a machine that exists but cannot run here; the remedy says how to get it."""
+
+
+class MachineError(NixprocError):
+    """The machine failed us: it could not start a command, or its guardian is gone."""
+
+
+class CommandFailed(NixprocError):
+    """A command ended otherwise than expected; shows its arguments, its status and the end of its output."""
+
+
+class WaitTimeout(NixprocError):
+    """A wait reached its deadline; says what was waited for, for how long, and what was seen last."""
+
+
+class DeploymentError(NixprocError):
+    """A deployment that could not be brought up; everything that it had started is stopped."""
+
+
+class ConflictError(DeploymentError):
+    """Instances of a system that are in each other's way; carries the findings."""
+
+    def __init__(self, brief: str, findings: Sequence[object]) -> None:
+        self.findings = tuple(findings)
+        super().__init__(brief, details="\n".join(str(finding) for finding in findings))
+
+
+class StartError(DeploymentError):
+    """An instance that did not become ready."""
+
+
+class TeardownError(NixprocError):
+    """What went wrong while a system was stopped; the teardown went on past each of these problems."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        details = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__("the system was not stopped cleanly", details=details)

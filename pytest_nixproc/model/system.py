@@ -1,0 +1,86 @@
+"""A processes model: instances by name, and the order in which they can be activated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from pytest_nixproc.errors import Fault, ModelError
+from pytest_nixproc.model.graph import Levels, cycle_in, levels_of
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.kinds import read_name
+from pytest_nixproc.model.process import ManagedProcess
+from pytest_nixproc.model.ready import Condition
+
+
+class ProcessesModel(Mapping[str, Instance]):
+    """A validated system of process instances; a mapping of names to instances.
+
+    ``origin`` is where it came from, for messages. Raises :class:`~pytest_nixproc.errors.ModelError` with all faults
+    of all instances.
+    """
+
+    def __init__(self, instances: Mapping[str, Instance], *, origin: str = "") -> None:
+        self.origin = origin
+        faults = [fault for name, value in instances.items() for fault in entry_faults(name, value)]
+        self._instances = MappingProxyType(
+            {name: value for name, value in instances.items() if not entry_faults(name, value)}
+        )
+        self.dependencies: Mapping[str, tuple[str, ...]] = MappingProxyType(
+            {name: self._resolve(name, faults) for name in self._instances}
+        )
+        if cycle := cycle_in(self.dependencies):
+            path = " -> ".join(cycle)
+            faults.append(Fault(f"processes.{cycle[0]}.dependencies", f"form a cycle: {path}", "drop one of them"))
+        if faults:
+            raise ModelError(faults, origin=origin)
+        self.levels: Levels = levels_of(self.dependencies)
+        self._level_of = {name: number for number, level in enumerate(self.levels) for name in level}
+
+    def _resolve(self, name: str, faults: list[Fault]) -> tuple[str, ...]:
+        """Return the keys of an instance's dependencies; each that the model does not hold is a fault."""
+        keys = {instance.pkg: key for key, instance in self._instances.items()}
+        names = {instance.pkg.name: key for key, instance in self._instances.items()}
+        found = []
+        for index, dependency in enumerate(self._instances[name].pkg.dependencies):
+            wanted = dependency.name if isinstance(dependency, ManagedProcess) else dependency
+            key = keys.get(dependency) or (wanted if wanted in self._instances else names.get(wanted))
+            if key is None:
+                near = get_close_matches(wanted, self._instances, n=1)
+                remedy = f"did you mean {near[0]}?" if near else "return it from the model too"
+                path = f"processes.{name}.dependencies[{index}]"
+                faults.append(Fault(path, f"is {wanted!r}, which the model does not hold", remedy))
+            else:
+                found.append(key)
+        return tuple(dict.fromkeys(found))
+
+    def __getitem__(self, name: str) -> Instance:
+        return self._instances[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._instances)
+
+    def __len__(self) -> int:
+        return len(self._instances)
+
+    def __repr__(self) -> str:
+        return f"<ProcessesModel {self.origin or 'in Python'}: {', '.join(self)}>"
+
+    def level(self, name: str) -> int:
+        """Return how deep the dependencies of an instance go: 0 without any, else 1 more than theirs at most."""
+        return self._level_of[name]
+
+
+def entry_faults(name: object, value: object) -> list[Fault]:
+    """Return what is wrong with one entry of a model, looked at alone."""
+    faults: list[Fault] = []
+    read_name(name, f"processes.{name}", faults)
+    if not isinstance(value, Instance):
+        return [*faults, Fault(f"processes.{name}", f"is {value!r}, which is no instance", "use Instance(pkg=...)")]
+    ready = value.attributes.get("ready")
+    if ready is not None and not isinstance(ready, Condition):
+        faults.append(
+            Fault(f"processes.{name}.ready", f"is {ready!r}, which is no condition", "see pytest_nixproc.ready")
+        )
+    return faults + [Fault(f"processes.{name}.{fault.path}", fault.problem, fault.remedy) for fault in value.faults()]
