@@ -1,0 +1,1 @@
+"""Where processes run: the only place that spawns, signals, sleeps and reads the clock."""

@@ -1,0 +1,249 @@
+"""The contract of a machine, and the verbs that every machine has for tests."""
+
+from __future__ import annotations
+
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pytest_nixproc.errors import CommandFailed
+from pytest_nixproc.machines.waiting import Deadline, wait_until
+
+OUTPUT_TAIL = 2000
+"""How many characters of a failed command's output an error shows."""
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """A command to start: arguments, its whole environment, and the file that its output is appended to."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening TCP socket, and the process that holds it where that can be seen."""
+
+    host: str
+    port: int
+    pid: int | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What generated files may rely on: where the machine keeps the software that they call.
+
+    ``reset_signals`` starts a command with default signals; empty where the machine has no such tool.
+    ``package_root`` is the directory that holds this package there.
+    """
+
+    shell: str = "/bin/sh"
+    python: str = "/usr/bin/python3"
+    package_root: str = "/usr/lib/python3/dist-packages"
+    nice: str = "/usr/bin/nice"
+    setpriv: str = "/usr/bin/setpriv"
+    base_path: tuple[str, ...] = ("/usr/local/bin", "/usr/bin", "/bin")
+    reset_signals: tuple[str, ...] = ()
+
+
+class Machine(ABC):
+    """Where a system runs: files, processes, sockets and time; then the verbs that tests use.
+
+    ``spawn`` and what follows it are called by the deployment engine and by the managers' drivers.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def facts(self) -> Facts:
+        """What generated files may rely on."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
+    @abstractmethod
+    def pause(self, seconds: float) -> None:
+        """Sleep for ``seconds`` at most; less when a process ends meanwhile."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Begin to get ready for processes, without waiting for it; harmless when called again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what the machine itself keeps running; processes that still run below it are ended too."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let the processes live on after :meth:`close`."""
+
+    @abstractmethod
+    def spawn(self, command: Spawn) -> int:
+        """Start a process and return its pid; raises :class:`~pytest_nixproc.errors.MachineError` if it cannot."""
+
+    @abstractmethod
+    def run(self, commands: Sequence[Spawn], deadline: Deadline) -> list[int | None]:
+        """Run commands side by side; return their exit statuses, None for what still runs at the deadline."""
+
+    @abstractmethod
+    def exit_status(self, pid: int) -> int | None:
+        """Return how a process ended, as far as the machine saw it: a status, or minus a signal's number."""
+
+    @abstractmethod
+    def ended(self, pids: Iterable[int]) -> set[int]:
+        """Return those of ``pids`` that do not run any more."""
+
+    @abstractmethod
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal to a process; one that has ended is no error."""
+
+    @abstractmethod
+    def parents(self) -> dict[int, int]:
+        """Return the parent of every process."""
+
+    @abstractmethod
+    def strays(self, tag: str) -> list[int]:
+        """Return what still runs of the processes that were started with ``NAME=VALUE`` in their environment."""
+
+    @abstractmethod
+    def describe(self, pid: int) -> str:
+        """Return a process's command line for people."""
+
+    @abstractmethod
+    def has_tag(self, pid: int, tag: str) -> bool:
+        """Tell whether a process was started with ``tag`` in its environment."""
+
+    @abstractmethod
+    def listeners(self) -> list[Listener]:
+        """Return all listening TCP sockets of the machine."""
+
+    @abstractmethod
+    def port_is_free(self, port: int) -> bool:
+        """Tell whether a server could listen on the port now, on any address."""
+
+    @abstractmethod
+    def connection_problem(self, address: tuple[str, int] | str) -> str:
+        """Connect to a host and port, or to a Unix socket's path; return why not, or an empty text."""
+
+    @abstractmethod
+    def write(self, path: str, content: str, mode: int = 0o644) -> None:
+        """Write a file, with the directories it needs."""
+
+    @abstractmethod
+    def link(self, path: str, target: str) -> None:
+        """Make a symbolic link, with the directories it needs."""
+
+    @abstractmethod
+    def make_directory(self, path: str, mode: int = 0o755) -> None:
+        """Make a directory, with the directories it needs; one that exists is left alone."""
+
+    @abstractmethod
+    def read(self, path: str, start: int = 0) -> bytes | None:
+        """Return a file's content from byte ``start`` on; None without such a file."""
+
+    @abstractmethod
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes; 0 without such a file."""
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Tell whether there is a file, directory or socket of that path."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove a file or a whole directory; one that does not exist is no error."""
+
+    @abstractmethod
+    def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
+        """Run one command; return its exit status (None: still running, and killed) and its output."""
+
+    def deadline(self, seconds: float) -> Deadline:
+        """Return a deadline on this machine's clock."""
+        return Deadline(self, seconds)
+
+    @property
+    def path_variable(self) -> str:
+        """``PATH`` of the machine's own software."""
+        return ":".join(self.facts.base_path)
+
+    def execute(self, command: str, *, timeout: float = 60) -> tuple[int | None, str]:
+        """Run a shell command; return its exit status (None when it was killed at the timeout) and its output."""
+        spawn = Spawn((self.facts.shell, "-c", command), {"PATH": self.path_variable})
+        return self.capture(spawn, self.deadline(timeout))
+
+    def succeed(self, *commands: str, timeout: float = 60) -> str:
+        """Run shell commands that must all succeed; return their output."""
+        outputs = []
+        for command in commands:
+            status, output = self.execute(command, timeout=timeout)
+            if status != 0:
+                raise CommandFailed(f"command {describe_failure(command, status)}", details=output[-OUTPUT_TAIL:])
+            outputs.append(output)
+        return "".join(outputs)
+
+    def fail(self, *commands: str, timeout: float = 60) -> str:
+        """Run shell commands that must all fail; return their output."""
+        outputs = []
+        for command in commands:
+            status, output = self.execute(command, timeout=timeout)
+            if status == 0:
+                brief = f"command succeeded, although it must fail: {command}"
+                raise CommandFailed(brief, details=output[-OUTPUT_TAIL:])
+            outputs.append(output)
+        return "".join(outputs)
+
+    def wait_until_succeeds(self, command: str, *, timeout: float = 60) -> str:
+        """Run a shell command again and again until it succeeds; return its output then."""
+        return self._repeat(command, lambda status: status == 0, timeout, "succeed")
+
+    def wait_until_fails(self, command: str, *, timeout: float = 60) -> str:
+        """Run a shell command again and again until it fails; return its output then."""
+        return self._repeat(command, lambda status: status != 0, timeout, "fail")
+
+    def _repeat(self, command: str, wanted: Callable[[int | None], bool], timeout: float, verb: str) -> str:
+        deadline = self.deadline(timeout)
+        last = ""
+
+        def look() -> str:
+            nonlocal last
+            status, last = self.execute(command, timeout=max(deadline.remaining, 0.1))
+            return "" if wanted(status) else f"{describe_failure(command, status)}\n{last[-OUTPUT_TAIL:]}"
+
+        wait_until(look, deadline, f"wait for a command to {verb}: {command}")
+        return last
+
+    def wait_for_open_port(self, port: int, host: str = "127.0.0.1", *, timeout: float = 60) -> None:
+        """Wait until a TCP port accepts connections."""
+        wait_until(lambda: self.connection_problem((host, port)), self.deadline(timeout), f"wait for port {port}")
+
+    def wait_for_closed_port(self, port: int, host: str = "127.0.0.1", *, timeout: float = 60) -> None:
+        """Wait until a TCP port refuses connections."""
+
+        def look() -> str:
+            return "" if self.connection_problem((host, port)) else "it accepts connections"
+
+        wait_until(look, self.deadline(timeout), f"wait for port {port} to be closed")
+
+    def wait_for_file(self, path: str, *, timeout: float = 60) -> None:
+        """Wait until a file exists."""
+        what = f"wait for file {path}"
+        wait_until(lambda: "" if self.exists(path) else "no such file", self.deadline(timeout), what)
+
+
+def describe_failure(command: str | Sequence[str], status: int | None) -> str:
+    """Word how a command ended: ``ended with status 3: ls /nowhere``."""
+    text = command if isinstance(command, str) else shlex.join(command)
+    if status is None:
+        return f"was killed at its time limit: {text}"
+    return f"{describe_status(status)}: {text}"
+
+
+def describe_status(status: int) -> str:
+    """Word an exit status, minus a signal's number for a killed process."""
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

@@ -1,0 +1,130 @@
+"""Our end of the guardian: requests, replies, and what it has reported so far."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pytest_nixproc.errors import MachineError
+from pytest_nixproc.machines.api import Spawn
+
+BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_nixproc.machines.guardian import main; main()"
+PACKAGE_ROOT: Final = str(Path(__file__).parents[2])
+ANSWER_SECONDS: Final = 30.0
+CLOSE_SECONDS: Final = 15.0
+
+
+class GuardianConnection:
+    """One guardian process, and the socket to it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+        self.process = process
+        self.connection = connection
+        self.released = False
+        self.exited: dict[int, int] = {}
+        """Exit statuses of all processes that the guardian has seen end, by pid."""
+        self._replies: dict[int, dict[str, Any]] = {}
+        self._numbers = count()
+        self._pending = b""
+
+    @classmethod
+    def start(cls) -> Self:
+        """Start a guardian with nothing of ours but one end of a socket pair, away from our terminal and directory."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            argv = [sys.executable, "-I", "-S", "-c", BOOT, PACKAGE_ROOT]
+            process = subprocess.Popen(
+                argv,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={},
+                start_new_session=True,
+            )
+        return cls(process, ours)
+
+    def spawn(self, commands: Sequence[Spawn]) -> list[int]:
+        """Start processes in one round trip; raises when one of them cannot be started, the others run then."""
+        numbers = [next(self._numbers) for _ in commands]
+        requests = [
+            {"spawn": number, "argv": command.argv, "environment": dict(command.environment), "output": command.output}
+            for number, command in zip(numbers, commands, strict=True)
+        ]
+        replies = self._ask(requests, numbers)
+        if errors := [reply["error"] for reply in replies if "error" in reply]:
+            raise MachineError("a command could not be started", details="\n".join(errors))
+        return [reply["pid"] for reply in replies]
+
+    def strays(self, tag: str) -> list[int]:
+        """Ask which processes below the guardian carry a tag."""
+        number = next(self._numbers)
+        (reply,) = self._ask([{"strays": number, "tag": tag}], [number])
+        pids: list[int] = reply["pids"]
+        return pids
+
+    def release(self) -> None:
+        """Tell the guardian to let its processes live on, and to stay with them when we are gone."""
+        self._send([{"release": True}])
+        self.released = True
+
+    def close(self) -> None:
+        """Hang up, and wait for the guardian to end what is below it."""
+        self.connection.close()
+        if self.released:
+            # It outlives us on purpose: Popen must not warn about that.
+            self.process.returncode = 0
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(CLOSE_SECONDS)
+
+    def listen(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for messages, and take in those that came; return whether any did."""
+        if not select.select([self.connection], [], [], seconds)[0]:
+            return False
+        try:
+            received = self.connection.recv(1 << 20)
+        except ConnectionError:
+            received = b""
+        if not received:
+            raise guardian_gone()
+        *lines, self._pending = (self._pending + received).split(b"\n")
+        for line in lines:
+            self._take_in(json.loads(line))
+        return True
+
+    def _take_in(self, message: dict[str, Any]) -> None:
+        if "exited" in message:
+            self.exited[message["exited"]] = message["status"]
+        for kind in ("spawned", "failed", "strays"):
+            if kind in message:
+                self._replies[message[kind]] = message
+        if "spawned" in message:
+            # Pids come again: what its last owner's end was must not be taken for the new one's.
+            self.exited.pop(message["pid"], None)
+
+    def _ask(self, requests: Sequence[dict[str, Any]], numbers: Sequence[int]) -> list[dict[str, Any]]:
+        self._send(requests)
+        while not self._replies.keys() >= set(numbers):
+            if not self.listen(ANSWER_SECONDS):
+                raise MachineError(f"the guardian (pid {self.process.pid}) does not answer")
+        return [self._replies.pop(number) for number in numbers]
+
+    def _send(self, requests: Sequence[dict[str, Any]]) -> None:
+        try:
+            self.connection.sendall(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
+        except OSError as error:
+            raise guardian_gone() from error
+
+
+def guardian_gone() -> MachineError:
+    """Return the error for a guardian that has ended before us."""
+    return MachineError("the guardian of the deployed processes is gone", remedy="find out who killed it")

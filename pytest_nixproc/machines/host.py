@@ -1,0 +1,270 @@
+"""The machine that the tests themselves run on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import ClassVar, Final
+
+from pytest_nixproc.errors import MachineError
+from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.machines import process_table
+from pytest_nixproc.machines.api import Facts, Listener, Machine, Spawn
+from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
+from pytest_nixproc.machines.waiting import Deadline
+
+CONNECT_SECONDS: Final = 1.0
+
+
+class Host(Machine):
+    """This machine, as the calling user, through one guardian per test process."""
+
+    name: ClassVar[str] = "host"
+
+    def __init__(self) -> None:
+        self._guardian: GuardianConnection | None = None
+        self._pidfds: dict[int, int] = {}
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What generated files may rely on here."""
+        usual = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin")
+        present = tuple(path for path in usual if os.path.isdir(path))
+        return Facts(
+            python=sys.executable,
+            package_root=PACKAGE_ROOT,
+            nice=shutil.which("nice") or Facts.nice,
+            setpriv=shutil.which("setpriv") or Facts.setpriv,
+            base_path=present,
+            reset_signals=signal_resetter(),
+        )
+
+    @property
+    def guardian(self) -> GuardianConnection:
+        """The guardian, started when it is needed first."""
+        if self._guardian is None:
+            self._guardian = GuardianConnection.start()
+        return self._guardian
+
+    def prepare(self) -> None:
+        """Start the guardian; it gets ready while the deployment is being planned."""
+        _ = self.guardian
+
+    def close(self) -> None:
+        """End the guardian, and with it every process below it."""
+        for descriptor in self._pidfds.values():
+            os.close(descriptor)
+        self._pidfds.clear()
+        if self._guardian is not None:
+            self._guardian.close()
+            self._guardian = None
+
+    def release(self) -> None:
+        """Let the processes live on after :meth:`close`."""
+        self.guardian.release()
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, unless the guardian has something to report."""
+        if self._guardian is None:
+            time.sleep(seconds)
+        else:
+            self._guardian.listen(seconds)
+
+    def spawn(self, command: Spawn) -> int:
+        """Start a process below the guardian."""
+        return self.guardian.spawn([command])[0]
+
+    def run(self, commands: Sequence[Spawn], deadline: Deadline) -> list[int | None]:
+        """Run commands side by side until all have ended or the deadline is reached."""
+        pids = self.guardian.spawn(commands)
+        waiting = set(pids)
+        while waiting := {pid for pid in waiting if self.exit_status(pid) is None}:
+            if not (remaining := deadline.remaining):
+                break
+            self.guardian.listen(remaining)
+        return [self.exit_status(pid) for pid in pids]
+
+    def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
+        """Run one command with its output in a temporary file; kill its whole session at the deadline."""
+        with tempfile.NamedTemporaryFile("rb") as output:
+            pid = self.spawn(Spawn(command.argv, command.environment, output.name))
+            while (status := self.exit_status(pid)) is None and (remaining := deadline.remaining):
+                self.guardian.listen(remaining)
+            if status is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+            return status, output.read().decode(errors="replace")
+
+    def exit_status(self, pid: int) -> int | None:
+        """Return what the guardian reported about the end of a process."""
+        return self.guardian.exited.get(pid)
+
+    def ended(self, pids: Iterable[int]) -> set[int]:
+        """Look at all processes in one system call, where pidfds exist (pidfd_open(2))."""
+        poller = select.poll()
+        by_descriptor: dict[int, int] = {}
+        gone = set()
+        for pid in pids:
+            if (descriptor := self._pidfd(pid)) is not None:
+                by_descriptor[descriptor] = pid
+                poller.register(descriptor, select.POLLIN)
+            elif not process_table.is_alive(pid):
+                gone.add(pid)
+        return gone | {by_descriptor[descriptor] for descriptor, _ in poller.poll(0)}
+
+    def _pidfd(self, pid: int) -> int | None:
+        if pid not in self._pidfds and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self._pidfds[pid] = os.pidfd_open(pid)
+        return self._pidfds.get(pid)
+
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal, through the pidfd where there is one: it cannot reach a reused pid."""
+        with contextlib.suppress(ProcessLookupError):
+            if (descriptor := self._pidfds.get(pid)) is not None:
+                signal.pidfd_send_signal(descriptor, number)
+            else:
+                os.kill(pid, number)
+
+    def parents(self) -> dict[int, int]:
+        """Return the parent of every process."""
+        return process_table.parents()
+
+    def strays(self, tag: str) -> list[int]:
+        """Return what the guardian still has below it with this tag."""
+        return self.guardian.strays(tag) if self._guardian is not None else []
+
+    def describe(self, pid: int) -> str:
+        """Return a process's command line for people."""
+        return process_table.command_line(pid)
+
+    def has_tag(self, pid: int, tag: str) -> bool:
+        """Tell whether a process was started with ``tag`` in its environment."""
+        return tag.encode() in process_table.environment_of(pid).split(b"\0")
+
+    def listeners(self) -> list[Listener]:
+        """Read the kernel's tables once for all processes."""
+        import psutil
+
+        return [
+            Listener(connection.laddr.ip, connection.laddr.port, connection.pid)
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr
+        ]
+
+    def port_is_free(self, port: int) -> bool:
+        """Try to bind the port on the wildcard addresses, as servers do (with SO_REUSEADDR)."""
+        return all(can_bind(family, address, port) for family, address in WILDCARDS)
+
+    def connection_problem(self, address: tuple[str, int] | str) -> str:
+        """Connect and close in order: a reset would spare a TIME_WAIT entry, but many servers log it as an error."""
+        family = (
+            socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        )
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(CONNECT_SECONDS)
+            try:
+                probe.connect(address)
+            except OSError as error:
+                return error.strerror or str(error)
+        return ""
+
+    def write(self, path: str, content: str, mode: int = 0o644) -> None:
+        """Write a file, with the directories it needs."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.fsencode(content))
+
+    def link(self, path: str, target: str) -> None:
+        """Make a symbolic link, with the directories it needs."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.symlink(target, path)
+
+    def make_directory(self, path: str, mode: int = 0o755) -> None:
+        """Make a directory, with the directories it needs; one that exists is left alone."""
+        os.makedirs(path, mode, exist_ok=True)
+
+    def read(self, path: str, start: int = 0) -> bytes | None:
+        """Return a file's content from byte ``start`` on; None without such a file."""
+        try:
+            with open(path, "rb") as file:
+                file.seek(start)
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes; 0 without such a file."""
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            return 0
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is a file, directory or socket of that path."""
+        return os.path.lexists(path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a whole directory; one that does not exist is no error."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.EPERM):
+                raise MachineError(f"cannot remove {path}: {error.strerror}") from error
+            shutil.rmtree(path)
+
+
+WILDCARDS: Final = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104 - bound for a moment, never listened on
+
+
+def can_bind(family: socket.AddressFamily, address: str, port: int) -> bool:
+    """Tell whether a server could bind the port; a family that the machine lacks is no obstacle."""
+    try:
+        probe = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        return True
+    with probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True
+
+
+def signal_resetter() -> tuple[str, ...]:
+    """Return the command prefix that restores default signals: GNU env (coreutils 8.31 and newer) can."""
+    env = shutil.which("env")
+    prefix = (env or "", "--default-signal=INT,QUIT")
+    if env and subprocess.run([*prefix, env], capture_output=True, check=False).returncode == 0:
+        return prefix
+    return ()
+
+
+@hookimpl
+def nixproc_machines() -> list[type[Machine]]:
+    """Offer this machine."""
+    return [Host]

@@ -1,0 +1,89 @@
+"""Which process is whose child; standard library only, because the guardian reads it too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+HAS_PROC: Final = os.path.exists("/proc/self/stat")
+
+
+def parents() -> dict[int, int]:
+    """Return the parent of every process of this machine."""
+    if not HAS_PROC:
+        return parents_by_ps()
+    table = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (fields := stat_fields(int(entry))):
+            table[int(entry)] = int(fields[1])
+    return table
+
+
+def parents_by_ps() -> dict[int, int]:
+    """Return the same where there is no ``/proc``, from ``ps`` (POSIX.1 options)."""
+    with os.popen("ps -A -o pid= -o ppid=") as lines:  # noqa: S605, S607 - a fixed command; subprocess is slow to import
+        return {int(pid): int(ppid) for pid, ppid in (line.split() for line in lines)}
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return the fields of ``/proc/PID/stat`` from the state on (proc(5)); empty when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The second field is the command in parentheses, and may hold spaces and parentheses itself.
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def start_time(pid: int) -> str:
+    """Return when a process started, in ticks since boot: with the pid, its identity. Empty where unknown."""
+    fields = stat_fields(pid)
+    return fields[19] if fields else ""
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether the process exists and has not ended; a zombie has."""
+    if fields := stat_fields(pid):
+        return fields[0] not in "ZX"
+    if HAS_PROC:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def descendants(roots: Iterable[int], table: Mapping[int, int]) -> list[int]:
+    """Return all processes below ``roots``, children before their own children."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in table.items():
+        children.setdefault(parent, []).append(pid)
+    found: list[int] = []
+    waiting = list(roots)
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def environment_of(pid: int) -> bytes:
+    """Return the initial environment of a process, NUL-separated; empty when it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def command_line(pid: int) -> str:
+    """Return the command line of a process for people; empty when it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
