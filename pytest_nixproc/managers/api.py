@@ -1,0 +1,222 @@
+"""The contract of a process manager: what its one file has to hold."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pytest_nixproc.errors import Unsupported
+from pytest_nixproc.machines.api import Facts, Machine
+from pytest_nixproc.machines.waiting import Deadline
+from pytest_nixproc.model.process import ManagedProcess, Mode
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.system import ProcessesModel
+
+
+@dataclass(frozen=True)
+class File:
+    """A generated file; the path is relative to the configuration's directory."""
+
+    path: str
+    content: str
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class Link:
+    """A generated symbolic link; path and target are relative."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a generator may know about the place where its files will be used.
+
+    ``directory`` is where the files are written; ``tags`` go into every process's environment, so that strays can be
+    found; ``stop_seconds`` is how long a process may take to stop.
+    """
+
+    state: StateDirs
+    directory: str
+    facts: Facts = field(default_factory=Facts)
+    force_disable_user_change: bool = True
+    tags: Mapping[str, str] = field(default_factory=dict)
+    stop_seconds: float = 10.0
+
+    def user_of(self, process: ManagedProcess) -> str | None:
+        """Return the user to switch to, if any."""
+        return None if self.force_disable_user_change else process.user
+
+    def pid_file(self, process: ManagedProcess) -> str:
+        """Return the process's PID file."""
+        return process.pid_file_in(self.state)
+
+    def log_file(self, process: ManagedProcess) -> str:
+        """Return the file for the process's output."""
+        return process.log_file_in(self.state, force_disable_user_change=self.force_disable_user_change)
+
+    def environment(self, process: ManagedProcess, key: str) -> dict[str, str]:
+        """Return the whole environment of a process: PATH, what it declares, and our tags.
+
+        The process's own packages come before the machine's: what a model names must not be shadowed by the host's
+        software of the same name.
+        """
+        path = [f"{package}/bin" for package in process.path] + list(self.facts.base_path)
+        return {"PATH": ":".join(path), **process.environment, **self.tags, "NIXPROC_INSTANCE": key}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One instance as a manager knows it: the name it goes by, its generated files, and where to look.
+
+    ``pid_file`` is set when the running process is found by it; then it has to exist while the process runs.
+    """
+
+    name: str
+    mode: Mode
+    log_file: str
+    pid_file: str | None
+    files: tuple[File, ...]
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a manager says about one unit.
+
+    A unit that neither runs nor ``has_ended`` was not started, or has only just been. ``exit_status`` is minus a
+    signal's number for a killed process, None where the manager cannot know it.
+    """
+
+    running: bool
+    has_ended: bool = False
+    pid: int | None = None
+    exit_status: int | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a manager honours, prefers and needs; the documentation's table is made of this.
+
+    ``unsupported`` maps parameters of a managed process to the reason why the manager refuses them.
+    """
+
+    prefers: Mode
+    platforms: tuple[str, ...] = ("linux", "darwin", "freebsd")
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+class Generator(ABC):
+    """Makes a manager's files from a model; pure: needs no tool, no clock and no disk."""
+
+    @abstractmethod
+    def generate(self, key: str, model: ProcessesModel, target: Target) -> Unit:
+        """Return the unit of one instance; raises :class:`~pytest_nixproc.errors.Unsupported`."""
+
+    def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:  # noqa: ARG002 - most need none
+        """Return the files that belong to the system as a whole."""
+        return ()
+
+
+class Driver(ABC):
+    """Makes a manager do things with units whose files are in place; it builds no text.
+
+    A driver keeps nothing that it could not read back from the machine: one made anew can stop what another started.
+    """
+
+    def __init__(self, machine: Machine, target: Target) -> None:
+        self.machine = machine
+        self.target = target
+
+    def open(self, deadline: Deadline) -> None:  # noqa: B027 - a manager that always runs needs none
+        """Bring the manager itself up."""
+
+    def close(self, deadline: Deadline) -> None:  # noqa: B027 - see open
+        """Bring the manager itself down; called when no unit is left, and then harmless when called again."""
+
+    def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:  # noqa: B027 - see open
+        """Take notice of other files: units that are not in both have been stopped, or are to be started."""
+
+    @abstractmethod
+    def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
+        """Start units side by side; return what went wrong, by unit name. Whether they are ready is not waited for."""
+
+    @abstractmethod
+    def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
+        """Ask units to stop, and wait for their processes' real end or the deadline."""
+
+    @abstractmethod
+    def reload(self, unit: Unit, deadline: Deadline) -> None:
+        """Ask a unit to read its configuration again."""
+
+    @abstractmethod
+    def status(self, units: Sequence[Unit]) -> dict[str, Status]:
+        """Return what the manager says of each unit, by its name."""
+
+    def log_size(self, unit: Unit) -> int:
+        """Return the number of bytes logged so far."""
+        return self.machine.size(unit.log_file)
+
+    def log(self, unit: Unit, start: int = 0) -> str:
+        """Return what a unit has logged from byte ``start`` on."""
+        return (self.machine.read(unit.log_file, start) or b"").decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Manager:
+    """One process manager, as its module offers it to the registry.
+
+    ``obstacle`` says why the manager cannot run here, with the remedy, or returns an empty text.
+    """
+
+    name: str
+    generator: Callable[[], Generator]
+    driver: Callable[[Machine, Target], Driver]
+    capabilities: Capabilities
+    obstacle: Callable[[], str] = str
+
+    HOSTED_ON: ClassVar[str] = "host"
+
+
+def apply_override(
+    manager: str, process: ManagedProcess, parameters: dict[str, Any], *, spelling: Callable[[str], str] = str
+) -> dict[str, Any]:
+    """Return the generated parameters as the process overrides them for a manager.
+
+    A mapping is merged in deeply (nested mappings merge, all else is replaced); a function gets the parameters and
+    returns all of them anew. ``spelling`` turns the names that users write into those of the parameters.
+    """
+    override = process.overrides.get(manager, {})
+    if callable(override):
+        return dict(override(deepcopy(parameters)))
+    return merge(parameters, {spelling(name): value for name, value in override.items()})
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes`` merged in deeply."""
+    merged = dict(base)
+    for name, change in changes.items():
+        old = merged.get(name)
+        merged[name] = merge(old, change) if isinstance(old, Mapping) and isinstance(change, Mapping) else change
+    return merged
+
+
+def refuse_unsupported(manager: str, process: ManagedProcess, capabilities: Capabilities) -> None:
+    """Raise for the first parameter that a process sets and the manager cannot express."""
+    for name, reason in capabilities.unsupported.items():
+        if getattr(process, name):
+            raise Unsupported(manager, process.name, f"{name} is set, and {reason}")
+
+
+def ask_known(parameters: Mapping[str, Any], known: Iterable[str], manager: str, process: ManagedProcess) -> None:
+    """Raise for an override that addresses a parameter which the manager's generator does not have."""
+    for name in parameters.keys() - set(known):
+        remedy = f"known are {', '.join(sorted(known))}"
+        raise Unsupported(manager, process.name, f"its overrides set {name!r}, which is no parameter", remedy=remedy)

@@ -1,0 +1,161 @@
+"""The foreground proxy: stands in the foreground for a program that can only be a daemon.
+
+It starts the daemon, finds it by its PID file, passes signals on to it, ends when the daemon really ends, and ends as
+the daemon did: with its exit status, or killed by the same signal. A PID file left behind by an earlier process is
+not believed. Run on its own, without site-packages: only what a bare interpreter has is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from typing import Final, NoReturn
+
+from pytest_nixproc.machines.process_table import descendants, is_alive, parents
+from pytest_nixproc.machines.subreaper import become_subreaper
+
+FORWARDED: Final = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT),
+)
+PID_FILE_SECONDS: Final = 30.0
+REMAINDER_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.02
+
+BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_nixproc.managers.proxy import main; main()"
+
+
+def proxy_argv(python: str, package_root: str, pid_file: str) -> tuple[str, ...]:
+    """Return the words to put before a daemon's own command line, to have it stand in the foreground."""
+    return (python, "-I", "-S", "-c", BOOT, package_root, pid_file)
+
+
+class Proxy:
+    """One daemon, from its start to its end."""
+
+    def __init__(self, pid_file: str, argv: list[str]) -> None:
+        self.pid_file = pid_file
+        self.argv = argv
+        self.daemon = 0
+        self.statuses: dict[int, int] = {}
+        self.arrived: list[int] = []
+        self.adopts = become_subreaper()
+        self.wakeup, signalled = os.pipe()
+        os.set_blocking(signalled, False)
+        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
+        for number in FORWARDED:
+            signal.signal(number, lambda arrived, _: self.arrived.append(arrived))
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def run(self) -> int:
+        """Run the daemon; return its wait status."""
+        stale = self.read_pid_file()
+        if stale and not is_alive(stale):
+            os.unlink(self.pid_file)
+            stale = 0
+        # Until the daemon is there, signals are for the command that starts it.
+        self.daemon = self.start()
+        if status := self.await_status(self.daemon):
+            return status
+        self.daemon = 0
+        self.daemon = self.await_daemon(stale)
+        self.forward()
+        status = self.await_status(self.daemon)
+        self.end_remainder()
+        return status
+
+    def start(self) -> int:
+        """Start the command that makes the daemon."""
+        try:
+            return os.posix_spawn(self.argv[0], self.argv, os.environ, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
+        except OSError as error:
+            fail(f"{self.argv[0]}: {error.strerror}")
+
+    def read_pid_file(self) -> int:
+        """Return the pid that the file holds; 0 when there is none."""
+        try:
+            with open(self.pid_file, encoding="ascii") as file:
+                return int(file.read())
+        except (OSError, ValueError):
+            return 0
+
+    def await_daemon(self, stale: int) -> int:
+        """Wait until the PID file names a living process that it did not name before the start."""
+        end = time.monotonic() + PID_FILE_SECONDS
+        while time.monotonic() < end:
+            pid = self.read_pid_file()
+            if pid and pid != stale and (is_alive(pid) or pid in self.statuses):
+                return pid
+            if self.adopts and not self.reap():
+                fail(f"the daemon ended before it wrote its PID file {self.pid_file}")
+            self.sleep()
+        self.end_remainder()
+        return fail(f"no daemon's PID in {self.pid_file} within {PID_FILE_SECONDS:g} s")
+
+    def await_status(self, pid: int) -> int:
+        """Wait until a process ends; return its wait status, 0 where it cannot be seen."""
+        while pid not in self.statuses:
+            children = self.reap()
+            if pid in self.statuses or (not (children and self.adopts) and not is_alive(pid)):
+                break
+            self.sleep()
+            self.forward()
+        return self.statuses.get(pid, 0)
+
+    def reap(self) -> bool:
+        """Take in the statuses of children that have ended; return whether there are others."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if not pid:
+                return True
+            self.statuses[pid] = status
+
+    def sleep(self) -> None:
+        """Sleep until a signal comes; without adopted children, or a PID file yet, only for a moment."""
+        events = self.adopts and self.daemon
+        if select.select([self.wakeup], [], [], None if events else LOOK_SECONDS)[0]:
+            os.read(self.wakeup, 4096)
+
+    def forward(self) -> None:
+        """Pass on the signals that have arrived, once there is a daemon to receive them."""
+        while self.daemon and self.arrived:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.daemon, self.arrived.pop(0))
+
+    def end_remainder(self) -> None:
+        """End what the daemon left behind: SIGTERM, and SIGKILL after a second."""
+        end = time.monotonic() + REMAINDER_SECONDS
+        while self.reap():
+            number = signal.SIGKILL if time.monotonic() > end else signal.SIGTERM
+            for pid in descendants([os.getpid()], parents()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            select.select([], [], [], LOOK_SECONDS)
+
+
+def fail(problem: str) -> NoReturn:
+    """End with a message."""
+    sys.exit(f"foreground proxy: {problem}")
+
+
+def end_as(status: int) -> NoReturn:
+    """End the way that a wait status says."""
+    if os.WIFSIGNALED(status):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to restore
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def main() -> None:
+    """Run the daemon of the command line: package root, PID file, program, arguments."""
+    end_as(Proxy(sys.argv[2], sys.argv[3:]).run())

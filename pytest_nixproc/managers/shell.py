@@ -1,0 +1,81 @@
+"""POSIX shell text: quoting, and the lines that give a program its surroundings."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+
+from pytest_nixproc.managers.api import Target
+from pytest_nixproc.model.process import Command, ManagedProcess
+
+
+def quote(value: str) -> str:
+    """Return ``value`` as one word of the shell: single quotes keep every other byte (POSIX.1 XCU 2.2.2)."""
+    return shlex.quote(value)
+
+
+def words(values: Iterable[str]) -> str:
+    """Return ``values`` as words of the shell."""
+    return " ".join(quote(value) for value in values)
+
+
+def comment(value: str) -> str:
+    """Return ``value`` as text that stays within one comment line."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", value)
+
+
+def surroundings(process: ManagedProcess, environment: dict[str, str]) -> Iterator[str]:
+    """Yield the lines that set umask and environment."""
+    yield f"umask {process.umask or '0022'}"
+    for name, value in environment.items():
+        yield f"export {name}={quote(value)}"
+
+
+def initialization(process: ManagedProcess, target: Target) -> str:
+    """Return the words that run ``initialize``, in a shell of its own that ends at the first failure."""
+    return words((target.facts.shell, "-ec", process.initialize, process.name))
+
+
+def or_report(process: ManagedProcess, leave: str) -> str:
+    """Return what follows a failed ``initialize``: a message, and the command that leaves the script."""
+    return f'|| {{ echo {quote(f"{process.name}: initialize failed")} "(status $?)" >&2; {leave}; }}'
+
+
+def program(command: Command, process: ManagedProcess, target: Target, *before: str) -> str:
+    """Return the words that become the program: niceness and user are changed on the way."""
+    prefix = [*before]
+    if user := target.user_of(process):
+        prefix += [
+            target.facts.setpriv,
+            f"--reuid={user}",
+            f"--regid={primary_group(process, user)}",
+            "--init-groups",
+            "--",
+        ]
+    if process.nice is not None:
+        prefix = [target.facts.nice, "-n", str(process.nice), *prefix]
+    return words((*prefix, *command.argv))
+
+
+def primary_group(process: ManagedProcess, user: str) -> str:
+    """Return the group that the model gives a user; accounts it does not describe have one of their own name."""
+    account = process.credentials.users.get(user)
+    return account.group if account and account.group else user
+
+
+def working_directory(process: ManagedProcess) -> str:
+    """Return the line that enters the working directory."""
+    return f"cd -- {quote(process.directory or '/')}"
+
+
+def launch_script(process: ManagedProcess, command: Command, target: Target, key: str) -> str:
+    """Return a script that sets up everything around a program and then becomes it."""
+    lines = [
+        f"#!{target.facts.shell}",
+        *surroundings(process, target.environment(process, key)),
+        *([f"{initialization(process, target)} {or_report(process, 'exit 1')}"] if process.initialize else []),
+        f"{working_directory(process)} || exit 1",
+        f"exec {program(command, process, target)}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,335 @@
+"""sysvinit: self-contained ``/etc/init.d`` scripts, run the way that init runs them.
+
+Header and exit statuses are those of the Linux Standard Base 5.0, chapters "Init Scripts" and "Comment Conventions for
+Init Scripts". The scripts need a POSIX shell and nothing else, and are the same for dash, bash and busybox ash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_nixproc.errors import CommandFailed, Unsupported
+from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.machines.api import Spawn, describe_failure
+from pytest_nixproc.machines.waiting import Deadline
+from pytest_nixproc.managers import shell
+from pytest_nixproc.managers.api import (
+    Capabilities,
+    Driver,
+    File,
+    Generator,
+    Link,
+    Manager,
+    Status,
+    Target,
+    Unit,
+    apply_override,
+    ask_known,
+    refuse_unsupported,
+)
+from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.process import Command, ManagedProcess
+from pytest_nixproc.model.system import ProcessesModel
+
+SCRIPTS: Final = "etc/rc.d/init.d"
+RUNLEVELS: Final = tuple(range(7))
+DEFAULT_RUNLEVELS: Final = (3,)
+HIGHEST_SEQUENCE: Final = 99
+LSB_PROGRAM_NOT_INSTALLED: Final = 5
+LSB_NOT_RUNNING: Final = 3
+
+ACTIVITIES: Final = {
+    "start": {"activity": "Starting", "instruction": "start_process"},
+    "stop": {"activity": "Stopping", "instruction": "stop_process"},
+    "reload": {"activity": "Reloading", "instruction": "reload_process"},
+    "force-reload": {"activity": "Reloading", "instruction": "reload_process"},
+    "restart": {"activity": "Restarting", "instruction": "stop_process && start_process"},
+    "try-restart": {"activity": "Restarting", "instruction": "find_process || exit 0; stop_process && start_process"},
+    "status": {"activity": "", "instruction": "status_of_process"},
+}
+
+FUNCTIONS: Final = r"""
+# Tells whether process $1 runs, a zombie does not; sets $started, which identifies it together with its pid.
+is_running() {
+    started=
+    if [ -d /proc/self ]; then
+        { read -r stat < "/proc/$1/stat"; } 2> /dev/null || return 1
+        # Behind the command, in parentheses, stand the state and, 19 fields later, the start time: proc(5).
+        # shellcheck disable=SC2086
+        set -- ${stat##*) }
+        started=${20-}
+        case ${1-} in Z* | X*) return 1 ;; esac
+    else
+        kill -0 "$1" 2> /dev/null
+    fi
+}
+
+# Sets $pid to the process that the PID file names, if it runs and is the one that was started.
+find_process() {
+    pid=
+    { read -r pid < "$pid_file"; } 2> /dev/null || [ -n "$pid" ] || return 1
+    case $pid in '' | *[!0-9]*) return 1 ;; esac
+    is_running "$pid" || return 1
+    { read -r known < "$record"; } 2> /dev/null || return 0
+    [ "${known%% *}" != "$pid" ] || [ "${known#* }" = "$started" ]
+}
+
+# Waits until process $1 does not run, for $2 seconds at most.
+await_end() {
+    naps=0
+    while is_running "$1"; do
+        [ "$naps" -lt $(($2 * 50)) ] || return 1
+        sleep 0.02 2> /dev/null || { sleep 1; naps=$((naps + 49)); }
+        naps=$((naps + 1))
+    done
+}
+
+forget_process() {
+    [ ! -e "$pid_file" ] && [ ! -e "$record" ] || rm -f "$pid_file" "$record"
+}
+
+start_process() {
+    ! find_process || return 0
+    [ -x "$program" ] || { echo "$name: $program is not installed" >&2; exit 5; }
+    [ ! -e "$pid_file" ] || forget_process
+    launch >> "$log_file" 2>&1 || return 1
+    { read -r pid < "$pid_file"; } 2> /dev/null && is_running "$pid" && echo "$pid $started" > "$record"
+    return 0
+}
+
+stop_process() {
+    find_process || { forget_process; return 0; }
+    kill "-$stop_signal" "$pid" 2> /dev/null || return 1
+    if ! await_end "$pid" "$stop_seconds"; then
+        echo "$name: process $pid did not stop within $stop_seconds s, killing it" >&2
+        kill -KILL "$pid" 2> /dev/null
+        await_end "$pid" 5 || { echo "$name: process $pid cannot be killed" >&2; return 1; }
+    fi
+    forget_process
+}
+
+reload_process() {
+    find_process || { echo "$name: is not running" >&2; return 7; }
+    kill "-$reload_signal" "$pid"
+}
+
+status_of_process() {
+    if find_process; then echo "$name: is running, pid $pid"; return 0; fi
+    if [ -e "$pid_file" ]; then echo "$name: is dead, but its PID file exists"; return 1; fi
+    echo "$name: is not running"
+    return 3
+}
+"""
+
+
+class SysvinitGenerator(Generator):
+    """One script per instance, and its links into the runlevels."""
+
+    def generate(self, key: str, model: ProcessesModel, target: Target) -> Unit:
+        """Return the script and the links; levels of dependencies become sequence numbers."""
+        process = model[key].pkg
+        refuse_unsupported("sysvinit", process, CAPABILITIES)
+        sequence = model.level(key)
+        if sequence > HIGHEST_SEQUENCE:
+            what = f"its dependencies go {sequence} levels deep, sequence numbers have two digits (0 to 99)"
+            raise Unsupported("sysvinit", process.name, what, remedy="shorten the chain of dependencies")
+        defaults = default_parameters(process, target)
+        parameters = apply_override("sysvinit", process, defaults, spelling=snake_case)
+        ask_known(parameters, defaults, "sysvinit", process)
+        dependencies = [model[name].pkg.name for name in model.dependencies[key]]
+        text = "\n".join(script(key, process, parameters, dependencies, target)) + "\n"
+        return Unit(
+            name=process.name,
+            mode="daemon" if parameters["process_is_daemon"] else "foreground",
+            log_file=target.log_file(process),
+            pid_file=target.pid_file(process),
+            files=(File(f"{SCRIPTS}/{process.name}", text, 0o755),),
+            links=tuple(runlevel_links(process.name, sequence, parameters)),
+        )
+
+
+def default_parameters(process: ManagedProcess, target: Target) -> dict[str, Any]:
+    """Return everything about a script that an override may change."""
+    mode, command = process.command_for("daemon")
+    return {
+        "description": process.description,
+        "process": command.program,
+        "args": command.args,
+        "process_is_daemon": mode == "daemon",
+        "runlevels": (),
+        "default_start": None,
+        "default_stop": None,
+        "activities": {},
+        "instructions": ACTIVITIES,
+        "remove_activities": (),
+        "global_instructions": "",
+        "reload_signal": "HUP",
+        "stop_signal": "TERM",
+        "stop_seconds": max(1, round(target.stop_seconds)),
+        "enable_daemon_output_logging": True,
+    }
+
+
+def runlevel_links(name: str, sequence: int, parameters: Mapping[str, Any]) -> Iterator[Link]:
+    """Yield the links that start the script in its runlevels, and, if any are given, those that stop it in others."""
+    given = tuple(parameters["default_start"] or parameters["runlevels"])
+    start = given or DEFAULT_RUNLEVELS
+    others = [level for level in RUNLEVELS if level not in start] if given else []
+    stop = others if parameters["default_stop"] is None else parameters["default_stop"]
+    for level in start:
+        yield Link(f"etc/rc.d/rc{level}.d/S{sequence:02}{name}", f"../init.d/{name}")
+    for level in stop:
+        yield Link(f"etc/rc.d/rc{level}.d/K{HIGHEST_SEQUENCE - sequence:02}{name}", f"../init.d/{name}")
+
+
+def script(
+    key: str, process: ManagedProcess, parameters: Mapping[str, Any], dependencies: Sequence[str], target: Target
+) -> Iterator[str]:
+    """Yield the lines of a script."""
+    yield f"#!{target.facts.shell}"
+    yield from header(process.name, parameters, dependencies)
+    yield f"name={shell.quote(process.name)}"
+    yield f"program={shell.quote(parameters['process'])}"
+    yield f"pid_file={shell.quote(target.pid_file(process))}"
+    yield f"record={shell.quote(f'{target.state.runtime_dir}/.{process.name}.started')}"
+    log_file = target.log_file(process) if parameters["enable_daemon_output_logging"] else "/dev/null"
+    yield f"log_file={shell.quote(log_file)}"
+    yield f"stop_signal={signal_name(parameters['stop_signal'])}"
+    yield f"reload_signal={signal_name(parameters['reload_signal'])}"
+    yield f"stop_seconds={int(parameters['stop_seconds'])}"
+    yield FUNCTIONS
+    yield from launch(key, process, parameters, target)
+    if parameters["global_instructions"]:
+        yield str(parameters["global_instructions"])
+    yield from choice(parameters)
+
+
+def header(name: str, parameters: Mapping[str, Any], dependencies: Sequence[str]) -> Iterator[str]:
+    """Yield the LSB comment block."""
+    start = parameters["default_start"] or parameters["runlevels"] or DEFAULT_RUNLEVELS
+    stop = parameters["default_stop"] or [level for level in RUNLEVELS if level not in start]
+    fields = {
+        "Provides": name,
+        "Required-Start": " ".join(dependencies),
+        "Required-Stop": " ".join(dependencies),
+        "Default-Start": " ".join(map(str, start)),
+        "Default-Stop": " ".join(map(str, stop)),
+        "Short-Description": shell.comment(parameters["description"]),
+    }
+    yield "### BEGIN INIT INFO"
+    for field, value in fields.items():
+        yield f"# {field}: {value}".rstrip()
+    yield "### END INIT INFO"
+
+
+def launch(key: str, process: ManagedProcess, parameters: Mapping[str, Any], target: Target) -> Iterator[str]:
+    """Yield the function that runs ``initialize`` and then the program, as a daemon in any case."""
+    command = Command(parameters["process"], tuple(map(str, parameters["args"])))
+    directory = shell.working_directory(process)
+    yield "# Only called in a process of its own: the names below are the program's, not this script's."
+    yield "enter() {"
+    yield "unset VERBOSE"
+    yield from shell.surroundings(process, target.environment(process, key))
+    yield "}"
+    yield "launch() {"
+    if process.initialize:
+        yield f"    ( enter && exec {shell.initialization(process, target)} ) {shell.or_report(process, 'return 1')}"
+    if parameters["process_is_daemon"]:
+        yield f"    ( enter && {directory} && exec {shell.program(command, process, target)} ) < /dev/null"
+    else:
+        # A shell without job control starts background commands with SIGINT and SIGQUIT ignored (POSIX.1 XCU 2.12):
+        # the command prefix restores them, or job control does in shells that have it without a terminal.
+        reset = target.facts.reset_signals
+        yield from () if reset else ("    set -m 2> /dev/null",)
+        yield f"    {{ enter && {directory} && exec {shell.program(command, process, target, *reset)}; }} < /dev/null &"
+        yield '    echo "$!" > "$pid_file"'
+    yield "}"
+
+
+def choice(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the dispatch on the script's argument."""
+    instructions = parameters["instructions"] | {}
+    for name, text in parameters["activities"].items():
+        instructions[name] = {"activity": "", "instruction": text}
+    names = [name for name in instructions if name not in parameters["remove_activities"]]
+    yield "case ${1-} in"
+    for name in names:
+        message = instructions[name].get("activity")
+        yield f"    {name})"
+        if message:
+            line = shell.quote(f"{message} {parameters['description']}")
+            yield f'        [ "${{VERBOSE-yes}}" = no ] || echo {line}'
+        yield f"        {instructions[name]['instruction']}"
+        yield "        ;;"
+    yield "    *)"
+    yield f'        echo "usage: $0 {{{"|".join(names)}}}" >&2'
+    yield "        exit 2"
+    yield "        ;;"
+    yield "esac"
+
+
+def signal_name(value: object) -> str:
+    """Return a signal as ``kill -NAME`` takes it."""
+    return shell.quote(str(value).removeprefix("-").removeprefix("SIG"))
+
+
+class SysvinitDriver(Driver):
+    """Runs the scripts."""
+
+    def _commands(self, units: Sequence[Unit], activity: str) -> list[Spawn]:
+        """Return the script runs; what scripts print is for the log, where failures are looked for."""
+        environment = {"PATH": self.machine.path_variable, "VERBOSE": "no", **self.target.tags}
+        return [
+            Spawn((f"{self.target.directory}/{SCRIPTS}/{unit.name}", activity), environment, unit.log_file)
+            for unit in units
+        ]
+
+    def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
+        """Run the scripts side by side with ``start``."""
+        commands = self._commands(units, "start")
+        statuses = self.machine.run(commands, deadline)
+        return {
+            unit.name: f"its script {describe_failure(command.argv, status)}"
+            for unit, command, status in zip(units, commands, statuses, strict=True)
+            if status != 0
+        }
+
+    def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
+        """Run the scripts side by side with ``stop``; they wait for the end, and kill what does not stop."""
+        self.machine.run(self._commands(units, "stop"), deadline)
+
+    def reload(self, unit: Unit, deadline: Deadline) -> None:
+        """Run the script with ``reload``."""
+        commands = self._commands([unit], "reload")
+        if status := self.machine.run(commands, deadline)[0]:
+            raise CommandFailed(f"{unit.name}: its script {describe_failure(commands[0].argv, status)}")
+
+    def status(self, units: Sequence[Unit]) -> dict[str, Status]:
+        """Look at PID files, and at what the machine knows about the end of processes."""
+        return {unit.name: self._status(unit) for unit in units}
+
+    def _status(self, unit: Unit) -> Status:
+        assert unit.pid_file is not None
+        content = self.machine.read(unit.pid_file)
+        if content is None:
+            return Status(running=False, text="not running, no PID file")
+        if not content.split()[:1] or not content.split()[0].isdigit():
+            return Status(running=False, text=f"PID file holds {content[:20]!r}")
+        pid = int(content.split()[0])
+        if not self.machine.ended([pid]):
+            return Status(running=True, pid=pid, text=f"running, pid {pid}")
+        exit_status = self.machine.exit_status(pid)
+        return Status(running=False, has_ended=True, pid=pid, exit_status=exit_status, text="dead, PID file exists")
+
+
+CAPABILITIES: Final = Capabilities(
+    prefers="daemon",
+    note="needs a POSIX shell only; without GNU env or job control, daemonised programs ignore SIGINT and SIGQUIT",
+)
+
+
+@hookimpl
+def nixproc_managers() -> list[Manager]:
+    """Offer this manager."""
+    return [Manager("sysvinit", SysvinitGenerator, SysvinitDriver, CAPABILITIES)]
