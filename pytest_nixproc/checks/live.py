@@ -1,0 +1,85 @@
+"""Rules about a running system, as a snapshot shows it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from pytest_nixproc.checks.api import Finding, Rule, Snapshot
+from pytest_nixproc.hooks import hookimpl
+
+
+def not_running(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find instances that have ended."""
+    for name, status in snapshot.statuses.items():
+        if not status.running:
+            yield Finding("NP201", "error", f"{name} does not run: {status.text}", (name,))
+
+
+def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find declared ports on which nobody listens, or somebody else than the instance's own processes."""
+    holders = defaultdict(list)
+    for listener in snapshot.listeners:
+        holders[listener.port].append(listener)
+    for name, instance in snapshot.model.items():
+        for place, port in instance.declared_ports.items():
+            origin = (f"processes.{name}.{place} = {port}",)
+            if not holders[port]:
+                problem = f"{name} declares TCP port {port}, and nobody listens on it"
+                yield Finding("NP202", "error", problem, (name,), origin, "pass the port on to the program")
+            elif all(snapshot.owners[listener] not in (name, None) for listener in holders[port]):
+                owner = snapshot.owners[holders[port][0]] or ""
+                problem = f"{name} declares TCP port {port}, but {owner} listens on it"
+                yield Finding("NP202", "error", problem, (name, owner), origin, "give each instance its own port")
+            elif all(snapshot.owners[listener] is None for listener in holders[port]):
+                pid = holders[port][0].pid
+                who = f"process {pid} ({snapshot.commands.get(pid, '?')})" if pid else "a process of another user"
+                problem = f"{name} declares TCP port {port}, but {who}, which is not part of it, listens on it"
+                yield Finding("NP202", "error", problem, (name,), origin, "end that process, or choose another port")
+
+
+def undeclared_listeners(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find ports on which an instance listens without declaring them."""
+    for listener in snapshot.listeners:
+        owner = snapshot.owners[listener]
+        if owner is not None and listener.port not in snapshot.model[owner].declared_ports.values():
+            problem = f"{owner} listens on TCP port {listener.port}, which it does not declare"
+            remedy = f"declare it: Instance(..., ports={{'NAME': {listener.port}}})"
+            yield Finding("NP203", "warning", problem, (owner,), (), remedy)
+
+
+def pid_files_wrong(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find PID files that have to exist and do not, or that do not name a living process of their instance."""
+    for name, unit in snapshot.units.items():
+        if unit.pid_file is None:
+            continue
+        content = snapshot.pid_files.get(name)
+        if content is None:
+            problem = f"{name} has no PID file {unit.pid_file}"
+            yield Finding("NP204", "error", problem, (name,), (), "tell the program where, or set pid_file")
+        elif not content.strip().isdigit() or snapshot.members.get(int(content)) != name:
+            problem = f"PID file {unit.pid_file} holds {content.strip()!r}, which is no living process of {name}"
+            yield Finding("NP204", "error", problem, (name,))
+
+
+def pid_files_shared(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find PID files of different instances that name one process."""
+    by_pid = defaultdict(list)
+    for name, content in snapshot.pid_files.items():
+        by_pid[content.strip()].append(name)
+    for pid, names in by_pid.items():
+        if pid and len(names) > 1:
+            problem = f"the PID files of {' and '.join(names)} name the same process {pid}"
+            yield Finding("NP205", "error", problem, tuple(names))
+
+
+@hookimpl
+def nixproc_checks() -> list[Rule]:
+    """Offer the live rules."""
+    return [
+        Rule("NP201", "every instance runs", live=not_running),
+        Rule("NP202", "each declared port is listened on by the instance's own processes", live=ports_not_owned),
+        Rule("NP203", "no instance listens on a port that it does not declare", live=undeclared_listeners),
+        Rule("NP204", "each PID file exists and names a living process of its instance", live=pid_files_wrong),
+        Rule("NP205", "no two PID files name the same process", live=pid_files_shared),
+    ]

@@ -1,0 +1,178 @@
+"""Rules about a model, before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from pytest_nixproc.checks.api import Finding, Plan, Rule
+from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import ManagedProcess
+
+Claim = tuple[str, str]
+"""Who claims a resource: an instance, and the place in it that the value comes from."""
+
+STATE_ROOTS: Final = ("/var/", "/run/", "/tmp/")  # noqa: S108 - looked for in models, to be reported
+PATH_ATTRIBUTES: Final = ("socket", "_socket", "socket_file", "data_dir", "state_dir")
+
+
+def shared(claims: Iterable[tuple[object, Claim]]) -> Iterator[tuple[object, list[Claim]]]:
+    """Yield the values that more than one instance claims, with the claims."""
+    by_value: dict[object, list[Claim]] = defaultdict(list)
+    for value, claim in claims:
+        by_value[value].append(claim)
+    for value, claimants in by_value.items():
+        if len({instance for instance, _ in claimants}) > 1:
+            yield value, claimants
+
+
+def conflict(code: str, problem: str, claims: list[Claim], value: object, remedy: str) -> Finding:
+    """Return the finding for a value that several instances claim."""
+    instances = tuple(dict.fromkeys(instance for instance, _ in claims))
+    origins = tuple(f"processes.{instance}.{place} = {value!r}" for instance, place in claims)
+    return Finding(code, "error", f"{' and '.join(instances)} {problem}", instances, origins, remedy)
+
+
+def duplicate_ports(plan: Plan) -> Iterator[Finding]:
+    """Find TCP ports that two instances declare."""
+    claims = [
+        (port, (name, place))
+        for name, instance in plan.model.items()
+        for place, port in instance.declared_ports.items()
+    ]
+    for port, claimants in shared(claims):
+        remedy = "give each instance its own port"
+        yield conflict("NP101", f"declare the same TCP port {port}", claimants, port, remedy)
+
+
+def duplicate_pid_files(plan: Plan) -> Iterator[Finding]:
+    """Find PID files that two instances would write."""
+    claims = [
+        (os.path.normpath(plan.target.pid_file(instance.pkg)), (name, named_by(instance.pkg, "pid_file")))
+        for name, instance in plan.model.items()
+    ]
+    for path, claimants in shared(claims):
+        remedy = "give each instance its own instance_name or pid_file"
+        yield conflict("NP102", f"have the same PID file {path}", claimants, path, remedy)
+
+
+def duplicate_log_files(plan: Plan) -> Iterator[Finding]:
+    """Find log files that two instances would write."""
+    claims = [
+        (os.path.normpath(plan.target.log_file(instance.pkg)), (name, named_by(instance.pkg, "")))
+        for name, instance in plan.model.items()
+    ]
+    for path, claimants in shared(claims):
+        yield conflict("NP103", f"have the same log file {path}", claimants, path, "give each its own instance_name")
+
+
+def named_by(process: ManagedProcess, parameter: str) -> str:
+    """Return the place in an instance that decides a path which ``parameter`` may set explicitly."""
+    if parameter and getattr(process, parameter):
+        return f"pkg.{parameter}"
+    return "pkg.instance_name" if process.instance_name else "pkg.name"
+
+
+def duplicate_state_paths(plan: Plan) -> Iterator[Finding]:
+    """Find state that two instances claim for themselves: sockets, data directories, homes that are to be created."""
+    claims = [
+        (os.path.normpath(path), (name, place))
+        for name, instance in plan.model.items()
+        for place, path in own_paths(instance)
+    ]
+    for path, claimants in shared(claims):
+        remedy = "derive the path from the instance's name"
+        yield conflict("NP104", f"claim the same path {path}", claimants, path, remedy)
+
+
+def own_paths(instance: Instance) -> Iterator[tuple[str, str]]:
+    """Yield the paths that an instance claims, with the places that claim them."""
+    for name, value in instance.attributes.items():
+        if isinstance(value, str | os.PathLike) and name.endswith(PATH_ATTRIBUTES):
+            yield name, os.fspath(value)
+    for name, value in instance.pkg.environment.items():
+        if name.upper().endswith(("PID_FILE", "PIDFILE", "SOCKET")) and value.startswith("/"):
+            yield f"pkg.environment.{name}", value
+    for name, user in instance.pkg.credentials.users.items():
+        if user.create_home_dir:
+            yield f"pkg.credentials.users.{name}.home_dir", user.home_dir
+
+
+def duplicate_names(plan: Plan) -> Iterator[Finding]:
+    """Find processes whose configurations would have one name; case does not count (macOS, Windows)."""
+    claims = [(instance.pkg.name.casefold(), (name, "pkg.name")) for name, instance in plan.model.items()]
+    for _, claimants in shared(claims):
+        value = plan.model[claimants[0][0]].pkg.name
+        remedy = "pass a suffix on to the second one's name"
+        yield conflict("NP105", f"have the same name {value!r}", claimants, value, remedy)
+
+
+def differing_accounts(plan: Plan) -> Iterator[Finding]:
+    """Find users and groups that two instances describe with different ids."""
+    described: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
+    for key, instance in plan.model.items():
+        users, groups = instance.pkg.credentials.users, instance.pkg.credentials.groups
+        for name, user in users.items():
+            if user.uid is not None:
+                described["users", name].append((key, user.uid))
+        for name, group in groups.items():
+            if group.gid is not None:
+                described["groups", name].append((key, group.gid))
+    for (section, name), ids in described.items():
+        if len({number for _, number in ids}) > 1:
+            origins = tuple(f"processes.{key}.pkg.credentials.{section}.{name} has id {number}" for key, number in ids)
+            problem = f"{' and '.join(key for key, _ in ids)} give {name!r} different ids"
+            yield Finding("NP106", "error", problem, tuple(key for key, _ in ids), origins, "use one id for one name")
+
+
+def paths_outside_state(plan: Plan) -> Iterator[Finding]:
+    """Find PID files outside the state directories, which a test must not write."""
+    for name, instance in plan.model.items():
+        path = plan.target.pid_file(instance.pkg)
+        if not plan.target.state.contains(os.path.normpath(path)):
+            origin = f"processes.{name}.pkg.pid_file = {path!r}"
+            remedy = "build it from state.runtime_dir or state.tmp_dir"
+            yield Finding("NP107", "error", f"{name} has its PID file outside the state", (name,), (origin,), remedy)
+
+
+def mentions_outside_state(plan: Plan) -> Iterator[Finding]:
+    """Find values that look like state kept outside the state directories."""
+    for name, instance in plan.model.items():
+        for place, value in mentioned_paths(instance.pkg):
+            if value.startswith(STATE_ROOTS) and not plan.target.state.contains(os.path.normpath(value)):
+                origin = f"processes.{name}.{place} = {value!r}"
+                remedy = "build it from the state directories"
+                problem = f"{name} mentions a path outside the state"
+                yield Finding("NP108", "warning", problem, (name,), (origin,), remedy)
+
+
+def mentioned_paths(process: ManagedProcess) -> Iterator[tuple[str, str]]:
+    """Yield values of a process that may be paths, with their places."""
+    commands: Mapping[str, tuple[str, ...]] = {
+        "args": process.args,
+        "foreground_process_args": process.foreground_process_args or process.foreground_process_extra_args,
+        "daemon_args": process.daemon_args or process.daemon_extra_args,
+    }
+    for place, args in commands.items():
+        for index, value in enumerate(args):
+            yield f"pkg.{place}[{index}]", value
+    for name, value in process.environment.items():
+        yield f"pkg.environment.{name}", value
+
+
+@hookimpl
+def nixproc_checks() -> list[Rule]:
+    """Offer the static rules."""
+    return [
+        Rule("NP101", "no two instances declare the same TCP port", static=duplicate_ports),
+        Rule("NP102", "no two instances have the same PID file", static=duplicate_pid_files),
+        Rule("NP103", "no two instances have the same log file", static=duplicate_log_files),
+        Rule("NP104", "no two instances claim the same socket, data directory or home", static=duplicate_state_paths),
+        Rule("NP105", "no two processes have the same name", static=duplicate_names),
+        Rule("NP106", "a user or group has one id", static=differing_accounts),
+        Rule("NP107", "PID files lie in the state directories", static=paths_outside_state),
+        Rule("NP108", "arguments and environment name no state elsewhere", static=mentions_outside_state),
+    ]

@@ -1,0 +1,166 @@
+"""Models in configuration files: JSON or YAML, with the parameter names of the original framework.
+
+A file holds either one process, its parameters at the top level, or a system::
+
+    processes:
+      webapp1:
+        port: 5000
+        pkg:
+          instanceName: webapp1
+          process: /usr/bin/webapp
+          environment: {PORT: 5000, PID_FILE: "${tmpDir}/webapp1.pid"}
+      proxy:
+        port: 8080
+        pkg: {instanceName: proxy, process: /usr/bin/proxy, dependencies: [webapp1]}
+
+``${stateDir}``, ``${runtimeDir}`` and so on, and ``${NAME}`` for ``--nixproc-param NAME=...``, stand for values that
+are only known when it is deployed; ``$${`` stands for ``${``. Other dollar signs are left alone. The schema is
+``docs/processes.schema.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from pytest_nixproc.errors import Fault, ModelError, SourceError
+from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.model import ready
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.names import camel_case
+from pytest_nixproc.model.process import ManagedProcess, read_managed_process
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.sources.api import Arguments, Source
+
+PLACEHOLDER: Final = re.compile(r"\$(\$\{|\{([A-Za-z_]\w*)\})")
+
+
+def read_config(path: str, arguments: Arguments) -> ProcessesModel:
+    """Read a file; all faults of all its processes are reported together."""
+    document = substituted(parse(path), placeholders(arguments))
+    if not isinstance(document, Mapping):
+        raise SourceError(f"{path} holds no mapping", remedy="see docs/processes.schema.json")
+    if "processes" not in document:
+        process = read_managed_process(document)
+        return ProcessesModel({process.name or "process": Instance(process)}, origin=path)
+    entries = document["processes"]
+    if not isinstance(entries, Mapping) or document.keys() != {"processes"}:
+        raise SourceError(
+            f"{path} is not of the form 'processes: {{NAME: ...}}'", remedy="see docs/processes.schema.json"
+        )
+    faults: list[Fault] = []
+    instances = {str(name): read_instance(f"processes.{name}", entry, faults) for name, entry in entries.items()}
+    try:
+        model = ProcessesModel(instances, origin=path)
+    except ModelError as error:
+        raise ModelError([*faults, *error.faults], origin=path) from error
+    if faults:
+        raise ModelError(faults, origin=path)
+    return model
+
+
+def read_instance(path: str, entry: object, faults: list[Fault]) -> Instance:
+    """Read one instance: ``pkg`` is its process, all else its attributes."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("pkg"), Mapping):
+        faults.append(Fault(f"{path}.pkg", "is missing or no mapping", "it holds the parameters of the process"))
+        return Instance(read_managed_process({"name": "missing", "process": "/missing"}))
+    attributes = {str(name): value for name, value in entry.items() if name != "pkg"}
+    if "ready" in attributes:
+        try:
+            attributes["ready"] = ready.from_config(attributes["ready"])
+        except (ValueError, TypeError) as error:
+            faults.append(Fault(f"{path}.ready", str(error)))
+            del attributes["ready"]
+    return Instance(read_managed_process(entry["pkg"]), **attributes)
+
+
+def parse(path: str) -> Any:
+    """Parse a file by its suffix; a syntax error names the line."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read model file {path}: {error}", remedy="check --nixproc-model") from error
+    if path.endswith(".json"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SourceError(f"{path}:{error.lineno}:{error.colno}: {error.msg}") from error
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
+def placeholders(arguments: Arguments) -> dict[str, str]:
+    """Return what can stand in ``${...}``."""
+    state = {camel_case(name): value for name, value in vars(arguments.state).items()}
+    return {
+        **state,
+        "processManager": arguments.process_manager,
+        "system": arguments.system,
+        **{name: str(value) for name, value in arguments.params.items()},
+    }
+
+
+def substituted(value: Any, known: Mapping[str, str]) -> Any:
+    """Return a document with its placeholders replaced, in values and not in names."""
+    if isinstance(value, Mapping):
+        return {name: substituted(item, known) for name, item in value.items()}
+    if isinstance(value, list):
+        return [substituted(item, known) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        return "${" if match[1] == "${" else known.get(match[2], match[0])
+
+    return PLACEHOLDER.sub(replace, value)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of configuration files, from the declarations of the parameters."""
+    parameters = {
+        camel_case(item.name): {**item.metadata["kind"].schema, "description": item.metadata["doc"]}
+        for item in fields(ManagedProcess)
+        if item.metadata
+    }
+    port = {"type": "integer", "minimum": 1, "maximum": 65535}
+    instance = {
+        "type": "object",
+        "required": ["pkg"],
+        "properties": {"pkg": {"$ref": "#/$defs/process"}, "port": port, "ports": {"additionalProperties": port}},
+        "patternProperties": {"(_port|Port)$": port},
+    }
+    system = {
+        "type": "object",
+        "required": ["processes"],
+        "properties": {"processes": {"type": "object", "additionalProperties": {"$ref": "#/$defs/instance"}}},
+        "additionalProperties": False,
+    }
+    process = {
+        "type": "object",
+        "properties": parameters,
+        "additionalProperties": False,
+        "allOf": [
+            {"anyOf": [{"required": ["name"]}, {"required": ["instanceName"]}]},
+            {"anyOf": [{"required": [name]} for name in ("process", "foregroundProcess", "daemon")]},
+        ],
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Processes model of pytest-nixproc",
+        "anyOf": [system, {"$ref": "#/$defs/process"}],
+        "$defs": {"process": process, "instance": instance},
+    }
+
+
+@hookimpl
+def nixproc_sources() -> list[Source]:
+    """Offer this source."""
+    return [Source("config", (".json", ".yaml", ".yml"), read_config)]

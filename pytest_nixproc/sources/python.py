@@ -1,0 +1,118 @@
+"""Models in Python: a file, or a function, that returns instances by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pytest_nixproc.errors import NixprocError, SourceError
+from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.sources.api import Arguments, Source
+
+FUNCTION = "processes"
+
+
+def read_python(path: str, arguments: Arguments) -> ProcessesModel:
+    """Execute a file and call its ``processes``; modules beside the file can be imported by it."""
+    with importing_from(os.path.dirname(os.path.abspath(path))):
+        with told_about(path):
+            spec = importlib.util.spec_from_file_location(f"nixproc_model_{abs(hash(path))}", path)
+            assert spec is not None, "a path that ends in .py has a loader"
+            assert spec.loader is not None, "a path that ends in .py has a loader"
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        function = getattr(module, FUNCTION, None)
+        if not callable(function):
+            remedy = f"define {FUNCTION}(state) to return a mapping of names to instances"
+            raise SourceError(f"{path} defines no function {FUNCTION!r}", remedy=remedy)
+        return model_of(function, arguments, origin=path)
+
+
+def model_of(function: Callable[..., Any], arguments: Arguments, *, origin: str = "") -> ProcessesModel:
+    """Call a model function with those of the arguments that it names."""
+    origin = origin or f"{inspect.getsourcefile(function)}:{getattr(function, '__name__', function)}()"
+    chosen = choose(function, arguments, origin)
+    with told_about(origin):
+        instances = function(**chosen)
+    if isinstance(instances, ProcessesModel):
+        return instances
+    if not isinstance(instances, Mapping):
+        remedy = "return a mapping of names to instances"
+        raise SourceError(f"{origin}: {FUNCTION}() returned {type(instances).__name__}", remedy=remedy)
+    return ProcessesModel(instances, origin=origin)
+
+
+def choose(function: Callable[..., Any], arguments: Arguments, origin: str) -> dict[str, Any]:
+    """Return the arguments that a model function accepts; what it lacks or refuses of the user's own is an error."""
+    offered = arguments.offered()
+    formal = inspect.signature(function).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in formal.values())
+    named = {name for name, parameter in formal.items() if parameter.kind is not parameter.VAR_KEYWORD}
+    for name in named - offered.keys():
+        if (
+            formal[name].default is inspect.Parameter.empty
+            and formal[name].kind is not inspect.Parameter.VAR_POSITIONAL
+        ):
+            remedy = f"pass it with --nixproc-param={name}=VALUE; always there are {', '.join(sorted(offered))}"
+            raise SourceError(f"{origin}: {FUNCTION}() asks for {name!r}, which is not known", remedy=remedy)
+    if refused := arguments.params.keys() - named if not takes_all else set():
+        remedy = f"it accepts {', '.join(sorted(named)) or 'none'}"
+        raise SourceError(f"{origin}: {FUNCTION}() has no parameter {min(refused)!r}", remedy=remedy)
+    return {name: value for name, value in offered.items() if name in named or (takes_all and name in arguments.params)}
+
+
+@contextmanager
+def told_about(origin: str) -> Iterator[None]:
+    """Turn what a user's code raises into one error that shows the user's lines and none of ours."""
+    try:
+        yield
+    except NixprocError:
+        raise
+    except SyntaxError as error:
+        place = f"{error.filename}:{error.lineno}"
+        raise SourceError(f"{place}: {error.msg}", details=(error.text or "").rstrip()) from error
+    except FileNotFoundError as error:
+        if error.filename == origin:
+            raise SourceError(f"no model file {origin}", remedy="check --nixproc-model") from error
+        raise SourceError(f"{origin}: {error}", details=own_frames(error)) from error
+    except Exception as error:
+        raise SourceError(f"{origin}: {type(error).__name__}: {error}", details=own_frames(error)) from error
+
+
+def own_frames(error: BaseException) -> str:
+    """Return the lines of a traceback that are neither ours nor the import system's."""
+    package = os.path.dirname(os.path.dirname(__file__))
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((package, "<frozen")) and "importlib" not in frame.filename
+    ]
+    return "".join(traceback.format_list(frames)).rstrip()
+
+
+@contextmanager
+def importing_from(directory: str) -> Iterator[None]:
+    """Let a model import its neighbours; forget them afterwards, as another model's may have the same names."""
+    before = set(sys.modules)
+    sys.path.insert(0, directory)
+    try:
+        yield
+    finally:
+        sys.path.remove(directory)
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if os.path.dirname(file) == directory:
+                del sys.modules[name]
+
+
+@hookimpl
+def nixproc_sources() -> list[Source]:
+    """Offer this source."""
+    return [Source("python", (".py",), read_python)]
