@@ -1,0 +1,290 @@
+"""The deployment engine: carries drafts out, and takes everything back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from pytest_nixproc.checks.api import Snapshot, errors_of
+from pytest_nixproc.deployment.journal import Journal, begin, facts_of
+from pytest_nixproc.deployment.observation import Owners, observe
+from pytest_nixproc.deployment.plan import Profile, Step, steps_between
+from pytest_nixproc.deployment.planner import Draft, Load, Planner
+from pytest_nixproc.deployment.readiness import Subject
+from pytest_nixproc.deployment.starting import LOG_TAIL, Watch, start_error
+from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
+from pytest_nixproc.deployment.timeline import Timeline
+from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError, TeardownError
+from pytest_nixproc.machines.api import Machine, Spawn, describe_status
+from pytest_nixproc.machines.process_table import descendants
+from pytest_nixproc.machines.waiting import Deadline
+from pytest_nixproc.managers.api import Driver, Status, Unit
+
+CLOSE_SECONDS: Final = 10.0
+POST_INSTALL_SECONDS: Final = 60.0
+
+Present = Callable[[Draft], Mapping[str, Subject]]
+
+
+class Deployment:
+    """One system on one machine, under one manager: ``start`` it, use it, ``stop`` it.
+
+    ``present`` makes, for a draft, the objects that conditions look at and tests see.
+    """
+
+    def __init__(self, planner: Planner, present: Present) -> None:
+        self.planner = planner
+        self.machine: Machine = planner.machine
+        self.timeline = Timeline(self.machine.now)
+        self.present = present
+        self.running: list[str] = []
+        self._pids: dict[str, int] = {}
+        self._draft: Draft | None = None
+        self._driver: Driver | None = None
+        self._journal: Journal | None = None
+
+    @property
+    def draft(self) -> Draft:
+        """What is deployed."""
+        assert self._draft is not None, "nothing is deployed before start()"
+        return self._draft
+
+    @property
+    def driver(self) -> Driver:
+        """The manager's driver."""
+        assert self._driver is not None, "nothing is deployed before start()"
+        return self._driver
+
+    @property
+    def journal(self) -> Journal:
+        """The journal."""
+        assert self._journal is not None, "nothing is deployed before start()"
+        return self._journal
+
+    @property
+    def is_deployed(self) -> bool:
+        """Tell whether there is something to stop."""
+        return self._journal is not None
+
+    def unit(self, name: str) -> Unit:
+        """Return an instance as the manager knows it."""
+        return self.draft.profile.units[name]
+
+    def start(self, load: Load) -> None:
+        """Bring a model up; on any problem, everything that was started is stopped before the error is raised.
+
+        Raises the errors of the model's source, :class:`~pytest_nixproc.errors.ConflictError`,
+        :class:`~pytest_nixproc.errors.DeploymentError` and its kinds, and
+        :class:`~pytest_nixproc.errors.MachineError`.
+        """
+        self.machine.prepare()
+        draft = self._draft = self.planner.draft(load)
+        self._refuse_conflicts(draft)
+        self._refuse_held_ports(draft.model)
+        with self._undone_on_error():
+            self._settle_in()
+            self.driver.open(self.machine.deadline(self.planner.settings.start_seconds))
+            for step in draft.steps():
+                self.carry_out(step)
+            self.assert_no_conflicts()
+
+    def switch(self, load: Load) -> None:
+        """Upgrade to another model; only instances whose configuration differs are stopped and started."""
+        old, new = self.draft, self.planner.draft(load, self.draft.site)
+        self._refuse_conflicts(new)
+        steps = steps_between(old.profile, new.profile)
+        for step in steps:
+            if step.verb == "stop":
+                self.carry_out(step)
+        self._draft = new
+        with self._undone_on_error():
+            self._refuse_held_ports({name for step in steps if step.verb == "start" for name in step.names})
+            self._write(new)
+            self.driver.refresh(list(old.profile.units.values()), list(new.profile.units.values()))
+            for step in steps:
+                if step.verb == "start":
+                    self.carry_out(step)
+            self.assert_no_conflicts()
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Stop everything when the block fails; what goes wrong then becomes a note of the error."""
+        try:
+            yield
+        except BaseException as error:
+            keep = self.planner.settings.keep_failed
+            try:
+                self.stop(keep_state=keep)
+            except NixprocError as problem:
+                error.add_note(str(problem))
+            if keep:
+                error.add_note(f"the state is kept in {self.draft.site.root}")
+            raise
+
+    def _refuse_conflicts(self, draft: Draft) -> None:
+        if errors := errors_of(draft.findings):
+            raise ConflictError("the instances of this model would be in each other's way", errors)
+
+    def _refuse_held_ports(self, names: Iterable[str]) -> None:
+        """Raise for declared ports that somebody holds already, and say who."""
+        for name in names:
+            for place, port in self.draft.model[name].declared_ports.items():
+                if not self.machine.port_is_free(port):
+                    brief = f"{name} cannot have TCP port {port} (processes.{name}.{place}): {self._holder(port)}"
+                    raise DeploymentError(brief, remedy="end that process, or choose another port")
+
+    def _holder(self, port: int) -> str:
+        """Say who holds a port."""
+        pids = [listener.pid for listener in self.machine.listeners() if listener.port == port]
+        seen = [f"process {pid} holds it ({self.machine.describe(pid)})" for pid in pids if pid]
+        return " and ".join(seen) or ("a process of another user holds it" if pids else "it is in use")
+
+    def _settle_in(self) -> None:
+        """Make the directories, begin the journal, write the generated files."""
+        draft = self.draft
+        draft.site.make()
+        self._journal = Journal(draft.site.journal)
+        begin(self._journal, self.planner.manager.name, self.machine.name, draft.target)
+        for directory in draft.target.state.all():
+            self.machine.make_directory(directory)
+        self._driver = self.planner.manager.driver(self.machine, draft.target)
+        self._write(draft)
+        self._journal.write("open")
+
+    def _write(self, draft: Draft) -> None:
+        """Write the generated files, and run what processes add to them."""
+        units = draft.profile.units.values()
+        for file in (*draft.shared, *(file for unit in units for file in unit.files)):
+            self.machine.write(f"{draft.target.directory}/{file.path}", file.content, file.mode)
+        for link in (link for unit in units for link in unit.links):
+            self.machine.link(f"{draft.target.directory}/{link.path}", link.target)
+        for name, instance in draft.model.items():
+            if instance.pkg.post_install:
+                self._post_install(name, instance.pkg.post_install)
+
+    def _post_install(self, name: str, text: str) -> None:
+        environment = {"PATH": self.machine.path_variable, "out": self.draft.target.directory}
+        command = Spawn((self.machine.facts.shell, "-ec", text), environment)
+        status, output = self.machine.capture(command, self.machine.deadline(POST_INSTALL_SECONDS))
+        if status != 0:
+            ending = "was killed at its time limit" if status is None else describe_status(status)
+            raise DeploymentError(f"post_install of {name} {ending}", details=output[-LOG_TAIL:])
+
+    def carry_out(self, step: Step) -> None:
+        """Start or stop the instances of a step side by side; raises when that was not clean."""
+        if step.verb == "start":
+            self._start(step)
+        elif problems := self._stop(step):
+            raise TeardownError(problems)
+
+    def _start(self, step: Step) -> None:
+        units = {name: self.unit(name) for name in step.names}
+        self.journal.write("start", units=[facts_of(unit) for unit in units.values()], reason=step.reason)
+        self.running += step.names
+        for name in step.names:
+            self.timeline.add("start", name)
+        watch = self._watch(step.names)
+        deadline = self._start_deadline(step.names)
+        problems = self.driver.activate(list(units.values()), deadline)
+        for name, unit in units.items():
+            if unit.name in problems:
+                raise start_error(self.driver, unit, f"{name} did not start: {problems[unit.name]}")
+        watch.until_ready(deadline)
+
+    def _watch(self, names: Iterable[str]) -> Watch:
+        units = {name: self.unit(name) for name in names}
+        subjects = self.present(self.draft)
+        return Watch(self.draft.model, units, subjects, self.driver, self.timeline, self.planner.settings)
+
+    def _start_deadline(self, names: Iterable[str]) -> Deadline:
+        return self.machine.deadline(self._limit(names, "start_timeout", self.planner.settings.start_seconds))
+
+    def await_ready(self, name: str) -> None:
+        """Wait until an instance is ready again; raises :class:`~pytest_nixproc.errors.StartError`."""
+        self._watch([name]).until_ready(self._start_deadline([name]))
+
+    def _stop(self, step: Step) -> list[str]:
+        units = {name: self.unit(name) for name in step.names}
+        pids = {name: self._pids.pop(name) for name in step.names if name in self._pids}
+        for name in step.names:
+            self.timeline.add("stop", name)
+        seconds = self._limit(step.names, "stop_timeout", self.planner.settings.stop_seconds)
+        problems = stop_units(self.driver, units, pids, seconds)
+        for name in step.names:
+            self.timeline.add("stopped", name)
+        self.running = [name for name in self.running if name not in step.names]
+        self.journal.write("stopped", units=[unit.name for unit in units.values()])
+        return problems
+
+    def _limit(self, names: Iterable[str], attribute: str, default: float) -> float:
+        """Return the longest time that one of the instances is given."""
+        return max(float(self.draft.model[name].attributes.get(attribute, default)) for name in names)
+
+    def snapshot(self) -> Snapshot:
+        """Look at the whole system once."""
+        snapshot = observe(self.draft.model, self.draft.profile.units, self.driver, self.draft.target)
+        self._pids.update({name: status.pid for name, status in snapshot.statuses.items() if status.pid})
+        return snapshot
+
+    def assert_no_conflicts(self) -> None:
+        """Hold the live rules against the system; raises :class:`~pytest_nixproc.errors.ConflictError`."""
+        findings = self.planner.live_findings(self.snapshot())
+        self._draft = self.draft.with_findings(findings)
+        if errors := errors_of(findings):
+            raise ConflictError("the running instances are in each other's way", errors)
+
+    def status_of(self, name: str) -> Status:
+        """Ask the manager about one instance."""
+        status = self.driver.status([self.unit(name)])[self.unit(name).name]
+        if status.running and status.pid:
+            self._pids[name] = status.pid
+        return status
+
+    def pids_of(self, name: str) -> list[int]:
+        """Return all processes of an instance, its main process first."""
+        status = self.status_of(name)
+        if not status.running or status.pid is None:
+            return []
+        owners = Owners(self.machine, self.draft.target, {status.pid: name})
+        below = descendants([status.pid], self.machine.parents())
+        orphans = [pid for pid in self.machine.strays(self.draft.site.tag) if owners.owner(pid) == name]
+        return list(dict.fromkeys([status.pid, *below, *orphans]))
+
+    def stop(self, *, keep_state: bool = False) -> None:
+        """Take everything down in reverse order and remove the state, unless it is to be kept.
+
+        Goes on past problems, and raises :class:`~pytest_nixproc.errors.TeardownError` with all of them at the end.
+        Does nothing when nothing is deployed.
+        """
+        if not self.is_deployed:
+            return
+        problems: list[str] = []
+        for step in steps_between(self.draft.profile, Profile()):
+            if names := tuple(name for name in step.names if name in self.running):
+                problems += self._stop(Step("stop", names, step.reason))
+        problems += attempt(self._close)
+        problems += attempt(lambda: self._leave(keep_state=keep_state))
+        if problems:
+            raise TeardownError(problems)
+
+    def _close(self) -> list[str]:
+        """Bring the manager down, then end what instances have left behind."""
+        self.driver.close(self.machine.deadline(CLOSE_SECONDS))
+        return end_strays(self.machine, self.draft.site.tag)
+
+    def _leave(self, *, keep_state: bool) -> list[str]:
+        """Remove the deployment's directory."""
+        self.journal.close()
+        self._journal = None
+        if keep_state:
+            return []
+        self.machine.remove(self.draft.site.root)
+        self.draft.site.leave()
+        return []
+
+    def abandon(self) -> None:
+        """Leave the system running and its state in place; ``python -m pytest_nixproc stop`` takes it down."""
+        self.machine.release()
+        self.journal.close()
+        self._journal = None

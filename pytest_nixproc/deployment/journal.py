@@ -1,0 +1,94 @@
+"""The journal of a deployment: what was begun, on disk before it is done, so that anybody can undo it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pytest_nixproc.managers.api import Target, Unit
+from pytest_nixproc.model.state import StateDirs
+
+
+class Journal:
+    """An append-only file of one JSON object a line; each reaches the kernel before the step that it announces."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Append one event."""
+        os.write(self._descriptor, json.dumps({"event": event, **facts}).encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a journal says about a deployment: enough for a new driver to stop what is left of it."""
+
+    manager: str
+    machine: str
+    target: Target
+    opened: bool
+    started: tuple[tuple[Unit, ...], ...]
+    """Units by the order of their start; those that were stopped are left out."""
+
+
+def begin(journal: Journal, manager: str, machine: str, target: Target) -> None:
+    """Write the first event: who runs the deployment, and where."""
+    facts = {"state": asdict(target.state), "directory": target.directory, "tags": dict(target.tags)}
+    journal.write("begin", manager=manager, machine=machine, stop_seconds=target.stop_seconds, **facts)
+
+
+def events(path: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the events of a journal; a torn last line ends it."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+
+def recall(path: str) -> Record | None:
+    """Return what a journal says; None when it says nothing yet."""
+    record = None
+    for event in events(path):
+        match event["event"]:
+            case "begin":
+                record = beginning(event)
+            case "open" if record:
+                record = replace(record, opened=True)
+            case "start" if record:
+                record = replace(record, started=(*record.started, tuple(unit_of(unit) for unit in event["units"])))
+            case "stopped" if record:
+                left = (tuple(unit for unit in step if unit.name not in event["units"]) for step in record.started)
+                record = replace(record, started=tuple(step for step in left if step))
+    return record
+
+
+def beginning(event: Mapping[str, Any]) -> Record:
+    """Return the record of a deployment that has only begun."""
+    target = Target(
+        state=StateDirs(**event["state"]),
+        directory=event["directory"],
+        tags=event["tags"],
+        stop_seconds=event["stop_seconds"],
+    )
+    return Record(event["manager"], event["machine"], target, opened=False, started=())
+
+
+def facts_of(unit: Unit) -> dict[str, Any]:
+    """Return what a driver needs to know of a unit whose files are in place."""
+    return {"name": unit.name, "mode": unit.mode, "log_file": unit.log_file, "pid_file": unit.pid_file}
+
+
+def unit_of(facts: Mapping[str, Any]) -> Unit:
+    """Return the unit that an event describes."""
+    return Unit(**facts, files=())

@@ -1,0 +1,73 @@
+"""Looking at a running system: one round over the machine for all instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_nixproc.checks.api import Snapshot
+from pytest_nixproc.machines.api import Listener, Machine
+from pytest_nixproc.managers.api import Driver, Target, Unit
+from pytest_nixproc.model.system import ProcessesModel
+
+
+class Owners:
+    """Tells which instance a process belongs to; the process table is read once, and only when it is needed."""
+
+    def __init__(self, machine: Machine, target: Target, main: Mapping[int, str]) -> None:
+        self.machine = machine
+        self.target = target
+        self.main = main
+        self._parents: dict[int, int] | None = None
+
+    def owner(self, pid: int | None) -> str | None:
+        """Return the instance of a process: by main process, by ancestry, or by the tag in its environment."""
+        if pid is None or pid in self.main:
+            return self.main.get(pid or 0)
+        return self._by_ancestry(pid) or self._by_tag(pid)
+
+    def _by_ancestry(self, pid: int) -> str | None:
+        if self._parents is None:
+            self._parents = self.machine.parents()
+        while pid in self._parents and pid not in self.main:
+            pid = self._parents[pid]
+        return self.main.get(pid)
+
+    def _by_tag(self, pid: int) -> str | None:
+        if not all(self.machine.has_tag(pid, f"{name}={value}") for name, value in self.target.tags.items()):
+            return None
+        names = (name for name in set(self.main.values()) if self.machine.has_tag(pid, f"NIXPROC_INSTANCE={name}"))
+        return next(names, None)
+
+
+def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, target: Target) -> Snapshot:
+    """Return a snapshot of a running system."""
+    by_unit = driver.status(list(units.values()))
+    statuses = {name: by_unit[unit.name] for name, unit in units.items()}
+    owners = Owners(driver.machine, target, {s.pid: name for name, s in statuses.items() if s.running and s.pid})
+    declared = {port for instance in model.values() for port in instance.declared_ports.values()}
+    owned = {listener: owners.owner(listener.pid) for listener in driver.machine.listeners()}
+    relevant = {item: owner for item, owner in owned.items() if owner is not None or item.port in declared}
+    pid_files = read_pid_files(driver.machine, model, target)
+    pids = {int(content) for content in pid_files.values() if content.strip().isdigit()}
+    living = pids - driver.machine.ended(pids)
+    return Snapshot(
+        model=model,
+        units=units,
+        statuses=statuses,
+        listeners=tuple(relevant),
+        owners=relevant,
+        pid_files=pid_files,
+        members={pid: name for pid in living if (name := owners.owner(pid)) is not None},
+        commands=describe(driver.machine, relevant),
+    )
+
+
+def read_pid_files(machine: Machine, model: ProcessesModel, target: Target) -> dict[str, str]:
+    """Return the contents of those PID files that exist, by instance."""
+    contents = {name: machine.read(target.pid_file(instance.pkg)) for name, instance in model.items()}
+    return {name: content.decode(errors="replace") for name, content in contents.items() if content is not None}
+
+
+def describe(machine: Machine, owners: Mapping[Listener, str | None]) -> dict[int, str]:
+    """Return the command lines of foreign processes that hold ports of ours."""
+    return {item.pid: machine.describe(item.pid) for item, owner in owners.items() if item.pid and owner is None}

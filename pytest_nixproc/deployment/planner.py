@@ -1,0 +1,106 @@
+"""From a model to a draft: everything about a deployment that can be known before anything is started."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot
+from pytest_nixproc.deployment.plan import Profile, Step, steps_between
+from pytest_nixproc.deployment.site import TAG, Site
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.api import File, Manager, Target
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.sources.api import Arguments
+
+Load = Callable[[Arguments], ProcessesModel]
+
+
+def silent(_: str) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How deployments are done; times are in seconds, for one level of a system.
+
+    ``keep_failed`` keeps the state of a deployment that could not be brought up. ``progress`` is called with a line of
+    text now and then while one takes long.
+    """
+
+    state_root: str | None = None
+    start_seconds: float = 30.0
+    stop_seconds: float = 10.0
+    ignored_rules: frozenset[str] = frozenset()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    keep_failed: bool = False
+    progress: Callable[[str], None] = silent
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A model as it would be deployed at a place."""
+
+    site: Site
+    target: Target
+    model: ProcessesModel
+    profile: Profile
+    shared: tuple[File, ...]
+    findings: tuple[Finding, ...]
+
+    def with_findings(self, findings: Iterable[Finding]) -> Draft:
+        """Return the draft with more findings."""
+        new = tuple(finding for finding in findings if finding not in self.findings)
+        return replace(self, findings=self.findings + new)
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the steps that bring it up."""
+        return steps_between(Profile(), self.profile)
+
+
+class Planner:
+    """Drafts deployments on one machine, under one manager; reads model files and does nothing else."""
+
+    def __init__(self, manager: Manager, machine: Machine, rules: Iterable[Rule], settings: Settings) -> None:
+        self.manager = manager
+        self.machine = machine
+        self.settings = settings
+        self.rules = [rule for rule in rules if rule.code not in settings.ignored_rules]
+
+    def draft(self, load: Load, site: Site | None = None) -> Draft:
+        """Load a model for a place, look for conflicts, and generate its files; by default for a place of its own."""
+        site = site or Site.choose(self.settings.state_root)
+        target = self.target(site)
+        model = load(self.arguments(site))
+        findings = tuple(finding for rule in self.rules for finding in rule.static(Plan(model, target)))
+        generator = self.manager.generator()
+        units = {key: generator.generate(key, model, target) for key in model}
+        return Draft(
+            site, target, model, Profile(units, model.levels), generator.generate_shared(model, target), findings
+        )
+
+    def arguments(self, site: Site) -> Arguments:
+        """Return what models are told."""
+        return Arguments(
+            state=site.state,
+            process_manager=self.manager.name,
+            system=f"{platform.machine()}-{sys.platform}",
+            params=self.settings.params,
+        )
+
+    def target(self, site: Site) -> Target:
+        """Return what generators are told."""
+        return Target(
+            state=site.state,
+            directory=site.profile,
+            facts=self.machine.facts,
+            tags={TAG: site.root},
+            stop_seconds=self.settings.stop_seconds,
+        )
+
+    def live_findings(self, snapshot: Snapshot) -> list[Finding]:
+        """Return what the rules about running systems find."""
+        return [finding for rule in self.rules for finding in rule.live(snapshot)]

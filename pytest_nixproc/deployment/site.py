@@ -1,0 +1,89 @@
+"""The place of one deployment: a directory of its own, and what lies where in it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Self
+
+from pytest_nixproc.errors import DeploymentError
+from pytest_nixproc.model.state import StateDirs
+
+TAG: Final = "NIXPROC_DEPLOYMENT"
+"""Environment variable that every process of a deployment carries."""
+
+TRIES: Final = 5
+
+
+def default_state_root() -> str:
+    """Return a directory of the calling user's own; short, because socket paths are (unix(7))."""
+    return os.path.join(tempfile.gettempdir(), f"nixproc-{os.getuid()}")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One deployment's directory: ``journal``, ``profile`` (generated files) and ``var`` (state)."""
+
+    root: str
+
+    @classmethod
+    def choose(cls, state_root: str | None) -> Self:
+        """Choose a directory below a state root, without making it."""
+        parent = os.path.abspath(state_root) if state_root else default_state_root()
+        return cls(os.path.join(parent, secrets.token_hex(4)))
+
+    @property
+    def identity(self) -> str:
+        """The deployment's name, unique on its machine."""
+        return os.path.basename(self.root)
+
+    @property
+    def tag(self) -> str:
+        """``NAME=VALUE`` that marks the deployment's processes."""
+        return f"{TAG}={self.root}"
+
+    @property
+    def journal(self) -> str:
+        """The journal's path."""
+        return f"{self.root}/journal"
+
+    @property
+    def profile(self) -> str:
+        """The directory of the generated files."""
+        return f"{self.root}/profile"
+
+    @cached_property
+    def state(self) -> StateDirs:
+        """The state directories."""
+        return StateDirs.under(f"{self.root}/var")
+
+    def make(self) -> None:
+        """Make the directory, for its owner alone; raises :class:`~pytest_nixproc.errors.DeploymentError`."""
+        parent = os.path.dirname(self.root)
+        try:
+            for attempt in range(TRIES):
+                os.makedirs(parent, 0o700, exist_ok=True)
+                try:
+                    os.mkdir(self.root, 0o700)
+                except FileNotFoundError:
+                    # Another session has just removed the state root after its last deployment.
+                    if attempt == TRIES - 1:
+                        raise
+                else:
+                    break
+            if parent == default_state_root() and os.stat(parent).st_uid != os.getuid():
+                os.rmdir(self.root)
+                raise DeploymentError(f"state root {parent} belongs to another user", remedy="set --nixproc-state-root")
+        except OSError as error:
+            brief = f"cannot make a state directory in {parent}: {error.strerror}"
+            raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
+
+    def leave(self) -> None:
+        """Remove the state root too, once no deployment is left in it."""
+        try:
+            os.rmdir(os.path.dirname(self.root))
+        except OSError:
+            return

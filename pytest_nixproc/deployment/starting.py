@@ -1,0 +1,115 @@
+"""Waiting for instances that were started: ready in order, and none of them dead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pytest_nixproc.deployment.planner import Settings
+from pytest_nixproc.deployment.readiness import Looker, Subject, condition_of
+from pytest_nixproc.deployment.timeline import Timeline
+from pytest_nixproc.errors import StartError, WaitTimeout
+from pytest_nixproc.machines.api import describe_status
+from pytest_nixproc.machines.waiting import Deadline, wait_until
+from pytest_nixproc.managers.api import Driver, Status, Unit
+from pytest_nixproc.model.system import ProcessesModel
+
+SETTLE_SECONDS: Final = 0.1
+"""How long an instance without ports and without a condition must live to count as ready."""
+
+PROGRESS_SECONDS: Final = 2.0
+LOG_TAIL: Final = 2000
+
+
+class Watch:
+    """The wait for instances that were started side by side."""
+
+    def __init__(
+        self,
+        model: ProcessesModel,
+        units: Mapping[str, Unit],
+        subjects: Mapping[str, Subject],
+        driver: Driver,
+        timeline: Timeline,
+        settings: Settings,
+    ) -> None:
+        self.model = model
+        self.units = units
+        self.subjects = subjects
+        self.driver = driver
+        self.timeline = timeline
+        self.settings = settings
+        self.machine = driver.machine
+        self.begun = self.reported = self.machine.now()
+        self.pending = list(units)
+        self.pids: dict[str, int] = {}
+        self.looker = Looker(self.machine, {"PATH": self.machine.path_variable, **driver.target.tags})
+
+    def until_ready(self, deadline: Deadline) -> None:
+        """Wait until all instances are ready; raises :class:`~pytest_nixproc.errors.StartError`."""
+        try:
+            wait_until(self._look, deadline, "wait for instances to be ready")
+        except WaitTimeout as error:
+            name = self.pending[0]
+            brief = f"{name} is not ready after {deadline.seconds:g} s"
+            says = f"its manager says: {self._status(name).text}"
+            raise start_error(self.driver, self.units[name], brief, error.details, says) from error
+
+    def _look(self) -> str:
+        """Look at the pending instances in order: all have to be ready in any case."""
+        while self.pending:
+            name = self.pending[0]
+            if missing := self._missing(name):
+                self._refuse_dead()
+                self._report(missing)
+                return f"{name}: {missing}"
+            self.timeline.add("ready", name)
+            self.pending.pop(0)
+        return ""
+
+    def _missing(self, name: str) -> str:
+        condition = condition_of(self.model[name])
+        if condition is not None:
+            return self.looker.missing(condition, self.subjects[name])
+        status = self._status(name)
+        if not status.running:
+            return status.text
+        settled = self.machine.now() - self.begun >= SETTLE_SECONDS
+        return "" if settled else "it has only just been started"
+
+    def _status(self, name: str) -> Status:
+        return self.driver.status([self.units[name]])[self.units[name].name]
+
+    def _refuse_dead(self) -> None:
+        """Raise when an instance has ended; the manager is asked only about those whose process is not seen alive."""
+        ended = self.machine.ended(self.pids.values())
+        suspects = [name for name in self.pending if self.pids.get(name) is None or self.pids[name] in ended]
+        statuses = self.driver.status([self.units[name] for name in suspects]) if suspects else {}
+        for name in suspects:
+            status = statuses[self.units[name].name]
+            if status.running and status.pid:
+                self.pids[name] = status.pid
+            elif status.has_ended:
+                raise self._death(name, status)
+
+    def _death(self, name: str, status: Status) -> StartError:
+        seconds = self.machine.now() - self.begun
+        ending = "ended" if status.exit_status is None else describe_status(status.exit_status)
+        brief = f"{name} did not start: it {ending} after {seconds:.2f} s"
+        waited = f"waited for: {condition_of(self.model[name]) or 'its manager to say that it runs'}"
+        return start_error(self.driver, self.units[name], brief, waited, f"its manager says: {status.text}")
+
+    def _report(self, missing: str) -> None:
+        """Report progress now and then while it takes long."""
+        if self.machine.now() - self.reported < PROGRESS_SECONDS:
+            return
+        self.reported = self.machine.now()
+        ready = f"{len(self.timeline.order('ready'))} of {len(self.model)} instances are ready"
+        self.settings.progress(f"{ready}, waiting for {self.pending[0]}: {missing}")
+
+
+def start_error(driver: Driver, unit: Unit, brief: str, *details: str) -> StartError:
+    """Return an error about an instance that did not start, with what its log says."""
+    log = driver.log(unit)
+    tail = f"end of its log:\n{log[-LOG_TAIL:].rstrip()}" if log.strip() else "its log is empty"
+    return StartError(brief, details="\n".join((*details, tail)))

@@ -1,0 +1,86 @@
+"""Stopping with growing force: the manager's own stop, SIGTERM, SIGKILL of the whole process tree."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from pytest_nixproc.errors import NixprocError, WaitTimeout
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.machines.process_table import descendants
+from pytest_nixproc.machines.waiting import Deadline, wait_until
+from pytest_nixproc.managers.api import Driver, Unit
+
+SCRIPT_SECONDS: Final = 6.0
+"""What a manager that escalates by itself may take beyond the time that its processes have."""
+
+FORCES: Final = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0))
+
+
+def attempt(action: Callable[[], list[str]]) -> list[str]:
+    """Do one part of a teardown; its failure becomes a problem, so that the other parts are done too."""
+    try:
+        return action()
+    except (NixprocError, OSError) as error:
+        return [str(error)]
+
+
+def stop_units(driver: Driver, units: Mapping[str, Unit], pids: Mapping[str, int], seconds: float) -> list[str]:
+    """Stop units side by side; return what was not clean.
+
+    ``pids`` are the main processes as last seen, by instance: they are what has to be gone afterwards.
+    """
+    machine = driver.machine
+    ended_before = machine.ended(pids.values())
+    problems = attempt(lambda: ask_to_stop(driver, list(units.values()), seconds))
+    for name, pid in pids.items():
+        if pid not in ended_before:
+            problems += force(machine, name, pid, seconds)
+    return problems
+
+
+def ask_to_stop(driver: Driver, units: Sequence[Unit], seconds: float) -> list[str]:
+    """Have the manager stop units."""
+    driver.deactivate(units, driver.machine.deadline(seconds))
+    return []
+
+
+def force(machine: Machine, name: str, pid: int, seconds: float) -> list[str]:
+    """End a process that its manager did not stop in time; return what had to be done."""
+    brief = f"{name} did not stop within {seconds:g} s"
+    if machine.ended([pid]):
+        return [f"{brief} and was killed by its manager"] if machine.exit_status(pid) == -signal.SIGKILL else []
+    tree = [pid, *descendants([pid], machine.parents())]
+    for number, limit in FORCES:
+        for member in tree:
+            machine.signal(member, number)
+        if all_ended(machine, tree, machine.deadline(limit)):
+            return [f"{brief} and was ended by {number.name}"]
+    return [f"{brief}, and process {pid} survives SIGKILL"]
+
+
+def all_ended(machine: Machine, pids: Sequence[int], deadline: Deadline) -> bool:
+    """Wait for processes to end; tell whether they did."""
+
+    def look() -> str:
+        return ", ".join(map(str, sorted(set(pids) - machine.ended(pids))))
+
+    try:
+        wait_until(look, deadline, "wait for processes to end")
+    except WaitTimeout:
+        return False
+    return True
+
+
+def end_strays(machine: Machine, tag: str) -> list[str]:
+    """Kill what still runs of the processes with a tag, until none is left; return what was there."""
+    problems: dict[int, str] = {}
+    deadline = machine.deadline(FORCES[-1][1])
+    while strays := machine.strays(tag):
+        for pid in strays:
+            problems.setdefault(pid, f"process {pid} was left behind, and killed: {machine.describe(pid)}")
+            machine.signal(pid, signal.SIGKILL)
+        if not all_ended(machine, strays, deadline):
+            break
+    return list(problems.values())
