@@ -1,0 +1,44 @@
+"""What a module may offer to the registry, in the order in which a deployment uses it.
+
+Ours and other distributions' modules are asked in the same way: an implementation is marked with
+``pytest_nixproc.hookimpl``, and its module is found in the package, or through the entry point group
+``pytest_nixproc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pluggy
+
+from pytest_nixproc.checks.api import Rule
+from pytest_nixproc.hooks import PROJECT
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.sources.api import Source
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+@hookspec
+def nixproc_sources() -> Sequence[Source]:
+    """Offer readers of model files; the first whose suffix fits reads a file."""
+    raise NotImplementedError
+
+
+@hookspec
+def nixproc_checks() -> Sequence[Rule]:
+    """Offer rules about models and running systems."""
+    raise NotImplementedError
+
+
+@hookspec
+def nixproc_managers() -> Sequence[Manager]:
+    """Offer process managers."""
+    raise NotImplementedError
+
+
+@hookspec
+def nixproc_machines() -> Sequence[type[Machine]]:
+    """Offer machines."""
+    raise NotImplementedError

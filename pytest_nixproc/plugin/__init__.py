@@ -1,0 +1,130 @@
+"""The pytest plugin: options, fixtures, the matrix, and reports.
+
+pytest imports this module in every session of its users, so it imports nothing but options; the rest is imported when
+a test uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_nixproc.plugin import options
+from pytest_nixproc.plugin.fixtures import (
+    nixproc_deploy,
+    nixproc_machine,
+    nixproc_manager,
+    nixproc_model,
+    nixproc_point,
+    nixproc_profile,
+    nixproc_state,
+    nixproc_system,
+)
+
+__all__ = [
+    "nixproc_deploy",
+    "nixproc_machine",
+    "nixproc_manager",
+    "nixproc_model",
+    "nixproc_point",
+    "nixproc_profile",
+    "nixproc_state",
+    "nixproc_system",
+]
+
+MARKER = "nixproc(model, managers, profile, params): how the nixproc fixtures deploy for this test"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    options.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker; refuse options that cannot be fulfilled before anything runs."""
+    config.addinivalue_line("markers", MARKER)
+    for option in options.OPTIONS:
+        if option.choices:
+            options.read(config, option.name)
+    if any(options.given(config, name) for name in ("manager", "require", "machine")):
+        all_systems(config).matrix.refuse_missing()
+    if any(options.given(config, name) for name in ("param", "start-timeout", "stop-timeout")):
+        _ = all_systems(config).settings
+
+
+def all_systems(config: pytest.Config) -> Any:
+    """Return what this pytest process has deployed; importing it is what makes the plugin cost something."""
+    from pytest_nixproc.plugin.systems import systems_of
+
+    return systems_of(config)
+
+
+def systems_in_use(config: pytest.Config) -> Any | None:
+    """Return the same if anything has asked for it before."""
+    import sys
+
+    module = sys.modules.get("pytest_nixproc.plugin.systems")
+    return config.stash.get(module.KEY, None) if module else None
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Answer ``--nixproc-list-managers``."""
+    if not options.read_flag(config, "list-managers"):
+        return None
+    from pytest_nixproc.plugin.reporting import manager_lines
+
+    for line in manager_lines(list(all_systems(config).registry.managers.values())):
+        print(line)
+    return 0
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say with what systems will be deployed."""
+    values = {name: options.read(config, name) for name in ("manager", "machine", "profile", "model")}
+    return "nixproc: " + ", ".join(f"{name} {value}" for name, value in values.items() if value)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that uses a system at all points of the matrix."""
+    if "nixproc_point" not in metafunc.fixturenames:
+        return
+    from pytest_nixproc.errors import NixprocError
+
+    marker = metafunc.definition.get_closest_marker("nixproc")
+    try:
+        parameters = all_systems(metafunc.config).matrix.parameters(marker)
+    except NixprocError as error:
+        raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from error
+    scope = options.read_scope(metafunc.config)
+    metafunc.parametrize("nixproc_point", parameters, indirect=True, scope=scope)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Remember where the logs are when a test begins."""
+    if (used := systems_in_use(item.config)) and used.live:
+        from pytest_nixproc.plugin.reporting import mark_logs
+
+        mark_logs(used)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the systems' logs and statuses to the report of a failing test."""
+    report = yield
+    if report.failed and (used := systems_in_use(item.config)) and used.live:
+        from pytest_nixproc.plugin.reporting import add_sections
+
+        add_sections(used, report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print plans, kept systems and findings."""
+    if used := systems_in_use(terminalreporter.config):
+        from pytest_nixproc.plugin.reporting import summarize
+
+        summarize(used, terminalreporter)

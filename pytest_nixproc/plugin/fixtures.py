@@ -1,0 +1,138 @@
+"""The fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_nixproc.plugin import options
+
+if TYPE_CHECKING:
+    from pytest_nixproc.deployment.system import System
+    from pytest_nixproc.machines.api import Machine
+    from pytest_nixproc.managers.api import Manager
+    from pytest_nixproc.model.state import StateDirs
+    from pytest_nixproc.plugin.matrix import ModelLike, Point
+
+    Deploy = Callable[..., AbstractContextManager[System]]
+
+
+def system_scope(fixture_name: str, config: pytest.Config) -> options.Scope:  # noqa: ARG001 - pytest passes it by name
+    """Return how long systems live."""
+    return options.read_scope(config)
+
+
+@pytest.fixture(scope=system_scope)
+def nixproc_point(request: pytest.FixtureRequest) -> Point:
+    """Return the current point of the matrix: manager, machine, profile, and what the marker says."""
+    point: Point = request.param
+    return point
+
+
+@pytest.fixture(scope=system_scope)
+def nixproc_manager(nixproc_point: Point) -> Manager:
+    """Return the process manager of the current point of the matrix."""
+    return nixproc_point.manager
+
+
+@pytest.fixture(scope=system_scope)
+def nixproc_profile(nixproc_point: Point) -> str:
+    """Return the profile of the current point of the matrix."""
+    return nixproc_point.profile
+
+
+@pytest.fixture(scope=system_scope)
+def nixproc_machine(request: pytest.FixtureRequest, nixproc_point: Point) -> Machine:
+    """Return the machine of the current point of the matrix."""
+    from pytest_nixproc.plugin.systems import systems_of
+
+    return systems_of(request.config).machine(nixproc_point.machine)
+
+
+@pytest.fixture(scope=system_scope)
+def nixproc_model(request: pytest.FixtureRequest, nixproc_point: Point) -> ModelLike | None:
+    """Return the model to deploy: the marker's, else that of ``--nixproc-model``. Override it to choose another.
+
+    A path, a function like ``processes()``, a ProcessesModel, or a mapping of names to instances. An override needs a
+    scope at least as wide as that of ``nixproc_system``.
+    """
+    if nixproc_point.model is not None:
+        return nixproc_point.model
+    path = options.read(request.config, "model")
+    return str(request.config.invocation_params.dir / path) if path else None
+
+
+@pytest.fixture(scope=system_scope)
+def nixproc_system(
+    request: pytest.FixtureRequest, nixproc_point: Point, nixproc_model: ModelLike | None
+) -> Iterator[System]:
+    """Deploy the model, hand out the running system, and take it down with nothing left."""
+    from pytest_nixproc.plugin.systems import systems_of
+
+    systems = systems_of(request.config)
+    with ExitStack() as stack:
+        with failing_plainly():
+            load = systems.load(nixproc_model, directory_of(request))
+            system = stack.enter_context(systems.deployed(nixproc_point, load))
+        yield system
+        with failing_plainly():
+            stack.close()
+
+
+@pytest.fixture(scope=system_scope)
+def nixproc_state(nixproc_system: System) -> StateDirs:
+    """Return the state directories of the deployed system."""
+    return nixproc_system.state
+
+
+@pytest.fixture
+def nixproc_deploy(request: pytest.FixtureRequest, nixproc_point: Point) -> Deploy:
+    """Return a function that deploys a model for the time of a ``with`` block.
+
+    ``with nixproc_deploy(model, params={...}) as system``: errors of the deployment are raised as they are.
+    """
+    from pytest_nixproc.errors import NixprocError
+    from pytest_nixproc.plugin.systems import Planned, systems_of
+
+    systems = systems_of(request.config)
+
+    @contextmanager
+    def deploy(model: ModelLike | None = None, *, params: Mapping[str, Any] | None = None) -> Iterator[System]:
+        __tracebackhide__ = True
+        load = systems.load(nixproc_point.model if model is None else model, directory_of(request))
+        try:
+            with systems.deployed(nixproc_point, load, params) as system:
+                yield system
+        except NixprocError as error:
+            raise error.with_traceback(None) from None
+        except Planned:
+            pytest.skip("planned only")
+
+    return deploy
+
+
+def directory_of(request: pytest.FixtureRequest) -> Path:
+    """Return the directory that paths of models are relative to: that of the test."""
+    path: Path = request.path
+    return path if path.is_dir() else path.parent
+
+
+@contextmanager
+def failing_plainly() -> Iterator[None]:
+    """Turn our errors into failures that show their text and no traceback of ours."""
+    from pytest_nixproc.errors import NixprocError
+    from pytest_nixproc.plugin.systems import Planned
+
+    problem = ""
+    try:
+        yield
+    except NixprocError as error:
+        problem = "\n".join([str(error), *getattr(error, "__notes__", ())])
+    except Planned:
+        pytest.skip("planned only")
+    if problem:
+        pytest.fail(problem, pytrace=False)

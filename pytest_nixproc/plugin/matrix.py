@@ -1,0 +1,94 @@
+"""The matrix: at which points a test that uses a system runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.plugin import options
+from pytest_nixproc.registry import Registry
+
+ModelLike = str | os.PathLike[str] | Callable[..., Any] | ProcessesModel | Mapping[str, Instance]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One point of the matrix: how a system is deployed; ``model`` and ``params`` are the marker's."""
+
+    manager: Manager
+    machine: str
+    profile: str
+    model: ModelLike | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return self.manager.name
+
+
+class Matrix:
+    """Makes the points; equal ones are the same object, by which pytest knows that a fixture can be shared."""
+
+    def __init__(self, config: pytest.Config, registry: Registry) -> None:
+        self.config = config
+        self.registry = registry
+        self._points: dict[object, Point] = {}
+
+    def parameters(self, marker: pytest.Mark | None) -> list[Any]:
+        """Return the points for a test with this marker, as parameters; those that cannot run here are skipped.
+
+        Raises :class:`~pytest_nixproc.errors.NixprocError` for a marker that makes no sense.
+        """
+        wanted = dict(marker.kwargs) if marker else {}
+        if unknown := wanted.keys() - {"model", "managers", "profile", "params"}:
+            remedy = "it takes model, managers, profile and params"
+            raise NixprocError(f"the marker nixproc has no argument {min(unknown)!r}", remedy=remedy)
+        return [
+            pytest.param(self._point(manager, wanted), id=manager.name, marks=skip_marks(manager))
+            for manager in self.managers(wanted.get("managers"))
+        ]
+
+    def managers(self, only: list[str] | None = None) -> list[Manager]:
+        """Return the managers that the options choose; ``only`` leaves out others."""
+        names = options.read_names(self.config, "manager") or [options.BY_NAME["manager"].default]
+        chosen = list(self.registry.managers) if "all" in names else list(dict.fromkeys(names))
+        for name in only or ():
+            self.registry.manager(name)
+        return [self.registry.manager(name) for name in chosen if only is None or name in only]
+
+    def _point(self, manager: Manager, wanted: Mapping[str, Any]) -> Point:
+        model, params = wanted.get("model"), wanted.get("params", {})
+        key = (manager.name, id(model), json.dumps(params, sort_keys=True, default=repr))
+        if key not in self._points:
+            machine = options.read(self.config, "machine")
+            profile = wanted.get("profile") or options.read(self.config, "profile")
+            self._points[key] = Point(manager, machine, profile, model, params)
+        return self._points[key]
+
+    def refuse_missing(self) -> None:
+        """Raise a usage error for unknown names, and for required managers that cannot run here."""
+        names = options.read_names(self.config, "require")
+        try:
+            self.managers()
+            self.registry.machine(options.read(self.config, "machine"))
+            required = list(self.registry.managers) if "all" in names else names
+            obstacles = {name: self.registry.manager(name).obstacle() for name in required}
+        except NixprocError as error:
+            raise pytest.UsageError(str(error)) from error
+        if missing := {name: obstacle for name, obstacle in obstacles.items() if obstacle}:
+            lines = "\n".join(f"  {name}: {obstacle}" for name, obstacle in missing.items())
+            raise pytest.UsageError(f"required process managers cannot run here:\n{lines}")
+
+
+def skip_marks(manager: Manager) -> list[pytest.MarkDecorator]:
+    """Return the mark that skips a test with the reason why a manager cannot run here, if it cannot."""
+    obstacle = manager.obstacle()
+    return [pytest.mark.skip(reason=f"{manager.name} cannot run here: {obstacle}")] if obstacle else []

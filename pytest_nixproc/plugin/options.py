@@ -1,0 +1,141 @@
+"""The options: each on the command line, in the environment and in the ini file, in this order of precedence."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+import pytest
+
+Scope = Literal["session", "package", "module", "class", "function"]
+Shape = Literal["value", "values", "flag"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option; ``shape`` tells whether it is a value, a repeatable value, or a flag without one."""
+
+    name: str
+    default: str
+    metavar: str
+    help: str
+    shape: Shape = "value"
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """``--nixproc-NAME``."""
+        return f"--nixproc-{self.name}"
+
+    @property
+    def ini(self) -> str:
+        """``nixproc_NAME``."""
+        return f"nixproc_{self.name.replace('-', '_')}"
+
+    @property
+    def variable(self) -> str:
+        """``NIXPROC_NAME``."""
+        return self.ini.upper()
+
+
+KEEP: Final = ("never", "failed", "always")
+SCOPES: Final = ("session", "package", "module", "class", "function")
+
+OPTIONS: Final = (
+    Option("manager", "supervisord", "NAME[,NAME...]|all", "process managers to deploy with; all: each that runs here"),
+    Option("require", "", "NAME[,NAME...]|all", "process managers that must be present: absence is an error, no skip"),
+    Option("profile", "unprivileged", "NAME", "who the processes run as", choices=("unprivileged",)),
+    Option("machine", "host", "NAME", "where the system runs"),
+    Option("model", "", "PATH", "the processes model that nixproc_system deploys by default"),
+    Option("param", "", "NAME=VALUE", "argument for the model, a JSON value or else a string; repeatable", "values"),
+    Option("scope", "module", "SCOPE", "how long nixproc_system lives", choices=SCOPES),
+    Option("keep", "never", "WHEN", "when to keep a system and its state for looking at", choices=KEEP),
+    Option("state-root", "", "DIR", "where throwaway state directories are made (short: sockets lie below it)"),
+    Option("start-timeout", "30", "SECONDS", "how long one level of a system may take until it is ready"),
+    Option("stop-timeout", "10", "SECONDS", "how long processes may take to stop before they are killed"),
+    Option("ignore", "", "CODE[,CODE...]", "rules of the checks that are not applied"),
+    Option("plan", "", "", "print what would be deployed, where and in which order; start nothing", "flag"),
+    Option("list-managers", "", "", "print the process managers, whether they can run here, what they honour", "flag"),
+)  # fmt: skip
+
+BY_NAME: Final = {option.name: option for option in OPTIONS}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare all options."""
+    group = parser.getgroup("nixproc", "deployed processes (pytest-nixproc)")
+    for option in OPTIONS:
+        text = f"{option.help} [default: {option.default}]" if option.default else option.help
+        if option.shape == "flag":
+            group.addoption(option.flag, action="store_true", default=None, help=text)
+        else:
+            action = "append" if option.shape == "values" else "store"
+            group.addoption(option.flag, action=action, default=None, metavar=option.metavar, help=text)
+        ini_type: Literal["linelist", "string"] = "linelist" if option.shape == "values" else "string"
+        parser.addini(option.ini, text, type=ini_type, default=None)
+
+
+def given(config: pytest.Config, name: str) -> str | None:
+    """Return what the user said about an option, the lines of a repeatable one joined; None when nothing."""
+    option = BY_NAME[name]
+    value = config.getoption(option.flag)
+    if value is not None:
+        return "\n".join(value) if isinstance(value, list) else str(value)
+    if option.variable in os.environ:
+        return os.environ[option.variable]
+    value = config.getini(option.ini)
+    return "\n".join(value) if isinstance(value, list) and value else value or None
+
+
+def read(config: pytest.Config, name: str) -> str:
+    """Return an option's value; a value that it does not allow is a usage error."""
+    option = BY_NAME[name]
+    said = given(config, name)
+    value = option.default if said is None else said
+    if option.choices and value not in option.choices:
+        raise pytest.UsageError(f"{option.flag}={value}: choose one of {', '.join(option.choices)}")
+    return value
+
+
+def read_scope(config: pytest.Config) -> Scope:
+    """Return how long systems live, as pytest's fixtures want it."""
+    return cast("Scope", read(config, "scope"))
+
+
+def read_flag(config: pytest.Config, name: str) -> bool:
+    """Return whether a flag is set; in the environment and ini file, 0, no and false mean no."""
+    return (given(config, name) or "").lower() not in ("", "0", "no", "false", "off")
+
+
+def read_names(config: pytest.Config, name: str) -> list[str]:
+    """Return a comma-separated option as a list."""
+    return [part.strip() for part in read(config, name).split(",") if part.strip()]
+
+
+def read_seconds(config: pytest.Config, name: str) -> float:
+    """Return an option as a positive number of seconds."""
+    text = read(config, name)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise pytest.UsageError(f"{BY_NAME[name].flag}={text}: give a positive number of seconds")
+    return seconds
+
+
+def read_params(config: pytest.Config) -> dict[str, object]:
+    """Return the arguments for the model."""
+    import json
+
+    params: dict[str, object] = {}
+    for line in read(config, "param").splitlines():
+        name, equals, text = line.strip().partition("=")
+        if not equals or not name.isidentifier():
+            raise pytest.UsageError(f"{BY_NAME['param'].flag}={line}: write NAME=VALUE")
+        try:
+            params[name] = json.loads(text)
+        except json.JSONDecodeError:
+            params[name] = text
+    return params

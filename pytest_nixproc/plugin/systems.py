@@ -1,0 +1,133 @@
+"""What one pytest process has deployed, and with which settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_nixproc.deployment.planner import Draft, Load, Planner, Settings
+from pytest_nixproc.deployment.system import System
+from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.plugin import options
+from pytest_nixproc.plugin.matrix import Matrix, ModelLike, Point
+from pytest_nixproc.registry import Registry
+from pytest_nixproc.sources.api import read_model
+from pytest_nixproc.sources.python import model_of
+
+KEY: pytest.StashKey[Systems] = pytest.StashKey()
+
+
+class Planned(Exception):
+    """Raised in place of a deployment under ``--nixproc-plan``."""
+
+
+class Systems:
+    """The systems of one pytest process: makes them, knows which are up, and closes the machines at the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.registry = Registry()
+        self.matrix = Matrix(config, self.registry)
+        self.live: dict[System, dict[str, int]] = {}
+        """Systems that are up, each with the sizes of its logs when the current test began."""
+        self.failed: set[System] = set()
+        self.kept: list[System] = []
+        self.planned: list[tuple[Point, Draft]] = []
+        self.warnings: dict[str, None] = {}
+        self._machines: dict[str, Machine] = {}
+
+    def machine(self, name: str) -> Machine:
+        """Return a machine, made when it is asked for first."""
+        if name not in self._machines:
+            self._machines[name] = self.registry.machine(name)()
+        return self._machines[name]
+
+    def close(self) -> None:
+        """Close the machines; what still runs below them ends with them."""
+        for machine in self._machines.values():
+            machine.close()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings that the options ask for."""
+        return Settings(
+            state_root=options.read(self.config, "state-root") or None,
+            start_seconds=options.read_seconds(self.config, "start-timeout"),
+            stop_seconds=options.read_seconds(self.config, "stop-timeout"),
+            ignored_rules=frozenset(options.read_names(self.config, "ignore")),
+            params=options.read_params(self.config),
+            keep_failed=options.read(self.config, "keep") != "never",
+            progress=self.report_progress,
+        )
+
+    def report_progress(self, text: str) -> None:
+        """Write a line to the terminal in the middle of a test; silent on an xdist worker, which has none."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        if reporter is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(f"nixproc: {text}")
+
+    @contextmanager
+    def deployed(self, point: Point, load: Load, params: Mapping[str, Any] | None = None) -> Iterator[System]:
+        """Deploy a model for the time of a ``with`` block.
+
+        Raises :class:`~pytest_nixproc.errors.NixprocError`, and :class:`Planned` under ``--nixproc-plan``.
+        """
+        merged = {**self.settings.params, **point.params, **(params or {})}
+        settings = replace(self.settings, params=merged)
+        planner = Planner(point.manager, self.machine(point.machine), self.registry.rules, settings)
+        if options.read_flag(self.config, "plan"):
+            self.planned.append((point, planner.draft(load)))
+            raise Planned
+        system = System(planner)
+        system.start(load)
+        self.live[system] = {}
+        try:
+            yield system
+        finally:
+            self._end(system)
+
+    def _end(self, system: System) -> None:
+        """Take a system down, unless it is to be kept."""
+        del self.live[system]
+        self.warnings.update(dict.fromkeys(map(str, system.findings)))
+        keep = options.read(self.config, "keep")
+        if keep == "always" or (keep == "failed" and system in self.failed):
+            system.abandon()
+            self.kept.append(system)
+        else:
+            system.stop()
+
+    def load(self, model: ModelLike | None, directory: Path) -> Load:
+        """Return the function that loads a model given in any of its forms; paths are relative to ``directory``."""
+        if model is None:
+            remedy = "give --nixproc-model=PATH, mark the test with nixproc(model=...), or override nixproc_model"
+            raise NixprocError("there is no model to deploy", remedy=remedy)
+        if isinstance(model, str | os.PathLike):
+            path = str(directory / model)
+            return lambda arguments: read_model(path, arguments, self.registry.sources)
+        if isinstance(model, ProcessesModel):
+            return lambda _: model
+        if isinstance(model, Mapping):
+            return lambda _: ProcessesModel(model)
+        function: Callable[..., Any] = model
+        return lambda arguments: model_of(function, arguments)
+
+
+def systems_of(config: pytest.Config) -> Systems:
+    """Return the systems of a pytest process, made when asked for first: an unused plugin makes none."""
+    if KEY not in config.stash:
+        systems = config.stash[KEY] = Systems(config)
+        config.add_cleanup(systems.close)
+    return config.stash[KEY]
