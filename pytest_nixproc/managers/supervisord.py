@@ -182,15 +182,17 @@ class UnixConnection(HTTPConnection):
 
 
 class UnixTransport(client.Transport):
-    """XML-RPC over a Unix socket."""
+    """XML-RPC over a Unix socket, and one connection for all requests."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
 
-    def make_connection(self, host: Any) -> UnixConnection:  # noqa: ARG002 - the socket is the address
-        """Return a connection to the socket."""
-        return UnixConnection(self.path)
+    def make_connection(self, host: Any) -> HTTPConnection:
+        """Return the connection; the base class closes the one that it finds here."""
+        connection = self._connection[1] or UnixConnection(self.path)
+        self._connection = host, connection
+        return connection
 
 
 class SupervisordDriver(Driver):
@@ -223,7 +225,7 @@ class SupervisordDriver(Driver):
 
     def close(self, deadline: Deadline) -> None:
         """Shut supervisord down and wait for its end."""
-        with suppress(OSError, HTTPException, client.Error):
+        with suppress(OSError, HTTPException, client.Error), self._server:
             pid = self._server.supervisor.getPID()
             self._server.supervisor.shutdown()
             self._await_end([int(str(pid))], deadline)

@@ -116,8 +116,8 @@ def nixproc_deploy(request: pytest.FixtureRequest, nixproc_point: Point) -> Depl
 
 
 def directory_of(request: pytest.FixtureRequest) -> Path:
-    """Return the directory that paths of models are relative to: that of the test."""
-    path: Path = request.path
+    """Return the directory that paths of models are relative to: that of the test, or the root for a whole session."""
+    path: Path = request.node.path
     return path if path.is_dir() else path.parent
 
 
@@ -135,4 +135,4 @@ def failing_plainly() -> Iterator[None]:
     except Planned:
         pytest.skip("planned only")
     if problem:
-        pytest.fail(problem, pytrace=False)
+        raise pytest.fail.Exception(problem, pytrace=False) from None

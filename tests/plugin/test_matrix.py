@@ -1,0 +1,136 @@
+"""At which points tests run, and what is said about points that cannot be had."""
+
+from __future__ import annotations
+
+import pytest
+
+USES_SYSTEM = """
+    def test_proxy(nixproc_system):
+        assert list(nixproc_system) == ["first", "second"]
+        assert all(instance.is_running for instance in nixproc_system.values())
+"""
+
+
+def test_each_manager_is_a_readable_parameter(project: pytest.Pytester) -> None:
+    """A test that uses a system runs once for each chosen manager, which its id names."""
+    project.makepyfile(USES_SYSTEM)
+    result = project.runpytest_subprocess("-v", "--nixproc-manager=supervisord,sysvinit")
+    result.stdout.fnmatch_lines(["*::test_proxy?supervisord? PASSED*", "*::test_proxy?sysvinit? PASSED*"])
+
+
+def test_default_is_supervisord(project: pytest.Pytester) -> None:
+    """Without a choice, supervisord deploys, and the header says so."""
+    project.makepyfile(USES_SYSTEM)
+    result = project.runpytest_subprocess("-v")
+    result.stdout.fnmatch_lines(["nixproc: manager supervisord,*", "*::test_proxy?supervisord? PASSED*"])
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--nixproc-manager=upstart", "*unknown process manager 'upstart'*"),
+        ("--nixproc-require=upstart", "*unknown process manager 'upstart'*"),
+        ("--nixproc-machine=moon", "*unknown machine 'moon'*"),
+        ("--nixproc-profile=privileged", "*--nixproc-profile=privileged: choose one of unprivileged*"),
+        ("--nixproc-scope=galaxy", "*--nixproc-scope=galaxy: choose one of session*"),
+        ("--nixproc-start-timeout=soon", "*--nixproc-start-timeout=soon: give a positive number*"),
+        ("--nixproc-stop-timeout=-1", "*--nixproc-stop-timeout=-1: give a positive number*"),
+        ("--nixproc-param=port", "*--nixproc-param=port: write NAME=VALUE*"),
+    ],
+)
+def test_bad_options_are_usage_errors(project: pytest.Pytester, argument: str, message: str) -> None:
+    """An option that cannot be fulfilled ends pytest with exit status 4 and one line that names it."""
+    project.makepyfile(USES_SYSTEM)
+    result = project.runpytest_subprocess(argument)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+    assert "Traceback" not in result.stderr.str() + result.stdout.str()
+
+
+def test_precedence_of_options(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line beats the environment, which beats the ini file."""
+    with (project.path / "tox.ini").open("a") as ini:
+        ini.write("\nnixproc_manager = upstart\n")
+    project.makepyfile(USES_SYSTEM)
+    assert project.runpytest_subprocess().ret == pytest.ExitCode.USAGE_ERROR
+    monkeypatch.setenv("NIXPROC_MANAGER", "sysvinit")
+    project.runpytest_subprocess("-v").stdout.fnmatch_lines(["*::test_proxy?sysvinit? PASSED*"])
+    result = project.runpytest_subprocess("-v", "--nixproc-manager=supervisord")
+    result.stdout.fnmatch_lines(["*::test_proxy?supervisord? PASSED*"])
+
+
+ABSENT = """
+    import pytest
+    from pytest_nixproc import hookimpl
+    from pytest_nixproc.managers.api import Capabilities, Manager
+
+    @hookimpl
+    def nixproc_managers():
+        return [Manager("absent", None, None, Capabilities("daemon"), lambda: "no tool: install the tool")]
+"""
+
+
+def third_party_manager(project: pytest.Pytester) -> None:
+    """Install a distribution with a manager that cannot run here, as an entry point of the project's directory."""
+    project.makepyfile(absent_manager=ABSENT)
+    info = project.path / "absent-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: absent\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pytest_nixproc]\nabsent = absent_manager\n")
+
+
+def test_absent_managers_are_skipped_with_the_reason(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``all`` runs what can run here, and shows the others, third parties' included, as skipped with the remedy."""
+    third_party_manager(project)
+    monkeypatch.setenv("PYTHONPATH", str(project.path))
+    project.makepyfile(USES_SYSTEM)
+    result = project.runpytest_subprocess("-v", "-rs", "--nixproc-manager=all")
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*absent cannot run here: no tool: install the tool*"])
+    listing = project.runpytest_subprocess("--nixproc-list-managers")
+    listing.stdout.fnmatch_lines(["supervisord: can run here", "*", "absent: cannot run here: no tool: install the*"])
+    required = project.runpytest_subprocess("--nixproc-require=supervisord,absent")
+    assert required.ret == pytest.ExitCode.USAGE_ERROR
+    required.stderr.fnmatch_lines(["*absent: no tool: install the tool*"])
+
+
+def test_marker_chooses(project: pytest.Pytester) -> None:
+    """The marker narrows the managers, and gives model and params for one test or module."""
+    project.makepyfile(
+        other="from processes import server\ndef processes(port: int):\n    return {'alone': server('alone', port)}\n"
+    )
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.nixproc(model="other.py", managers=["sysvinit"], params={"second_port": None})
+        def test_refused(nixproc_system):
+            raise AssertionError("the model takes no second_port")
+
+        @pytest.mark.nixproc(managers=["sysvinit"])
+        def test_narrow(nixproc_system, nixproc_manager, nixproc_profile, nixproc_machine, nixproc_state):
+            assert nixproc_manager.name == "sysvinit"
+            assert nixproc_profile == "unprivileged"
+            assert nixproc_machine is nixproc_system.machine
+            assert nixproc_machine.exists(nixproc_state.log_dir)
+        """
+    )
+    result = project.runpytest_subprocess("-v", "--nixproc-manager=all")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*other.py: processes() has no parameter 'second_port'*"])
+
+
+def test_marker_mistakes_are_collection_errors(project: pytest.Pytester) -> None:
+    """A marker that makes no sense is named where it stands, without a traceback."""
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.nixproc(manager="sysvinit")
+        def test_it(nixproc_system): ...
+        """
+    )
+    result = project.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["*::test_it: the marker nixproc has no argument 'manager'*"])
+    assert "Traceback" not in result.stdout.str()

@@ -1,0 +1,286 @@
+"""Systems in tests: their life, their reports, and what is left of them."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from pytest_nixproc.machines.process_table import environment_of, parents
+
+BOTH = "--nixproc-manager=supervisord,sysvinit"
+
+
+def left_in(root: Path) -> list[Path]:
+    """Return what is left below a state root."""
+    return sorted(root.iterdir()) if root.exists() else []
+
+
+def test_system_is_shared_within_its_scope(project: pytest.Pytester, state_root: Path) -> None:
+    """The tests of a module share one system; with scope function each has its own; nothing is left of either."""
+    project.makepyfile(
+        """
+        seen = set()
+
+        def test_one(nixproc_system):
+            seen.add(nixproc_system.root)
+
+        def test_two(nixproc_system):
+            seen.add(nixproc_system.root)
+
+        def test_count(request):
+            expected = 2 if request.config.getoption("--nixproc-scope") == "function" else 1
+            assert len(seen) == expected
+        """
+    )
+    for scope in ("module", "function", "session", "class", "package"):
+        result = project.runpytest_subprocess(f"--nixproc-scope={scope}", "-k", "one or two or count")
+        outcome = {"passed": 3} if scope != "class" else {"passed": 2, "failed": 1}
+        result.assert_outcomes(**outcome)
+        assert left_in(state_root) == []
+
+
+def running_with(root: Path) -> list[int]:
+    """Return the processes of a deployment."""
+    tag = f"NIXPROC_DEPLOYMENT={root}".encode()
+    return [pid for pid in parents() if tag in environment_of(pid).split(b"\0")]
+
+
+@pytest.mark.parametrize("manager", ["supervisord", "sysvinit"])
+def test_failing_test_shows_what_happened_meanwhile(project: pytest.Pytester, state_root: Path, manager: str) -> None:
+    """A failing test's report has each instance's log of that test alone, its status, and where the state is."""
+    project.makepyfile(
+        """
+        import requests
+
+        def test_before(nixproc_system):
+            requests.get(nixproc_system["first"].url + "/before", timeout=5)
+
+        def test_failing(nixproc_system):
+            requests.get(nixproc_system["first"].url + "/during", timeout=5)
+            raise AssertionError
+        """
+    )
+    result = project.runpytest_subprocess(f"--nixproc-manager={manager}")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            f"*nixproc: {manager}, state in {state_root}/*/var*",
+            "first: *",
+            "*GET /during*",
+            "second: *",
+            "  | (nothing logged during this test)",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*GET /before*")
+
+
+@pytest.mark.parametrize("manager", ["supervisord", "sysvinit"])
+def test_keep_leaves_a_failed_system_to_look_at(project: pytest.Pytester, state_root: Path, manager: str) -> None:
+    """A kept system runs on after pytest, which prints how to stop it; that command leaves nothing."""
+    project.makepyfile("def test_failing(nixproc_system):\n    raise AssertionError\n")
+    result = project.runpytest_subprocess("--nixproc-keep=failed", f"--nixproc-manager={manager}")
+    (command,) = [line.split("stop:")[1].strip() for line in result.outlines if "stop:" in line]
+    (root,) = left_in(state_root)
+    assert command.endswith(f"stop {root}")
+    assert running_with(root) != []
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "stopped, and removed" in done.stdout
+    assert left_in(state_root) == []
+    assert running_with(root) == []
+
+
+def test_keep_failed_keeps_no_passed_system(project: pytest.Pytester, state_root: Path) -> None:
+    """A system whose tests passed is not kept by ``failed``."""
+    project.makepyfile("def test_passing(nixproc_system): ...\n")
+    project.runpytest_subprocess("--nixproc-keep=failed").assert_outcomes(passed=1)
+    assert left_in(state_root) == []
+
+
+def test_stop_refuses_what_is_no_deployment(tmp_path: Path) -> None:
+    """``stop`` never removes a directory that has no journal."""
+    argv = [sys.executable, "-m", "pytest_nixproc", "stop", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is no deployment" in done.stderr
+    assert tmp_path.is_dir()
+
+
+def test_plan_starts_nothing(project: pytest.Pytester, state_root: Path) -> None:
+    """``--nixproc-plan`` prints steps, places and files for each manager, and skips the tests."""
+    project.makepyfile("def test_it(nixproc_system):\n    raise AssertionError\n")
+    result = project.runpytest_subprocess("--nixproc-plan", BOTH)
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(
+        ["supervisord: *processes.py*", "  1. start first*", "  2. start second*", "  no conflicts", "sysvinit: *"]
+    )
+    assert left_in(state_root) == []
+
+
+def test_conflicting_model_is_refused_before_anything_starts(project: pytest.Pytester) -> None:
+    """Equal ports are reported with both instances, both values and the remedy, and without a traceback."""
+    project.makepyfile("def test_it(nixproc_system): ...\n")
+    result = project.runpytest_subprocess("--nixproc-param=port=4999", "--nixproc-param=second_port=4999")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*NP101 error: first and second declare the same TCP port 4999*",
+            "*processes.first.port = 4999*",
+            "*processes.second.port = 4999*",
+            "*to mend it: give each instance its own port*",
+        ]
+    )
+    assert "Traceback" not in result.stdout.str()
+    assert "pytest_nixproc/" not in result.stdout.str()
+    silenced = project.runpytest_subprocess(
+        "--nixproc-param=port=4999", "--nixproc-param=second_port=4999", "--nixproc-ignore=NP101", "--nixproc-plan"
+    )
+    silenced.stdout.fnmatch_lines(["  no conflicts"])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("def processes(state)\n    return {}\n", "*processes.py:1: expected ':'*"),
+        ("value = 1\n", "*processes.py defines no function 'processes'*"),
+        ("def processes(port, second_port):\n    return 3\n", "*processes() returned int*"),
+        ("def processes(port, second_port):\n    return {'a': 3}\n", "*processes.a: is 3, which is no instance*"),
+        ("def processes(port, second_port):\n    raise ValueError('spilt')\n", "*ValueError: spilt*"),
+        ("def processes(port, second_port, moon):\n    return {}\n", "*asks for 'moon'*--nixproc-param=moon=VALUE*"),
+    ],
+)
+def test_bad_models_are_one_clear_error(project: pytest.Pytester, state_root: Path, model: str, message: str) -> None:
+    """A model that cannot be read fails the set-up with one message, and no line of ours."""
+    (project.path / "processes.py").write_text(model)
+    project.makepyfile("def test_it(nixproc_system): ...\n")
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(errors=1)
+    assert fnmatchcase(result.stdout.str().replace("\n", " "), message)
+    assert "pytest_nixproc/" not in result.stdout.str()
+    assert left_in(state_root) == []
+
+
+def test_progress_of_a_long_deployment(project: pytest.Pytester) -> None:
+    """A deployment that takes longer than two seconds says what it waits for."""
+    (project.path / "processes.py").write_text(
+        "from pytest_nixproc import Instance, create_managed_process, ready\n"
+        "def processes(state, port, second_port):\n"
+        "    late = create_managed_process(name='late', foreground_process='/bin/sh',\n"
+        "        args=['-c', f'sleep 2.2; : > {state.tmp_dir}/here; exec sleep 60'])\n"
+        "    return {'late': Instance(late, ready=ready.file(f'{state.tmp_dir}/here'))}\n"
+    )
+    project.makepyfile("def test_it(nixproc_system): ...\n")
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["nixproc: 0 of 1 instances are ready, waiting for late: file */here does not exist"])
+
+
+def test_deploy_factory_raises_what_went_wrong(project: pytest.Pytester, state_root: Path) -> None:
+    """A test that deploys by itself gets our exceptions, params of its own, and a system that is gone afterwards."""
+    project.makepyfile(
+        """
+        import os
+        import pytest
+        from pytest_nixproc.errors import ConflictError
+
+        def test_it(nixproc_deploy, request):
+            with nixproc_deploy("processes.py") as system:
+                root = system.root
+                assert system["first"].listening == {system["first"].port}
+            assert not os.path.exists(root)
+            with pytest.raises(ConflictError):
+                with nixproc_deploy("processes.py", params={"port": 4998, "second_port": 4998}):
+                    raise AssertionError
+        """
+    )
+    project.runpytest_subprocess(BOTH).assert_outcomes(passed=2)
+    assert left_in(state_root) == []
+
+
+def test_model_fixture_can_be_overridden(project: pytest.Pytester) -> None:
+    """A module chooses its model by overriding the fixture: as a function, a mapping or a ProcessesModel."""
+    project.makepyfile(
+        """
+        import pytest
+        from pytest_nixproc import ProcessesModel
+        from processes import server
+
+        @pytest.fixture(scope="module", params=["function", "mapping", "model"])
+        def nixproc_model(request):
+            def processes(port):
+                return {"alone": server("alone", port)}
+            port = int(request.config.getini("nixproc_param")[0].split("=")[1])
+            mapping = processes(port)
+            if request.param == "function":
+                return lambda port, second_port: mapping
+            return mapping if request.param == "mapping" else ProcessesModel(mapping)
+
+        def test_it(nixproc_system):
+            assert list(nixproc_system) == ["alone"]
+        """
+    )
+    project.runpytest_subprocess().assert_outcomes(passed=3)
+
+
+def test_pytest_switches_work_as_usual(project: pytest.Pytester, state_root: Path) -> None:
+    """-x, -k, --setup-show and -p no:nixproc do what they always do; an interrupted run leaves nothing."""
+    project.makepyfile(
+        """
+        def test_one(nixproc_system):
+            raise AssertionError
+
+        def test_two(nixproc_system): ...
+        """
+    )
+    project.runpytest_subprocess("-x").assert_outcomes(failed=1)
+    project.runpytest_subprocess("-k", "two").assert_outcomes(passed=1, deselected=1)
+    project.runpytest_subprocess("--setup-show", "-k", "two").stdout.fnmatch_lines(["*SETUP*nixproc_system*"])
+    without = project.runpytest_subprocess("-p", "no:nixproc", "-k", "two", "-o", "addopts=", "-W", "default")
+    without.stdout.fnmatch_lines(["*fixture 'nixproc_system' not found*"])
+    assert left_in(state_root) == []
+
+
+def test_workers_of_xdist_deploy_side_by_side(project: pytest.Pytester, state_root: Path) -> None:
+    """Under ``-n 2`` each worker has systems of its own, and nothing is left."""
+    project.makepyfile(
+        """
+        import os, socket
+        import pytest
+
+        @pytest.fixture
+        def params():
+            probes = [socket.socket() for _ in range(2)]
+            for probe in probes:
+                probe.bind(("127.0.0.1", 0))
+            ports = [probe.getsockname()[1] for probe in probes]
+            for probe in probes:
+                probe.close()
+            return {"port": ports[0], "second_port": ports[1]}
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(nixproc_deploy, params, number):
+            with nixproc_deploy("processes.py", params=params) as system:
+                assert system["second"].is_running
+        """
+    )
+    project.runpytest_subprocess("-n", "2").assert_outcomes(passed=4)
+    assert left_in(state_root) == []
+
+
+def test_unused_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
+    """A session that uses no system loads none of the libraries that systems need."""
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_it():
+            heavy = {"docker", "requests", "psutil", "supervisor", "xmlrpc.client", "yaml", "pytest_nixproc.registry"}
+            assert heavy & set(sys.modules) == set()
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist").assert_outcomes(passed=1)
