@@ -1,4 +1,4 @@
-"""The command line: what can be done to deployments without pytest."""
+"""What can be done to deployments without pytest."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pytest_nixproc.deployment.recovery import take_down
-from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc.deployment.recovery import abandoned, reap, take_down
+from pytest_nixproc.errors import NixprocError, TeardownError
 from pytest_nixproc.registry import Registry
 
 
@@ -19,6 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = commands.add_parser("stop", help="stop a system that --nixproc-keep has kept, and remove its state")
     stop.add_argument("directory", help="the deployment's directory, as it was printed")
     stop.set_defaults(run=lambda options: stop_kept(options.directory))
+    reaper = commands.add_parser("reap", help="take down what crashed test runs have left behind")
+    reaper.add_argument("--dry-run", action="store_true", help="only say what would be taken down")
+    reaper.set_defaults(run=lambda options: reap_all(dry_run=options.dry_run))
+    recover = commands.add_parser("recover", help="take one deployment down; the guardian calls this")
+    recover.add_argument("directory")
+    recover.set_defaults(run=lambda options: recover_one(options.directory))
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -30,6 +37,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def stop_kept(directory: str) -> int:
     """Stop what still runs of a kept deployment, by its journal."""
-    take_down(os.path.abspath(directory), Registry())
+    take_down(os.path.abspath(directory), Registry(), Leases())
     print(f"stopped, and removed {directory}")
+    return 0
+
+
+def reap_all(*, dry_run: bool) -> int:
+    """Take down every deployment whose users and guardian are gone, by lease and journal, never by name."""
+    leases = Leases()
+    found = list(abandoned(leases))
+    for claim in found:
+        print(f"{'would take down' if dry_run else 'taking down'} {claim.root}")
+        for problem in [] if dry_run else reap(claim, Registry(), leases):
+            print(f"  {problem}")
+    for path in leases.corrupt():
+        print(f"cannot read {path}: remove it when no test runs", file=sys.stderr)
+    if not found:
+        print("nothing is left of earlier runs")
+    return 1 if leases.corrupt() else 0
+
+
+def recover_one(directory: str) -> int:
+    """Take down one deployment whose test process is gone."""
+    leases = Leases()
+    claim = leases.claim_of(directory)
+    if claim is None:
+        return 0
+    try:
+        reap(claim, Registry(), leases)
+    except TeardownError as error:
+        print(error, file=sys.stderr)
     return 0

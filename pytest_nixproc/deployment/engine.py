@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from typing import Final
 
 from pytest_nixproc.checks.api import Snapshot, errors_of
+from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.journal import Journal, begin, facts_of
+from pytest_nixproc.deployment.leases import Claim, Leases
 from pytest_nixproc.deployment.observation import Owners, observe
+from pytest_nixproc.deployment.ownership import Owner, identity_of
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.planner import Draft, Load, Planner
 from pytest_nixproc.deployment.readiness import Subject
+from pytest_nixproc.deployment.recovery import recovery_command
 from pytest_nixproc.deployment.starting import LOG_TAIL, Watch, start_error
 from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
 from pytest_nixproc.deployment.timeline import Timeline
@@ -33,9 +37,12 @@ class Deployment:
     ``present`` makes, for a draft, the objects that conditions look at and tests see.
     """
 
-    def __init__(self, planner: Planner, present: Present) -> None:
+    def __init__(self, planner: Planner, present: Present, leases: Leases) -> None:
         self.planner = planner
         self.machine: Machine = planner.machine
+        self.leases = leases
+        self.site = planner.choose_site()
+        self.assigner = Assigner(leases, self.machine, self.site.root)
         self.timeline = Timeline(self.machine.now)
         self.present = present
         self.running: list[str] = []
@@ -43,6 +50,7 @@ class Deployment:
         self._draft: Draft | None = None
         self._driver: Driver | None = None
         self._journal: Journal | None = None
+        self._claimed = False
 
     @property
     def draft(self) -> Draft:
@@ -65,7 +73,7 @@ class Deployment:
     @property
     def is_deployed(self) -> bool:
         """Tell whether there is something to stop."""
-        return self._journal is not None
+        return self._claimed
 
     def unit(self, name: str) -> Unit:
         """Return an instance as the manager knows it."""
@@ -78,20 +86,27 @@ class Deployment:
         :class:`~pytest_nixproc.errors.DeploymentError` and its kinds, and
         :class:`~pytest_nixproc.errors.MachineError`.
         """
-        self.machine.prepare()
-        draft = self._draft = self.planner.draft(load)
-        self._refuse_conflicts(draft)
-        self._refuse_held_ports(draft.model)
         with self._undone_on_error():
+            self._claim()
+            draft = self._draft = self.planner.draft(load, self.site, self.assigner)
+            self._refuse_conflicts(draft)
+            self._refuse_held_ports(draft.model)
             self._settle_in()
             self.driver.open(self.machine.deadline(self.planner.settings.start_seconds))
             for step in draft.steps():
                 self.carry_out(step)
             self.assert_no_conflicts()
 
+    def _claim(self) -> None:
+        """Have the deployment guarded, and lease its place, before anything is done for it."""
+        guardian = self.machine.guard(self.site.root, recovery_command(self.site.root))
+        claim = Claim(self.site.root, (self.assigner.owner,), Owner.of(guardian) if guardian else None)
+        self.leases.claim(claim)
+        self._claimed = True
+
     def switch(self, load: Load) -> None:
         """Upgrade to another model; only instances whose configuration differs are stopped and started."""
-        old, new = self.draft, self.planner.draft(load, self.draft.site)
+        old, new = self.draft, self.planner.draft(load, self.site, self.assigner)
         self._refuse_conflicts(new)
         steps = steps_between(old.profile, new.profile)
         for step in steps:
@@ -113,13 +128,13 @@ class Deployment:
         try:
             yield
         except BaseException as error:
-            keep = self.planner.settings.keep_failed
+            keep = self.planner.settings.keep_failed and self._journal is not None
             try:
                 self.stop(keep_state=keep)
             except NixprocError as problem:
                 error.add_note(str(problem))
             if keep:
-                error.add_note(f"the state is kept in {self.draft.site.root}")
+                error.add_note(f"the state is kept in {self.site.root}")
             raise
 
     def _refuse_conflicts(self, draft: Draft) -> None:
@@ -146,10 +161,11 @@ class Deployment:
         draft.site.make()
         self._journal = Journal(draft.site.journal)
         begin(self._journal, self.planner.manager.name, self.machine.name, draft.target)
+        self._journal.write("assigned", facts=self.assigner.facts())
         for directory in draft.target.state.all():
             self.machine.make_directory(directory)
-        self._driver = self.planner.manager.driver(self.machine, draft.target)
         self._write(draft)
+        self._driver = self.planner.manager.driver(self.machine, draft.target)
         self._journal.write("open")
 
     def _write(self, draft: Draft) -> None:
@@ -224,8 +240,19 @@ class Deployment:
     def snapshot(self) -> Snapshot:
         """Look at the whole system once."""
         snapshot = observe(self.draft.model, self.draft.profile.units, self.driver, self.draft.target)
-        self._pids.update({name: status.pid for name, status in snapshot.statuses.items() if status.pid})
+        self._remember(
+            {name: status.pid for name, status in snapshot.statuses.items() if status.running and status.pid}
+        )
         return snapshot
+
+    def _remember(self, pids: Mapping[str, int]) -> None:
+        """Keep main processes in mind and in the journal, each with what tells it from a later one with its pid."""
+        new = {name: pid for name, pid in pids.items() if self._pids.get(name) != pid}
+        if new:
+            self.journal.write(
+                "running", pids={self.unit(name).name: (pid, identity_of(pid)) for name, pid in new.items()}
+            )
+            self._pids |= new
 
     def assert_no_conflicts(self) -> None:
         """Hold the live rules against the system; raises :class:`~pytest_nixproc.errors.ConflictError`."""
@@ -238,7 +265,7 @@ class Deployment:
         """Ask the manager about one instance."""
         status = self.driver.status([self.unit(name)])[self.unit(name).name]
         if status.running and status.pid:
-            self._pids[name] = status.pid
+            self._remember({name: status.pid})
         return status
 
     def pids_of(self, name: str) -> list[int]:
@@ -248,7 +275,7 @@ class Deployment:
             return []
         owners = Owners(self.machine, self.draft.target, {status.pid: name})
         below = descendants([status.pid], self.machine.parents())
-        orphans = [pid for pid in self.machine.strays(self.draft.site.tag) if owners.owner(pid) == name]
+        orphans = [pid for pid in self.machine.strays(self.site.tag) if owners.owner(pid) == name]
         return list(dict.fromkeys([status.pid, *below, *orphans]))
 
     def stop(self, *, keep_state: bool = False) -> None:
@@ -257,34 +284,66 @@ class Deployment:
         Goes on past problems, and raises :class:`~pytest_nixproc.errors.TeardownError` with all of them at the end.
         Does nothing when nothing is deployed.
         """
-        if not self.is_deployed:
-            return
+        if self.is_deployed:
+            with self.planner.settings.uninterrupted():
+                self._undo(keep_state=keep_state)
+
+    def _undo(self, *, keep_state: bool) -> None:
+        problems: list[str] = []
+        if self._journal is not None:
+            problems += self._take_down()
+            if not keep_state:
+                problems += attempt(self._remove)
+        problems += attempt(self._unclaim)
+        if problems:
+            raise TeardownError(problems)
+
+    def _take_down(self) -> list[str]:
+        """Stop everything that runs; return what was not clean."""
         problems: list[str] = []
         for step in steps_between(self.draft.profile, Profile()):
             if names := tuple(name for name in step.names if name in self.running):
                 problems += self._stop(Step("stop", names, step.reason))
-        problems += attempt(self._close)
-        problems += attempt(lambda: self._leave(keep_state=keep_state))
-        if problems:
-            raise TeardownError(problems)
+        if self._driver is not None:
+            problems += attempt(self._close)
+        problems += attempt(lambda: end_strays(self.machine, lambda: self.machine.strays(self.site.tag)))
+        return problems + attempt(self._held_ports)
 
     def _close(self) -> list[str]:
-        """Bring the manager down, then end what instances have left behind."""
+        """Bring the manager down."""
         self.driver.close(self.machine.deadline(CLOSE_SECONDS))
-        return end_strays(self.machine, self.draft.site.tag)
+        return []
 
-    def _leave(self, *, keep_state: bool) -> list[str]:
+    def _held_ports(self) -> list[str]:
+        """Return the declared ports that are not free again, with who holds them."""
+        return [
+            f"TCP port {port} of {name} is still held: {self._holder(port)}"
+            for name, instance in self.draft.model.items()
+            for port in instance.declared_ports.values()
+            if not self.machine.port_is_free(port)
+        ]
+
+    def _remove(self) -> list[str]:
         """Remove the deployment's directory."""
-        self.journal.close()
-        self._journal = None
-        if keep_state:
-            return []
-        self.machine.remove(self.draft.site.root)
-        self.draft.site.leave()
+        self.machine.remove(self.site.root)
+        return []
+
+    def _unclaim(self) -> list[str]:
+        """End the journal and give the leases back."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        self._claimed = False
+        self.machine.unguard(self.site.root)
+        self.assigner.release()
+        self.site.leave()
         return []
 
     def abandon(self) -> None:
         """Leave the system running and its state in place; ``python -m pytest_nixproc stop`` takes it down."""
+        self.leases.claim(Claim(self.site.root, (), kept=True))
         self.machine.release()
+        self.machine.unguard(self.site.root)
         self.journal.close()
         self._journal = None
+        self._claimed = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pytest_nixproc.managers.api import Target, Unit
@@ -39,6 +39,12 @@ class Record:
     started: tuple[tuple[Unit, ...], ...]
     """Units by the order of their start; those that were stopped are left out."""
 
+    pids: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Main processes by unit, each with the time of its start."""
+
+    assigned: Mapping[str, Any] = field(default_factory=dict)
+    """Ids and ports that were assigned."""
+
 
 def begin(journal: Journal, manager: str, machine: str, target: Target) -> None:
     """Write the first event: who runs the deployment, and where."""
@@ -65,6 +71,11 @@ def recall(path: str) -> Record | None:
                 record = beginning(event)
             case "open" if record:
                 record = replace(record, opened=True)
+            case "assigned" if record:
+                record = replace(record, assigned=event["facts"])
+            case "running" if record:
+                pids = {name: (pid, started) for name, (pid, started) in event["pids"].items()}
+                record = replace(record, pids={**record.pids, **pids})
             case "start" if record:
                 record = replace(record, started=(*record.started, tuple(unit_of(unit) for unit in event["units"])))
             case "stopped" if record:

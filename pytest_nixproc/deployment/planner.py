@@ -5,14 +5,17 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot
+from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.site import TAG, Site
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import File, Manager, Target
+from pytest_nixproc.model.ids import ProvisionalIds
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments
 
@@ -28,7 +31,7 @@ class Settings:
     """How deployments are done; times are in seconds, for one level of a system.
 
     ``keep_failed`` keeps the state of a deployment that could not be brought up. ``progress`` is called with a line of
-    text now and then while one takes long.
+    text now and then while one takes long; ``uninterrupted`` makes the context in which a teardown runs to its end.
     """
 
     state_root: str | None = None
@@ -38,6 +41,7 @@ class Settings:
     params: Mapping[str, Any] = field(default_factory=dict)
     keep_failed: bool = False
     progress: Callable[[str], None] = silent
+    uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,24 @@ class Planner:
         self.settings = settings
         self.rules = [rule for rule in rules if rule.code not in settings.ignored_rules]
 
-    def draft(self, load: Load, site: Site | None = None) -> Draft:
-        """Load a model for a place, look for conflicts, and generate its files; by default for a place of its own."""
-        site = site or Site.choose(self.settings.state_root)
+    def choose_site(self) -> Site:
+        """Choose a place for a deployment."""
+        return Site.choose(self.settings.state_root)
+
+    def draft(self, load: Load, site: Site | None = None, assigner: Assigner | None = None) -> Draft:
+        """Load a model for a place, look for conflicts, and generate its files.
+
+        A model that requires ids is loaded twice: it says what it requires, and then gets it. Without an assigner,
+        which leases ports, it has to do with stand-ins.
+        """
+        site = site or self.choose_site()
         target = self.target(site)
-        model = load(self.arguments(site))
+        arguments = replace(self.arguments(site), ids=ProvisionalIds())
+        if assigner is not None:
+            arguments = replace(arguments, free_port=assigner.free_port)
+        model = load(arguments)
+        if model.id_requests and assigner is not None:
+            model = load(replace(arguments, ids=assigner.assign(model)))
         findings = tuple(finding for rule in self.rules for finding in rule.static(Plan(model, target)))
         generator = self.manager.generator()
         units = {key: generator.generate(key, model, target) for key in model}

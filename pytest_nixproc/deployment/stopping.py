@@ -12,9 +12,8 @@ from pytest_nixproc.machines.process_table import descendants
 from pytest_nixproc.machines.waiting import Deadline, wait_until
 from pytest_nixproc.managers.api import Driver, Unit
 
-SCRIPT_SECONDS: Final = 6.0
-"""What a manager that escalates by itself may take beyond the time that its processes have."""
-
+STRAY_SECONDS: Final = 10.0
+ROUND_SECONDS: Final = 0.5
 FORCES: Final = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0))
 
 
@@ -73,14 +72,18 @@ def all_ended(machine: Machine, pids: Sequence[int], deadline: Deadline) -> bool
     return True
 
 
-def end_strays(machine: Machine, tag: str) -> list[str]:
-    """Kill what still runs of the processes with a tag, until none is left; return what was there."""
+def end_strays(machine: Machine, look: Callable[[], list[int]]) -> list[str]:
+    """Kill the processes that ``look`` finds, until it finds none; return what was there.
+
+    All of them are frozen before the first is killed, so that they cannot fork faster than they die.
+    """
     problems: dict[int, str] = {}
-    deadline = machine.deadline(FORCES[-1][1])
-    while strays := machine.strays(tag):
+    deadline = machine.deadline(STRAY_SECONDS)
+    while (strays := look()) and deadline.remaining:
         for pid in strays:
             problems.setdefault(pid, f"process {pid} was left behind, and killed: {machine.describe(pid)}")
+            machine.signal(pid, signal.SIGSTOP)
+        for pid in strays:
             machine.signal(pid, signal.SIGKILL)
-        if not all_ended(machine, strays, deadline):
-            break
+        all_ended(machine, strays, machine.deadline(ROUND_SECONDS))
     return list(problems.values())

@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_nixproc.checks.api import Finding
 from pytest_nixproc.deployment.engine import Deployment
+from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.plan import Step
 from pytest_nixproc.deployment.planner import Load, Planner
 from pytest_nixproc.deployment.stopping import all_ended
@@ -25,8 +26,8 @@ ASKED_BY_TEST = "asked for by a test"
 class System(Mapping[str, "RunningInstance"]):
     """A deployed system: running instances by name, in the order of their activation."""
 
-    def __init__(self, planner: Planner) -> None:
-        self._deployment = Deployment(planner, lambda _: self)
+    def __init__(self, planner: Planner, leases: Leases | None = None) -> None:
+        self._deployment = Deployment(planner, lambda _: self, leases or Leases())
         self._handles: dict[str, RunningInstance] = {}
 
     # A system is itself, whatever it holds; Mapping would compare contents.
@@ -91,7 +92,7 @@ class System(Mapping[str, "RunningInstance"]):
     @property
     def root(self) -> str:
         """The directory of the deployment: state, generated files and journal."""
-        return self._deployment.draft.site.root
+        return self._deployment.site.root
 
     @property
     def timeline(self) -> Timeline:

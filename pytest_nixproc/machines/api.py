@@ -108,8 +108,23 @@ class Machine(ABC):
         """Return the parent of every process."""
 
     @abstractmethod
+    def guard(self, root: str, recovery: Sequence[str]) -> int | None:
+        """Have a command run should this process end before :meth:`unguard`; return the pid of who will run it.
+
+        Raises :class:`~pytest_nixproc.errors.MachineError` when nobody can be had for that.
+        """
+
+    @abstractmethod
+    def unguard(self, root: str) -> None:
+        """Take back what :meth:`guard` has asked for."""
+
+    @abstractmethod
     def strays(self, tag: str) -> list[int]:
-        """Return what still runs of the processes that were started with ``NAME=VALUE`` in their environment."""
+        """Return what this process has started with ``NAME=VALUE`` in its environment, and all of its offspring."""
+
+    @abstractmethod
+    def tagged(self, tag: str) -> list[int]:
+        """Return the processes of the whole machine that have ``NAME=VALUE`` in their environment."""
 
     @abstractmethod
     def describe(self, pid: int) -> str:

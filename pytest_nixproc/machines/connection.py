@@ -64,12 +64,22 @@ class GuardianConnection:
             raise MachineError("a command could not be started", details="\n".join(errors))
         return [reply["pid"] for reply in replies]
 
-    def strays(self, tag: str) -> list[int]:
-        """Ask which processes below the guardian carry a tag."""
+    def strays(self, tag: str, spare: Sequence[int]) -> list[int]:
+        """Ask which processes below the guardian carry a tag, or none at all and are not to be spared."""
         number = next(self._numbers)
-        (reply,) = self._ask([{"strays": number, "tag": tag}], [number])
+        (reply,) = self._ask([{"strays": number, "tag": tag, "spare": list(spare)}], [number])
         pids: list[int] = reply["pids"]
         return pids
+
+    def guard(self, root: str, recovery: Sequence[str]) -> None:
+        """Give a deployment to the guardian, with the command that recovers it; return when it has it."""
+        number = next(self._numbers)
+        self._ask([{"guard": number, "root": root, "argv": list(recovery)}], [number])
+
+    def unguard(self, root: str) -> None:
+        """Take a deployment back from the guardian."""
+        number = next(self._numbers)
+        self._ask([{"unguard": number, "root": root}], [number])
 
     def release(self) -> None:
         """Tell the guardian to let its processes live on, and to stay with them when we are gone."""
@@ -104,7 +114,7 @@ class GuardianConnection:
     def _take_in(self, message: dict[str, Any]) -> None:
         if "exited" in message:
             self.exited[message["exited"]] = message["status"]
-        for kind in ("spawned", "failed", "strays"):
+        for kind in ("spawned", "failed", "strays", "guarding"):
             if kind in message:
                 self._replies[message[kind]] = message
         if "spawned" in message:

@@ -1,13 +1,15 @@
 """The guardian: a small process that starts everything for us, adopts what is orphaned, and outlives us.
 
-It holds one end of a socket pair, as its standard input; the test process holds the other. When that closes, however
-the test process ended, the guardian ends all processes below it. Run on its own, without site-packages, by
+It holds one end of a socket pair, as its standard input; the test process holds the other. When that closes, or when
+the test process ends in whatever way, the guardian runs the command that recovers each deployment it was given, last
+one first, and then ends what is left below it. Run on its own, without site-packages, by
 :mod:`pytest_nixproc.machines.host`; it imports only what a bare interpreter has, to be small and quick to start.
 
 Messages are lines of JSON. Requests: ``{"spawn": ID, "argv": [], "environment": {}, "output": PATH}``,
-``{"strays": ID, "tag": TEXT}``, ``{"release": true}`` (let the processes live on). Replies: ``{"ready": PID}``,
+``{"guard": ID, "root": PATH, "argv": []}``, ``{"unguard": ID, "root": PATH}``, ``{"strays": ID, "tag": TEXT,
+"spare": []}``, ``{"release": true}`` (let the processes live on). Replies: ``{"ready": PID}``,
 ``{"spawned": ID, "pid": N}``, ``{"failed": ID, "error": TEXT}``, ``{"exited": PID, "status": N}``,
-``{"strays": ID, "pids": []}``.
+``{"guarding": ID}``, ``{"strays": ID, "pids": []}``.
 """
 
 from __future__ import annotations
@@ -22,10 +24,15 @@ import sys
 import time
 from typing import Any, Final
 
-from pytest_nixproc.machines.process_table import descendants, environment_of, parents
+from pytest_nixproc.machines.process_table import descendants, environment_of, is_alive, parents
 from pytest_nixproc.machines.subreaper import become_subreaper
 
-GRACE_SECONDS: Final = 5.0
+GRACE_SECONDS: Final = 1.0
+RECOVERY_SECONDS: Final = 10.0
+LEFT_TO_OTHERS: Final = 3
+"""Exit status of the command that recovers a deployment, when others still use it."""
+
+TAG_NAME: Final = b"NIXPROC_DEPLOYMENT="
 IGNORED: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTERM, signal.SIGPIPE)
 PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -36,6 +43,13 @@ class Guardian:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.released = False
+        self.ended: dict[int, int] = {}
+        self.guarded: dict[str, list[str]] = {}
+        self.spawned: set[int] = set()
+        self.watched = [connection.fileno()]
+        with contextlib.suppress(AttributeError, OSError):
+            # A child that the test process forked may hold its end of the connection open.
+            self.watched.append(os.pidfd_open(os.getppid()))
         self.wakeup, child_ended = os.pipe()
         os.set_blocking(child_ended, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -48,7 +62,7 @@ class Guardian:
         self.send(ready=os.getpid(), adopts=become_subreaper())
         pending = b""
         while True:
-            readable = select.select([self.connection.fileno(), self.wakeup], [], [])[0]
+            readable = select.select([*self.watched, self.wakeup], [], [])[0]
             if self.wakeup in readable:
                 os.read(self.wakeup, 4096)
                 self.reap()
@@ -59,6 +73,9 @@ class Guardian:
                 *lines, pending = (pending + received).split(b"\n")
                 for line in lines:
                     self.answer(json.loads(line))
+            elif self.wakeup not in readable:
+                break
+        self.recover()
         self.linger() if self.released else self.end_all()
 
     def receive(self) -> bytes:
@@ -77,15 +94,35 @@ class Guardian:
         """Carry out one request."""
         if "spawn" in request:
             self.spawn(request)
+        elif "guard" in request:
+            self.guarded[request["root"]] = request["argv"]
+            self.send(guarding=request["guard"])
+        elif "unguard" in request:
+            self.guarded.pop(request["root"], None)
+            self.send(guarding=request["unguard"])
         elif "strays" in request:
-            self.send(strays=request["strays"], pids=self.strays(request["tag"].encode()))
+            self.send(strays=request["strays"], pids=self.strays(request["tag"].encode(), set(request["spare"])))
         elif "release" in request:
             self.released = True
 
-    def strays(self, tag: bytes) -> list[int]:
-        """Return the processes below this one that carry a tag; all are, however they were orphaned."""
-        below = descendants([os.getpid()], parents()) if self.reap() else []
-        return [pid for pid in below if tag in environment_of(pid).split(b"\0")]
+    def strays(self, tag: bytes, spare: set[int]) -> list[int]:
+        """Return the processes below this one that carry a tag.
+
+        Programs can overwrite their environment; those without any tag count too, unless they descend from processes
+        to spare, or were started by request.
+        """
+        if not self.reap():
+            return []
+        table = parents()
+        spared = spare | self.spawned | set(descendants(spare | self.spawned, table))
+        found = []
+        for pid in descendants([os.getpid()], table):
+            environment = environment_of(pid)
+            tagged = environment.startswith(TAG_NAME) or b"\0" + TAG_NAME in environment
+            ours = tag in environment.split(b"\0") if tagged else pid not in spared
+            if ours and is_alive(pid):
+                found.append(pid)
+        return found
 
     def spawn(self, request: dict[str, Any]) -> None:
         """Start a process in a session of its own, with default signals; output is appended to a file."""
@@ -108,6 +145,7 @@ class Guardian:
         except OSError as error:
             self.send(failed=request["spawn"], error=f"{error.strerror}: {argv[0]}")
         else:
+            self.spawned.add(pid)
             self.send(spawned=request["spawn"], pid=pid)
 
     def reap(self) -> bool:
@@ -119,7 +157,21 @@ class Guardian:
                 return False
             if not pid:
                 return True
-            self.send(exited=pid, status=os.waitstatus_to_exitcode(status))
+            self.spawned.discard(pid)
+            self.ended[pid] = os.waitstatus_to_exitcode(status)
+            self.send(exited=pid, status=self.ended[pid])
+
+    def recover(self) -> None:
+        """Have each deployment that is guarded taken down by its journal, the last one first."""
+        end = time.monotonic() + RECOVERY_SECONDS
+        for argv in reversed(self.guarded.values()):
+            pid = os.posix_spawn(argv[0], argv, {}, setsid=True, setsigdef=[*IGNORED, *PYTHON_IGNORES])
+            self.ended.pop(pid, None)
+            while pid not in self.ended and time.monotonic() < end:
+                self.reap()
+                select.select([self.wakeup], [], [], 0.05)
+            if self.ended.get(pid) == LEFT_TO_OTHERS:
+                self.released = True
 
     def end_all(self) -> None:
         """End every process below this one: SIGTERM, and SIGKILL once the time of grace is over, until none is left."""

@@ -125,7 +125,10 @@ class Host(Machine):
                 poller.register(descriptor, select.POLLIN)
             elif not process_table.is_alive(pid):
                 gone.add(pid)
-        return gone | {by_descriptor[descriptor] for descriptor, _ in poller.poll(0)}
+        for descriptor, _ in poller.poll(0):
+            gone.add(by_descriptor[descriptor])
+            os.close(self._pidfds.pop(by_descriptor[descriptor]))
+        return gone
 
     def _pidfd(self, pid: int) -> int | None:
         if pid not in self._pidfds and hasattr(os, "pidfd_open"):
@@ -145,9 +148,25 @@ class Host(Machine):
         """Return the parent of every process."""
         return process_table.parents()
 
+    def guard(self, root: str, recovery: Sequence[str]) -> int | None:
+        """Give a deployment to the guardian."""
+        self.guardian.guard(root, recovery)
+        return self.guardian.process.pid
+
+    def unguard(self, root: str) -> None:
+        """Take a deployment back from the guardian."""
+        self.guardian.unguard(root)
+
     def strays(self, tag: str) -> list[int]:
-        """Return what the guardian still has below it with this tag."""
-        return self.guardian.strays(tag) if self._guardian is not None else []
+        """Return what the guardian still has below it with this tag, or without any; what is watched is spared."""
+        if self._guardian is None:
+            return []
+        watched = set(self._pidfds)
+        return self._guardian.strays(tag, sorted(watched - self.ended(watched)))
+
+    def tagged(self, tag: str) -> list[int]:
+        """Look through the environments of all processes that we may look at."""
+        return [pid for pid in process_table.parents() if self.has_tag(pid, tag) and process_table.is_alive(pid)]
 
     def describe(self, pid: int) -> str:
         """Return a process's command line for people."""

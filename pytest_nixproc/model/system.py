@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from pytest_nixproc.errors import Fault, ModelError
 from pytest_nixproc.model.graph import Levels, cycle_in, levels_of
+from pytest_nixproc.model.ids import Pool, read_pools
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.kinds import read_name
 from pytest_nixproc.model.process import ManagedProcess
@@ -17,19 +18,28 @@ from pytest_nixproc.model.ready import Condition
 class ProcessesModel(Mapping[str, Instance]):
     """A validated system of process instances; a mapping of names to instances.
 
-    ``origin`` is where it came from, for messages. Raises :class:`~pytest_nixproc.errors.ModelError` with all faults
-    of all instances.
+    ``origin`` is where it came from, for messages; ``id_resources`` are the pools from which instances can require
+    ids: ``{"webappPorts": {"min": 5000, "max": 5999}}``. Raises :class:`~pytest_nixproc.errors.ModelError` with all
+    faults of all instances.
     """
 
-    def __init__(self, instances: Mapping[str, Instance], *, origin: str = "") -> None:
+    def __init__(
+        self, instances: Mapping[str, Instance], *, origin: str = "", id_resources: Mapping[str, object] | None = None
+    ) -> None:
         self.origin = origin
         faults = [fault for name, value in instances.items() for fault in entry_faults(name, value)]
+        self.pools: Mapping[str, Pool] = read_pools(id_resources or {}, "id_resources", faults)
         self._instances = MappingProxyType(
             {name: value for name, value in instances.items() if not entry_faults(name, value)}
         )
         self.dependencies: Mapping[str, tuple[str, ...]] = MappingProxyType(
             {name: self._resolve(name, faults) for name in self._instances}
         )
+        self.id_requests: Mapping[str, tuple[str, ...]] = {
+            name: self._required_pools(name, faults)
+            for name, instance in self._instances.items()
+            if "requires_unique_ids_for" in instance.attributes
+        }
         if cycle := cycle_in(self.dependencies):
             path = " -> ".join(cycle)
             faults.append(Fault(f"processes.{cycle[0]}.dependencies", f"form a cycle: {path}", "drop one of them"))
@@ -54,6 +64,17 @@ class ProcessesModel(Mapping[str, Instance]):
             else:
                 found.append(key)
         return tuple(dict.fromkeys(found))
+
+    def _required_pools(self, name: str, faults: list[Fault]) -> tuple[str, ...]:
+        """Return the pools that an instance requires ids from; each that is not declared is a fault."""
+        pools = self._instances[name].attributes["requires_unique_ids_for"]
+        pools = (pools,) if isinstance(pools, str) else tuple(pools)
+        for index, pool in enumerate(pools):
+            if pool not in self.pools:
+                remedy = f"declare its min and max in id_resources; there are {', '.join(self.pools) or 'none'}"
+                path = f"processes.{name}.requires_unique_ids_for[{index}]"
+                faults.append(Fault(path, f"is {pool!r}, which is no pool", remedy))
+        return pools
 
     def __getitem__(self, name: str) -> Instance:
         return self._instances[name]

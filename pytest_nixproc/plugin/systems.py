@@ -12,13 +12,17 @@ from typing import Any
 
 import pytest
 
+from pytest_nixproc.deployment.assigner import Assigner
+from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Draft, Load, Planner, Settings
+from pytest_nixproc.deployment.recovery import abandoned, reap
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import options
 from pytest_nixproc.plugin.matrix import Matrix, ModelLike, Point
+from pytest_nixproc.plugin.signals import Signals
 from pytest_nixproc.registry import Registry
 from pytest_nixproc.sources.api import read_model
 from pytest_nixproc.sources.python import model_of
@@ -43,7 +47,10 @@ class Systems:
         self.kept: list[System] = []
         self.planned: list[tuple[Point, Draft]] = []
         self.warnings: dict[str, None] = {}
+        self.leases = Leases()
+        self.signals = Signals()
         self._machines: dict[str, Machine] = {}
+        self._reaped = False
 
     def machine(self, name: str) -> Machine:
         """Return a machine, made when it is asked for first."""
@@ -67,6 +74,7 @@ class Systems:
             params=options.read_params(self.config),
             keep_failed=options.read(self.config, "keep") != "never",
             progress=self.report_progress,
+            uninterrupted=self.signals.held_back,
         )
 
     def report_progress(self, text: str) -> None:
@@ -88,15 +96,36 @@ class Systems:
         settings = replace(self.settings, params=merged)
         planner = Planner(point.manager, self.machine(point.machine), self.registry.rules, settings)
         if options.read_flag(self.config, "plan"):
-            self.planned.append((point, planner.draft(load)))
+            self.planned.append((point, self._plan(planner, load)))
             raise Planned
-        system = System(planner)
-        system.start(load)
-        self.live[system] = {}
+        self.reap_abandoned()
+        system = System(planner, self.leases)
+        with self.signals.handled():
+            system.start(load)
+            self.live[system] = {}
+            try:
+                yield system
+            finally:
+                self._end(system)
+
+    def _plan(self, planner: Planner, load: Load) -> Draft:
+        """Draft a deployment; ports that the model asks for are leased for the moment."""
+        site = planner.choose_site()
+        assigner = Assigner(self.leases, planner.machine, site.root)
         try:
-            yield system
+            return planner.draft(load, site, assigner)
         finally:
-            self._end(system)
+            assigner.release()
+
+    def reap_abandoned(self) -> None:
+        """Before the first deployment, take down what crashed runs have left, and say so at the end."""
+        if self._reaped:
+            return
+        self._reaped = True
+        for claim in abandoned(self.leases):
+            problems = reap(claim, self.registry, self.leases)
+            self.warnings[f"took down what an earlier run has left in {claim.root}"] = None
+            self.warnings.update(dict.fromkeys(problems))
 
     def _end(self, system: System) -> None:
         """Take a system down, unless it is to be kept."""

@@ -12,9 +12,18 @@ from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 
 
+def refuse_free_port(name: str) -> int:
+    """Refuse to lease a port where nothing is deployed."""
+    raise SourceError(f"no port can be leased for {name!r} outside a deployment")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a model can ask for by name; ``params`` are the user's own."""
+    """What a model can ask for by name; ``params`` are the user's own.
+
+    ``ids`` are those that instances require from pools; ``free_port`` leases a port under a name of the model's choice,
+    the same one each time that it is asked for.
+    """
 
     state: StateDirs
     process_manager: str = "supervisord"
@@ -22,6 +31,7 @@ class Arguments:
     ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     system: str = "x86_64-linux"
     params: Mapping[str, Any] = field(default_factory=dict)
+    free_port: Callable[[str], int] = refuse_free_port
 
     def offered(self) -> dict[str, Any]:
         """Return all arguments by name, the state directories also one by one; the user's own win."""
@@ -31,6 +41,7 @@ class Arguments:
             "process_manager": self.process_manager,
             "force_disable_user_change": self.force_disable_user_change,
             "ids": self.ids,
+            "free_port": self.free_port,
             "system": self.system,
             **self.params,
         }

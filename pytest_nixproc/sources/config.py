@@ -13,9 +13,10 @@ A file holds either one process, its parameters at the top level, or a system::
         port: 8080
         pkg: {instanceName: proxy, process: /usr/bin/proxy, dependencies: [webapp1]}
 
-``${stateDir}``, ``${runtimeDir}`` and so on, and ``${NAME}`` for ``--nixproc-param NAME=...``, stand for values that
-are only known when it is deployed; ``$${`` stands for ``${``. Other dollar signs are left alone. The schema is
-``docs/processes.schema.json``.
+``${stateDir}``, ``${runtimeDir}`` and so on, ``${NAME}`` for ``--nixproc-param NAME=...``, ``${freePort.NAME}`` for a
+leased port, and ``${ids.POOL.INSTANCE}`` for an id that an instance requires from a pool of ``idResources``, stand for
+values that are only known when it is deployed; ``$${`` stands for ``${``. Other dollar signs are left alone. The schema
+is ``docs/processes.schema.json``.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ from pytest_nixproc.model.process import ManagedProcess, read_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Source
 
-PLACEHOLDER: Final = re.compile(r"\$(\$\{|\{([A-Za-z_]\w*)\})")
+PLACEHOLDER: Final = re.compile(r"\$(\$\{|\{([A-Za-z_]\w*(?:\.[\w.-]+)?)\})")
 
 
 def read_config(path: str, arguments: Arguments) -> ProcessesModel:
     """Read a file; all faults of all its processes are reported together."""
-    document = substituted(parse(path), placeholders(arguments))
+    document = substituted(parse(path), Placeholders(arguments))
     if not isinstance(document, Mapping):
         raise SourceError(f"{path} holds no mapping", remedy="see docs/processes.schema.json")
     if "processes" not in document:
         process = read_managed_process(document)
         return ProcessesModel({process.name or "process": Instance(process)}, origin=path)
     entries = document["processes"]
-    if not isinstance(entries, Mapping) or document.keys() != {"processes"}:
+    if not isinstance(entries, Mapping) or document.keys() - {"processes", "idResources"}:
         raise SourceError(
             f"{path} is not of the form 'processes: {{NAME: ...}}'", remedy="see docs/processes.schema.json"
         )
     faults: list[Fault] = []
     instances = {str(name): read_instance(f"processes.{name}", entry, faults) for name, entry in entries.items()}
     try:
-        model = ProcessesModel(instances, origin=path)
+        model = ProcessesModel(instances, origin=path, id_resources=document.get("idResources"))
     except ModelError as error:
         raise ModelError([*faults, *error.faults], origin=path) from error
     if faults:
@@ -97,30 +98,46 @@ def parse(path: str) -> Any:
         raise SourceError(f"{path}: {error}") from error
 
 
-def placeholders(arguments: Arguments) -> dict[str, str]:
-    """Return what can stand in ``${...}``."""
-    state = {camel_case(name): value for name, value in vars(arguments.state).items()}
-    return {
-        **state,
-        "processManager": arguments.process_manager,
-        "system": arguments.system,
-        **{name: str(value) for name, value in arguments.params.items()},
-    }
+class Placeholders:
+    """What can stand in ``${...}``."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        self.arguments = arguments
+        self.known: dict[str, object] = {
+            **{camel_case(name): value for name, value in vars(arguments.state).items()},
+            "processManager": arguments.process_manager,
+            "system": arguments.system,
+            **arguments.params,
+        }
+
+    def value(self, match: re.Match[str]) -> object:
+        """Return what a placeholder stands for; one that is not known stands for itself."""
+        name = match[2]
+        if name is None:
+            return "${"
+        kind, _, rest = name.partition(".")
+        if kind == "freePort" and rest:
+            return self.arguments.free_port(rest)
+        if kind == "ids" and "." in rest:
+            pool, _, instance = rest.partition(".")
+            return self.arguments.ids.get(pool, {}).get(instance, match[0])
+        return self.known.get(name, match[0])
 
 
-def substituted(value: Any, known: Mapping[str, str]) -> Any:
-    """Return a document with its placeholders replaced, in values and not in names."""
+def substituted(value: Any, placeholders: Placeholders) -> Any:
+    """Return a document with its placeholders replaced, in values and not in names.
+
+    A value that is nothing but a placeholder becomes what that stands for, a number say; else its text is put in.
+    """
     if isinstance(value, Mapping):
-        return {name: substituted(item, known) for name, item in value.items()}
+        return {name: substituted(item, placeholders) for name, item in value.items()}
     if isinstance(value, list):
-        return [substituted(item, known) for item in value]
+        return [substituted(item, placeholders) for item in value]
     if not isinstance(value, str):
         return value
-
-    def replace(match: re.Match[str]) -> str:
-        return "${" if match[1] == "${" else known.get(match[2], match[0])
-
-    return PLACEHOLDER.sub(replace, value)
+    if whole := PLACEHOLDER.fullmatch(value):
+        return placeholders.value(whole)
+    return PLACEHOLDER.sub(lambda match: str(placeholders.value(match)), value)
 
 
 def schema() -> dict[str, Any]:
@@ -130,7 +147,14 @@ def schema() -> dict[str, Any]:
         for item in fields(ManagedProcess)
         if item.metadata
     }
-    port = {"type": "integer", "minimum": 1, "maximum": 65535}
+    port = {"type": ["integer", "string"], "minimum": 1, "maximum": 65535, "pattern": r"^\$\{[^}]+\}$"}
+    number = {"type": "integer"}
+    pool = {
+        "type": "object",
+        "required": ["min", "max"],
+        "properties": {"min": number, "max": number, "step": number, "scope": {"type": "string"}},
+        "additionalProperties": False,
+    }
     instance = {
         "type": "object",
         "required": ["pkg"],
@@ -140,7 +164,10 @@ def schema() -> dict[str, Any]:
     system = {
         "type": "object",
         "required": ["processes"],
-        "properties": {"processes": {"type": "object", "additionalProperties": {"$ref": "#/$defs/instance"}}},
+        "properties": {
+            "processes": {"type": "object", "additionalProperties": {"$ref": "#/$defs/instance"}},
+            "idResources": {"type": "object", "additionalProperties": {"$ref": "#/$defs/pool"}},
+        },
         "additionalProperties": False,
     }
     process = {
@@ -156,7 +183,7 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Processes model of pytest-nixproc",
         "anyOf": [system, {"$ref": "#/$defs/process"}],
-        "$defs": {"process": process, "instance": instance},
+        "$defs": {"process": process, "instance": instance, "pool": pool},
     }
 
 

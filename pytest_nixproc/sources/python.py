@@ -46,7 +46,13 @@ def model_of(function: Callable[..., Any], arguments: Arguments, *, origin: str 
     if not isinstance(instances, Mapping):
         remedy = "return a mapping of names to instances"
         raise SourceError(f"{origin}: {FUNCTION}() returned {type(instances).__name__}", remedy=remedy)
-    return ProcessesModel(instances, origin=origin)
+    return ProcessesModel(instances, origin=origin, id_resources=pools_beside(function))
+
+
+def pools_beside(function: Callable[..., Any]) -> Mapping[str, object] | None:
+    """Return the pools of ids that the module of a model function declares as ``id_resources``."""
+    pools: Mapping[str, object] | None = getattr(function, "__globals__", {}).get("id_resources")
+    return pools
 
 
 def choose(function: Callable[..., Any], arguments: Arguments, origin: str) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""Ids and ports for one deployment, leased machine-wide where they are ports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_nixproc.deployment.leases import Leases, PortLeases
+from pytest_nixproc.deployment.ownership import Owner
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.model.ids import Assignments, Ids, assign, is_port_pool
+from pytest_nixproc.model.system import ProcessesModel
+
+
+class Assigner:
+    """Assigns ids, and remembers them for as long as the deployment lives."""
+
+    def __init__(self, leases: Leases, machine: Machine, root: str) -> None:
+        self.leases = leases
+        self.machine = machine
+        self.root = root
+        self.owner = Owner.current()
+        self.assignments = Assignments()
+        self.named_ports: dict[str, int] = {}
+
+    def free_port(self, name: str) -> int:
+        """Lease a port under a name; the same name has the same port again."""
+        if name not in self.named_ports:
+            with self.leases.locked() as ports:
+                self.named_ports[name] = ports.lease_any(self.root, self.owner, self.machine.port_is_free)
+        return self.named_ports[name]
+
+    def assign(self, model: ProcessesModel) -> Ids:
+        """Assign what a model requires; ids that its instances have already are retained.
+
+        Raises :class:`~pytest_nixproc.errors.NixprocError` when a pool is exhausted.
+        """
+        with self.leases.locked() as ports:
+            old = self.assignments
+            kept = {number for numbers in old.ids.values() for number in numbers.values()}
+
+            def is_taken(pool: str, number: int) -> bool:
+                return is_port_pool(pool) and number not in kept and self._is_taken(ports, number)
+
+            self.assignments = assign(model.pools, model.id_requests, old, is_taken)
+            leased = {pool: numbers for pool, numbers in self.assignments.ids.items() if is_port_pool(pool)}
+            ports.lease(self.root, self.owner, (port for numbers in leased.values() for port in numbers.values()))
+        return Ids(self.assignments.ids)
+
+    def _is_taken(self, ports: PortLeases, number: int) -> bool:
+        return ports.is_leased(number, but_for=self.root) or not self.machine.port_is_free(number)
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything that was assigned, for others who use the same deployment."""
+        return {"ids": self.assignments.ids, "last": self.assignments.last, "ports": self.named_ports}
+
+    def adopt(self, facts: Mapping[str, Any]) -> None:
+        """Take over what somebody else has assigned."""
+        self.assignments = Assignments(facts["ids"], facts["last"])
+        self.named_ports = dict(facts["ports"])
+
+    def release(self) -> None:
+        """Give everything back."""
+        self.leases.unclaim(self.root)

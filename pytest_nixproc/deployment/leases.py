@@ -1,0 +1,228 @@
+"""The leases of one user on one machine: which deployments there are, whose they are, and which ports they have.
+
+They are files in a directory of the user's own, always the same one: sessions with other temporary directories must
+see them too. A deployment's lease is a file of its own, written before anything is done for it; ports are in one file,
+under a file lock. A lease whose owner is gone counts no more, once its deployment's directory is gone too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from pytest_nixproc.deployment.ownership import Owner
+from pytest_nixproc.errors import NixprocError
+
+LOCK_SECONDS: Final = 30.0
+LOCK_POLL_SECONDS: Final = 0.002
+TRIES: Final = 50
+FREE_PORTS: Final = range(20000, 32768)
+"""Ports for ``free_port``: below those that Linux gives to outgoing connections (ip_local_port_range)."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The lease of one deployment: where it is, who uses it, and who takes it down when its users are gone."""
+
+    root: str
+    users: tuple[Owner, ...]
+    guardian: Owner | None = None
+    kept: bool = False
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Tell whether nobody will take the deployment down any more."""
+        return not self.kept and not any(owner.is_alive for owner in (*self.users, self.guardian) if owner)
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> Self:
+        """Read a claim back."""
+        guardian = facts["guardian"] and Owner.read(facts["guardian"])
+        return cls(str(facts["root"]), tuple(map(Owner.read, facts["users"])), guardian, bool(facts["kept"]))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what :meth:`read` reads."""
+        guardian = self.guardian and self.guardian.facts()
+        return {
+            "root": self.root,
+            "users": [user.facts() for user in self.users],
+            "guardian": guardian,
+            "kept": self.kept,
+        }
+
+
+class Leases:
+    """The directory of leases."""
+
+    def __init__(self, directory: str | None = None) -> None:
+        self.directory = directory or f"/tmp/nixproc-{os.getuid()}/leases"  # noqa: S108 - checked to be ours below
+        self.ports_file = f"{self.directory}/ports.json"
+
+    def claim(self, claim: Claim) -> None:
+        """Write the lease of a deployment."""
+        self._in_directory(lambda: replace_file(self._file_of(claim.root), json.dumps(claim.facts())))
+
+    def _in_directory(self, action: Callable[[], object]) -> None:
+        """Do something in the directory; another session may remove it, when empty, between our steps."""
+        for _ in range(TRIES):
+            try:
+                self._make_directory()
+                action()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                brief = f"cannot write leases in {self.directory}: {error.strerror}"
+                raise NixprocError(brief, remedy="make room or see to its permissions") from error
+            return
+        raise NixprocError(f"{self.directory} vanishes again and again", remedy="find out who removes it")
+
+    def unclaim(self, root: str) -> None:
+        """Remove the lease of a deployment and those of its ports; the last one removes the directory."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._file_of(root))
+        if os.path.exists(self.ports_file):
+            with self.locked() as ports:
+                ports.release(root)
+        self.leave()
+
+    def leave(self) -> None:
+        """Remove the directory, and the state root around it, once they are empty."""
+        with suppress(OSError):
+            os.rmdir(self.directory)
+            os.rmdir(os.path.dirname(self.directory))
+
+    def _file_of(self, root: str) -> str:
+        return f"{self.directory}/{os.path.basename(root)}.json"
+
+    def claims(self) -> list[Claim]:
+        """Return the leases of all deployments; unreadable ones are left out, :meth:`corrupt` names them."""
+        return [claim for _, claim in self._entries() if claim is not None]
+
+    def corrupt(self) -> list[str]:
+        """Return the files of deployments' leases that cannot be read."""
+        return [path for path, claim in self._entries() if claim is None]
+
+    def claim_of(self, root: str) -> Claim | None:
+        """Return the lease of one deployment."""
+        return next((claim for claim in self.claims() if claim.root == root), None)
+
+    def _entries(self) -> Iterator[tuple[str, Claim | None]]:
+        names = os.listdir(self.directory) if os.path.isdir(self.directory) else []
+        for name in sorted(names):
+            path = f"{self.directory}/{name}"
+            if name.endswith(".json") and path != self.ports_file:
+                try:
+                    with open(path, encoding="utf-8") as file:
+                        yield path, Claim.read(json.load(file))
+                except FileNotFoundError:
+                    continue
+                except (OSError, ValueError, TypeError, KeyError):
+                    yield path, None
+
+    def _make_directory(self) -> None:
+        """Make the directory for us alone; one that is not ours, or open to others, is an error."""
+        for path in (os.path.dirname(self.directory), self.directory):
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+            found = os.lstat(path)
+            if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
+                owner = "others can write it" if found.st_uid == os.getuid() else f"it belongs to user {found.st_uid}"
+                brief = f"{path} cannot be trusted with leases: {owner}"
+                raise NixprocError(brief, remedy="have it removed by its owner, or its mode set to 0700")
+
+    @contextmanager
+    def locked(self) -> Iterator[PortLeases]:
+        """Hold the file lock, for reading and changing the leases of ports."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(f"{self.directory}/lock", timeout=LOCK_SECONDS, mode=0o600)
+        try:
+            self._in_directory(lambda: lock.acquire(poll_interval=LOCK_POLL_SECONDS))
+        except Timeout as error:
+            brief = f"{lock.lock_file} is locked by somebody for more than {LOCK_SECONDS:g} s"
+            raise NixprocError(brief, remedy="find out which process holds it") from error
+        try:
+            ports = PortLeases.read(self.ports_file)
+            yield ports
+            self._in_directory(lambda: ports.write(self.ports_file))
+            if not ports.leases:
+                # filelock notices that the file it has locked is no longer the one of that name, and tries again.
+                os.unlink(lock.lock_file)
+        finally:
+            lock.release()
+
+
+class PortLeases:
+    """The leases of ports, read under the lock."""
+
+    def __init__(self, leases: dict[int, tuple[str, Owner]], last: int) -> None:
+        self.leases = leases
+        self.last = last
+
+    @classmethod
+    def read(cls, path: str) -> Self:
+        """Read the file, less the leases that have expired."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                facts = json.load(file)
+            leases = {int(port): (str(root), Owner.read(owner)) for port, (root, owner) in facts["ports"].items()}
+            last = int(facts["last"])
+        except FileNotFoundError:
+            return cls({}, FREE_PORTS.start - 1)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            brief = f"the leases of ports in {path} cannot be read: {error}"
+            raise NixprocError(brief, remedy="remove the file when no test runs") from error
+        alive = {owner: owner.is_alive for _, owner in leases.values()}
+        valid = {port: lease for port, lease in leases.items() if alive[lease[1]] or os.path.isdir(lease[0])}
+        return cls(valid, last)
+
+    def write(self, path: str) -> None:
+        """Write the file anew; without leases there is none."""
+        if not self.leases:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        ports = {str(port): [root, owner.facts()] for port, (root, owner) in self.leases.items()}
+        replace_file(path, json.dumps({"ports": ports, "last": self.last}))
+
+    def lease(self, root: str, owner: Owner, ports: Iterable[int]) -> None:
+        """Lease ports for a deployment."""
+        self.leases |= dict.fromkeys(ports, (root, owner))
+
+    def is_leased(self, port: int, but_for: str) -> bool:
+        """Tell whether another deployment has a port."""
+        return port in self.leases and self.leases[port][0] != but_for
+
+    def lease_any(self, root: str, owner: Owner, is_free: Callable[[int], bool]) -> int:
+        """Lease the next port that nobody has, and on which a server could listen now."""
+        begin = max(self.last + 1 - FREE_PORTS.start, 0) % len(FREE_PORTS)
+        ports: list[int] = [*FREE_PORTS[begin:], *FREE_PORTS[:begin]]
+        for port in ports:
+            if port not in self.leases and is_free(port):
+                self.lease(root, owner, [port])
+                self.last = port
+                return port
+        raise NixprocError(f"no port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1} is free")
+
+    def release(self, root: str) -> None:
+        """Give back all ports of a deployment."""
+        self.leases = {port: lease for port, lease in self.leases.items() if lease[0] != root}
+
+
+def replace_file(path: str, content: str) -> None:
+    """Write a file so that readers see the old content or the new one, and never a part."""
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise

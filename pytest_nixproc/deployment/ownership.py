@@ -1,0 +1,67 @@
+"""Who owns something: a process, told apart from later ones with its pid, and later boots."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Self
+
+from pytest_nixproc.machines import process_table
+
+
+@cache
+def boot_id() -> str:
+    """Return what identifies this boot of the machine."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        import psutil
+
+        return str(int(psutil.boot_time()))
+
+
+def identity_of(pid: int) -> str:
+    """Return when a process started: with its pid, its identity. Empty when there is none."""
+    if process_table.HAS_PROC:
+        return process_table.start_time(pid)
+    import psutil
+
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process as the owner of leases."""
+
+    pid: int
+    started: str
+    boot: str
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Return a process of this machine as an owner."""
+        return cls(pid, identity_of(pid), boot_id())
+
+    @classmethod
+    def current(cls) -> Self:
+        """Return this process as an owner."""
+        return cls.of(os.getpid())
+
+    @classmethod
+    def read(cls, facts: Any) -> Self:
+        """Read an owner back; raises ``TypeError`` or ``KeyError`` for what is none."""
+        return cls(int(facts["pid"]), str(facts["started"]), str(facts["boot"]))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what :meth:`read` reads."""
+        return asdict(self)
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether this very process still runs, in this boot."""
+        return self.boot == boot_id() and identity_of(self.pid) == self.started and process_table.is_alive(self.pid)

@@ -1,0 +1,184 @@
+"""Numbers that a system assigns to its instances: ports and other ids, from pools with bounds.
+
+The rules of retention and search are those of the original's id assignment, less its endless loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from types import MappingProxyType
+from typing import Any
+
+from pytest_nixproc.errors import Fault, NixprocError
+
+IsTaken = Callable[[str, int], bool]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool of ids, both bounds inclusive; ``step`` leaves room for ids that a process derives from its own."""
+
+    min: int
+    max: int
+    step: int = 1
+
+    def __contains__(self, number: int) -> bool:
+        return self.min <= number <= self.max
+
+    def candidates(self, last: int | None) -> Iterator[int]:
+        """Yield every id once, in steps, beginning behind the last one that was assigned."""
+        numbers = range(self.min, self.max + 1, self.step)
+        begin = 0 if last is None else next((i for i, number in enumerate(numbers) if number > last), 0)
+        yield from numbers[begin:]
+        yield from numbers[:begin]
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """Which ids instances have, by pool and instance, and which one each pool assigned last."""
+
+    ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    last: Mapping[str, int] = field(default_factory=dict)
+
+
+class Ids(Mapping[str, Mapping[str, int]]):
+    """What a model reads: ``ids.webappPorts.webapp1``, or ``ids["webappPorts"]["webapp1"]``."""
+
+    def __init__(self, ids: Mapping[str, Mapping[str, int]]) -> None:
+        self._ids = MappingProxyType({pool: Numbers(numbers) for pool, numbers in ids.items()})
+
+    def __getitem__(self, pool: str) -> Mapping[str, int]:
+        return self._ids[pool]
+
+    def __getattr__(self, pool: str) -> Any:
+        if pool.startswith("_"):
+            raise AttributeError(pool)
+        return self._ids.get(pool, Numbers({}))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+class Numbers(Mapping[str, int]):
+    """The ids of one pool, by instance; instances are also attributes."""
+
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        self._numbers = numbers
+
+    def __getitem__(self, instance: str) -> int:
+        return self._numbers[instance]
+
+    def __getattr__(self, instance: str) -> int:
+        if instance.startswith("_"):
+            raise AttributeError(instance)
+        try:
+            return self[instance]
+        except KeyError:
+            raise AttributeError(f"no id for {instance!r}; let it require one with requires_unique_ids_for") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+class ProvisionalIds(Ids):
+    """Stand-ins for a first look at a model, which says what it requires: any name has a number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self._next = count(1)
+        self._pools: dict[str, ProvisionalNumbers] = {}
+
+    def __getitem__(self, pool: str) -> Mapping[str, int]:
+        return self._pools.setdefault(pool, ProvisionalNumbers(self._next))
+
+    def __getattr__(self, pool: str) -> Any:
+        if pool.startswith("_"):
+            raise AttributeError(pool)
+        return self[pool]
+
+    def get(self, pool: str, default: Any = None) -> Any:  # noqa: ARG002 - every pool is there
+        """Return the stand-ins of a pool."""
+        return self[pool]
+
+
+class ProvisionalNumbers(Numbers):
+    """Stand-ins of one pool."""
+
+    def __init__(self, numbers: Iterator[int]) -> None:
+        super().__init__({})
+        self._next = numbers
+        self._given: dict[str, int] = {}
+
+    def __getitem__(self, instance: str) -> int:
+        if instance not in self._given:
+            self._given[instance] = next(self._next)
+        return self._given[instance]
+
+    def get(self, instance: str, default: Any = None) -> Any:  # noqa: ARG002 - every instance has one
+        """Return the stand-in of an instance."""
+        return self[instance]
+
+
+def assign(
+    pools: Mapping[str, Pool], requests: Mapping[str, Sequence[str]], old: Assignments, is_taken: IsTaken
+) -> Assignments:
+    """Return ids for all requests (pool names by instance).
+
+    An id is retained while its instance still requires the pool and the pool still holds it. New ids are searched from
+    the last assigned one on, so that a freed id is not used again at once. ``is_taken`` tells of numbers that somebody
+    else has. Raises :class:`~pytest_nixproc.errors.NixprocError` when a pool is exhausted.
+    """
+    ids: dict[str, dict[str, int]] = {pool: {} for pool in pools}
+    last = {pool: number for pool, number in old.last.items() if pool in pools}
+    wanted = [(pool, name) for name in sorted(requests) for pool in requests[name]]
+    for pool, name in wanted:
+        kept = old.ids.get(pool, {}).get(name)
+        if kept is not None and kept in pools[pool]:
+            ids[pool][name] = kept
+    for pool, name in wanted:
+        if name not in ids[pool]:
+            number = first_free(pool, pools[pool], last.get(pool), set(ids[pool].values()), is_taken)
+            ids[pool][name] = last[pool] = number
+    return Assignments(ids, last)
+
+
+def first_free(name: str, pool: Pool, last: int | None, used: set[int], is_taken: IsTaken) -> int:
+    """Return the next id of a pool that nobody has."""
+    for number in pool.candidates(last):
+        if number not in used and not is_taken(name, number):
+            return number
+    brief = f"no id is left in pool {name!r}, which goes from {pool.min} to {pool.max} in steps of {pool.step}"
+    raise NixprocError(brief, remedy="widen the pool, or end what holds its ids")
+
+
+def read_pools(value: object, path: str, faults: list[Fault]) -> dict[str, Pool]:
+    """Read ``{name: {"min": ..., "max": ..., "step": ...}}``."""
+    if not isinstance(value, Mapping):
+        faults.append(Fault(path, f"is {value!r}, which is no mapping"))
+        return {}
+    pools = {}
+    for name, entry in value.items():
+        try:
+            pool = entry if isinstance(entry, Pool) else Pool(**{key: entry[key] for key in entry if key != "scope"})
+            sound = pool.min <= pool.max and pool.step > 0
+        except TypeError:
+            sound = False
+        if sound:
+            pools[str(name)] = pool
+        else:
+            remedy = "give min, max and, if needed, step"
+            faults.append(Fault(f"{path}.{name}", f"is {entry!r}, which is no pool", remedy))
+    return pools
+
+
+def is_port_pool(name: str) -> bool:
+    """Tell whether the ids of a pool are TCP ports, by the naming convention (``webappPorts``)."""
+    return name.lower().endswith("ports")
