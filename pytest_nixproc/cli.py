@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.recovery import abandoned, reap, take_down
-from pytest_nixproc.errors import NixprocError, TeardownError
+from pytest_nixproc.deployment.sharing import Run
+from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.machines.guardian import LEFT_TO_OTHERS
 from pytest_nixproc.registry import Registry
 
 
@@ -61,10 +63,10 @@ def recover_one(directory: str) -> int:
     """Take down one deployment whose test process is gone."""
     leases = Leases()
     claim = leases.claim_of(directory)
-    if claim is None:
+    if claim is None or claim.kept:
         return 0
-    try:
-        reap(claim, Registry(), leases)
-    except TeardownError as error:
-        print(error, file=sys.stderr)
-    return 0
+    roots = Run(leases, claim.run).recover() if claim.run else [directory]
+    for found in leases.claims():
+        if found.root in roots:
+            reap(found, Registry(), leases)
+    return 0 if directory in roots else LEFT_TO_OTHERS

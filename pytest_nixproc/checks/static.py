@@ -142,11 +142,16 @@ def mentions_outside_state(plan: Plan) -> Iterator[Finding]:
     """Find values that look like state kept outside the state directories."""
     for name, instance in plan.model.items():
         for place, value in mentioned_paths(instance.pkg):
-            if value.startswith(STATE_ROOTS) and not plan.target.state.contains(os.path.normpath(value)):
+            if looks_like_state(place, value) and not plan.target.state.contains(os.path.normpath(value)):
                 origin = f"processes.{name}.{place} = {value!r}"
                 remedy = "build it from the state directories"
                 problem = f"{name} mentions a path outside the state"
                 yield Finding("NP108", "warning", problem, (name,), (origin,), remedy)
+
+
+def looks_like_state(place: str, value: str) -> bool:
+    """Tell whether a value names a file that a program may write; programs themselves often lie below /tmp."""
+    return value.startswith(STATE_ROOTS) and (place.startswith("pkg.environment") or not value.startswith("/tmp/"))  # noqa: S108
 
 
 def mentioned_paths(process: ManagedProcess) -> Iterator[tuple[str, str]]:

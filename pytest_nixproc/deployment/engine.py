@@ -8,7 +8,7 @@ from typing import Final
 
 from pytest_nixproc.checks.api import Snapshot, errors_of
 from pytest_nixproc.deployment.assigner import Assigner
-from pytest_nixproc.deployment.journal import Journal, begin, facts_of
+from pytest_nixproc.deployment.journal import Journal, begin, facts_of, recall
 from pytest_nixproc.deployment.leases import Claim, Leases
 from pytest_nixproc.deployment.observation import Owners, observe
 from pytest_nixproc.deployment.ownership import Owner, identity_of
@@ -16,6 +16,8 @@ from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.planner import Draft, Load, Planner
 from pytest_nixproc.deployment.readiness import Subject
 from pytest_nixproc.deployment.recovery import recovery_command
+from pytest_nixproc.deployment.sharing import Share
+from pytest_nixproc.deployment.site import Site
 from pytest_nixproc.deployment.starting import LOG_TAIL, Watch, start_error
 from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
 from pytest_nixproc.deployment.timeline import Timeline
@@ -37,11 +39,12 @@ class Deployment:
     ``present`` makes, for a draft, the objects that conditions look at and tests see.
     """
 
-    def __init__(self, planner: Planner, present: Present, leases: Leases) -> None:
+    def __init__(self, planner: Planner, present: Present, leases: Leases, share: Share | None = None) -> None:
         self.planner = planner
         self.machine: Machine = planner.machine
         self.leases = leases
-        self.site = planner.choose_site()
+        self.share = share
+        self.site = Site(share.root) if share else planner.choose_site()
         self.assigner = Assigner(leases, self.machine, self.site.root)
         self.timeline = Timeline(self.machine.now)
         self.present = present
@@ -51,6 +54,7 @@ class Deployment:
         self._driver: Driver | None = None
         self._journal: Journal | None = None
         self._claimed = False
+        self._is_guest = False
 
     @property
     def draft(self) -> Draft:
@@ -86,8 +90,12 @@ class Deployment:
         :class:`~pytest_nixproc.errors.DeploymentError` and its kinds, and
         :class:`~pytest_nixproc.errors.MachineError`.
         """
+        guardian = self._guard()
+        if self.share and not self.share.join(self.machine, guardian):
+            self._attach(load)
+            return
         with self._undone_on_error():
-            self._claim()
+            self._claim(guardian)
             draft = self._draft = self.planner.draft(load, self.site, self.assigner)
             self._refuse_conflicts(draft)
             self._refuse_held_ports(draft.model)
@@ -96,13 +104,33 @@ class Deployment:
             for step in draft.steps():
                 self.carry_out(step)
             self.assert_no_conflicts()
+        if self.share:
+            self.share.open()
 
-    def _claim(self) -> None:
-        """Have the deployment guarded, and lease its place, before anything is done for it."""
-        guardian = self.machine.guard(self.site.root, recovery_command(self.site.root))
-        claim = Claim(self.site.root, (self.assigner.owner,), Owner.of(guardian) if guardian else None)
-        self.leases.claim(claim)
+    def _guard(self) -> Owner | None:
+        """Give the deployment to a guardian, before anything is done for it."""
+        pid = self.machine.guard(self.site.root, recovery_command(self.site.root))
+        return Owner.of(pid) if pid else None
+
+    def _claim(self, guardian: Owner | None) -> None:
+        """Lease the deployment's place; that of a shared one is leased already."""
         self._claimed = True
+        if not self.share:
+            self.leases.claim(Claim(self.site.root, (self.assigner.owner,), guardian))
+
+    def _attach(self, load: Load) -> None:
+        """Use what another process has deployed, as its journal describes it."""
+        record = recall(self.site.journal)
+        if record is None:
+            raise DeploymentError(f"the shared deployment {self.site.root} has no journal")
+        self._is_guest = True
+        self.assigner.adopt(record.assigned)
+        self._draft = self.planner.draft(load, self.site, self.assigner)
+        self._journal = Journal(self.site.journal)
+        self._driver = self.planner.manager.driver(self.machine, self.draft.target)
+        self.running = list(self.draft.model)
+        self._claimed = True
+        self.snapshot()
 
     def switch(self, load: Load) -> None:
         """Upgrade to another model; only instances whose configuration differs are stopped and started."""
@@ -114,6 +142,7 @@ class Deployment:
                 self.carry_out(step)
         self._draft = new
         with self._undone_on_error():
+            self._clean(old.profile, new.profile)
             self._refuse_held_ports({name for step in steps if step.verb == "start" for name in step.names})
             self._write(new)
             self.driver.refresh(list(old.profile.units.values()), list(new.profile.units.values()))
@@ -178,6 +207,11 @@ class Deployment:
         for name, instance in draft.model.items():
             if instance.pkg.post_install:
                 self._post_install(name, instance.pkg.post_install)
+
+    def _clean(self, old: Profile, new: Profile) -> None:
+        """Remove the generated files that a new profile does not have."""
+        for path in old.paths() - new.paths():
+            self.machine.remove(f"{self.draft.target.directory}/{path}")
 
     def _post_install(self, name: str, text: str) -> None:
         environment = {"PATH": self.machine.path_variable, "out": self.draft.target.directory}
@@ -275,7 +309,7 @@ class Deployment:
             return []
         owners = Owners(self.machine, self.draft.target, {status.pid: name})
         below = descendants([status.pid], self.machine.parents())
-        orphans = [pid for pid in self.machine.strays(self.site.tag) if owners.owner(pid) == name]
+        orphans = [pid for pid in self._strays() if owners.owner(pid) == name]
         return list(dict.fromkeys([status.pid, *below, *orphans]))
 
     def stop(self, *, keep_state: bool = False) -> None:
@@ -306,8 +340,12 @@ class Deployment:
                 problems += self._stop(Step("stop", names, step.reason))
         if self._driver is not None:
             problems += attempt(self._close)
-        problems += attempt(lambda: end_strays(self.machine, lambda: self.machine.strays(self.site.tag)))
+        problems += attempt(lambda: end_strays(self.machine, self._strays))
         return problems + attempt(self._held_ports)
+
+    def _strays(self) -> list[int]:
+        """Return what is left of the deployment's processes; those of another process have to be looked for."""
+        return self.machine.tagged(self.site.tag) if self._is_guest else self.machine.strays(self.site.tag)
 
     def _close(self) -> list[str]:
         """Bring the manager down."""
@@ -342,6 +380,10 @@ class Deployment:
     def abandon(self) -> None:
         """Leave the system running and its state in place; ``python -m pytest_nixproc stop`` takes it down."""
         self.leases.claim(Claim(self.site.root, (), kept=True))
+        self.detach()
+
+    def detach(self) -> None:
+        """Leave the system running, to whoever else takes it down."""
         self.machine.release()
         self.machine.unguard(self.site.root)
         self.journal.close()

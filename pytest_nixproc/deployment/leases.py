@@ -12,8 +12,8 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, Self
 
 from pytest_nixproc.deployment.ownership import Owner
 from pytest_nixproc.errors import NixprocError
@@ -24,15 +24,22 @@ TRIES: Final = 50
 FREE_PORTS: Final = range(20000, 32768)
 """Ports for ``free_port``: below those that Linux gives to outgoing connections (ip_local_port_range)."""
 
+Phase = Literal["starting", "ready", "stopping"]
+
 
 @dataclass(frozen=True)
 class Claim:
-    """The lease of one deployment: where it is, who uses it, and who takes it down when its users are gone."""
+    """The lease of one deployment: where it is, who uses it, and who takes it down when its users are gone.
+
+    A shared deployment belongs to a ``run``, and ``users`` is who starts or stops it.
+    """
 
     root: str
     users: tuple[Owner, ...]
     guardian: Owner | None = None
     kept: bool = False
+    run: str = ""
+    phase: Phase = "ready"
 
     @property
     def is_abandoned(self) -> bool:
@@ -43,17 +50,12 @@ class Claim:
     def read(cls, facts: Mapping[str, Any]) -> Self:
         """Read a claim back."""
         guardian = facts["guardian"] and Owner.read(facts["guardian"])
-        return cls(str(facts["root"]), tuple(map(Owner.read, facts["users"])), guardian, bool(facts["kept"]))
+        users = tuple(map(Owner.read, facts["users"]))
+        return cls(str(facts["root"]), users, guardian, bool(facts["kept"]), str(facts["run"]), facts["phase"])
 
     def facts(self) -> dict[str, Any]:
         """Return what :meth:`read` reads."""
-        guardian = self.guardian and self.guardian.facts()
-        return {
-            "root": self.root,
-            "users": [user.facts() for user in self.users],
-            "guardian": guardian,
-            "kept": self.kept,
-        }
+        return asdict(self)
 
 
 class Leases:

@@ -17,6 +17,13 @@ class Profile:
     units: Mapping[str, Unit] = field(default_factory=dict)
     levels: Levels = ()
 
+    def paths(self) -> set[str]:
+        """Return the paths of all generated files and links."""
+        units = self.units.values()
+        return {file.path for unit in units for file in unit.files} | {
+            link.path for unit in units for link in unit.links
+        }
+
 
 @dataclass(frozen=True)
 class Step:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from pytest_nixproc.deployment import journal
 from pytest_nixproc.deployment.leases import Claim, Leases
 from pytest_nixproc.deployment.ownership import identity_of
+from pytest_nixproc.deployment.sharing import Run
 from pytest_nixproc.deployment.site import TAG, Site
 from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
 from pytest_nixproc.errors import NixprocError, TeardownError
@@ -100,8 +101,10 @@ def close(driver: Driver) -> list[str]:
 
 
 def abandoned(leases: Leases) -> Iterator[Claim]:
-    """Yield the deployments whose users and guardian are gone."""
-    return (claim for claim in leases.claims() if claim.is_abandoned)
+    """Yield the deployments whose users and guardian are gone, and so are all members of the run that shares them."""
+    for claim in leases.claims():
+        if claim.is_abandoned and not (claim.run and Run(leases, claim.run).members()):
+            yield claim
 
 
 def reap(claim: Claim, finder: Finder, leases: Leases) -> list[str]:

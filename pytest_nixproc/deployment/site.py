@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Self
@@ -82,8 +83,7 @@ class Site:
             raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
 
     def leave(self) -> None:
-        """Remove the state root too, once no deployment is left in it."""
-        try:
-            os.rmdir(os.path.dirname(self.root))
-        except OSError:
-            return
+        """Remove the state root too, if it is ours and no deployment is left in it."""
+        if os.path.dirname(self.root) == default_state_root():
+            with suppress(OSError):
+                os.rmdir(default_state_root())

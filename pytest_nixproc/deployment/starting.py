@@ -70,12 +70,19 @@ class Watch:
     def _missing(self, name: str) -> str:
         condition = condition_of(self.model[name])
         if condition is not None:
-            return self.looker.missing(condition, self.subjects[name])
+            return self.looker.missing(condition, self.subjects[name]) or self._missing_pid(name)
         status = self._status(name)
         if not status.running:
             return status.text
         settled = self.machine.now() - self.begun >= SETTLE_SECONDS
         return "" if settled else "it has only just been started"
+
+    def _missing_pid(self, name: str) -> str:
+        """Return what is missing for the manager to find its daemon: some listen before they write their PID file."""
+        path = self.units[name].pid_file
+        if path is None or (self.machine.read(path) or b"").strip().isdigit():
+            return ""
+        return f"PID file {path} is not written"
 
     def _status(self, name: str) -> Status:
         return self.driver.status([self.units[name]])[self.units[name].name]

@@ -12,6 +12,7 @@ from pytest_nixproc.deployment.engine import Deployment
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.plan import Step
 from pytest_nixproc.deployment.planner import Load, Planner
+from pytest_nixproc.deployment.sharing import Share
 from pytest_nixproc.deployment.stopping import all_ended
 from pytest_nixproc.deployment.timeline import Timeline
 from pytest_nixproc.errors import NixprocError
@@ -26,8 +27,8 @@ ASKED_BY_TEST = "asked for by a test"
 class System(Mapping[str, "RunningInstance"]):
     """A deployed system: running instances by name, in the order of their activation."""
 
-    def __init__(self, planner: Planner, leases: Leases | None = None) -> None:
-        self._deployment = Deployment(planner, lambda _: self, leases or Leases())
+    def __init__(self, planner: Planner, leases: Leases | None = None, share: Share | None = None) -> None:
+        self._deployment = Deployment(planner, lambda _: self, leases or Leases(), share)
         self._handles: dict[str, RunningInstance] = {}
 
     # A system is itself, whatever it holds; Mapping would compare contents.
@@ -45,6 +46,10 @@ class System(Mapping[str, "RunningInstance"]):
     def abandon(self) -> None:
         """Leave everything as it is, for people to look at."""
         self._deployment.abandon()
+
+    def detach(self) -> None:
+        """Leave a shared system to the other members of the run."""
+        self._deployment.detach()
 
     def switch(self, model: ProcessesModel | Callable[..., Any]) -> None:
         """Upgrade to another model, given as such or as a function; only what has changed is restarted."""

@@ -152,7 +152,7 @@ class Machine(ABC):
 
     @abstractmethod
     def link(self, path: str, target: str) -> None:
-        """Make a symbolic link, with the directories it needs."""
+        """Make a symbolic link, with the directories it needs; one of that path is replaced."""
 
     @abstractmethod
     def make_directory(self, path: str, mode: int = 0o755) -> None:

@@ -216,6 +216,8 @@ class Host(Machine):
     def link(self, path: str, target: str) -> None:
         """Make a symbolic link, with the directories it needs."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         os.symlink(target, path)
 
     def make_directory(self, path: str, mode: int = 0o755) -> None:

@@ -39,6 +39,8 @@ HIGHEST_SEQUENCE: Final = 99
 LSB_PROGRAM_NOT_INSTALLED: Final = 5
 LSB_NOT_RUNNING: Final = 3
 
+HINT: Final = "\n(if the program stays in the foreground, give it as foreground_process instead of process)"
+
 ACTIVITIES: Final = {
     "start": {"activity": "Starting", "instruction": "start_process"},
     "stop": {"activity": "Stopping", "instruction": "stop_process"},
@@ -290,7 +292,7 @@ class SysvinitDriver(Driver):
         commands = self._commands(units, "start")
         statuses = self.machine.run(commands, deadline)
         return {
-            unit.name: f"its script {describe_failure(command.argv, status)}"
+            unit.name: f"its script {describe_failure(command.argv, status)}{HINT if status is None else ''}"
             for unit, command, status in zip(units, commands, statuses, strict=True)
             if status != 0
         }

@@ -50,6 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
             options.read(config, option.name)
     if any(options.given(config, name) for name in ("manager", "require", "machine")):
         all_systems(config).matrix.refuse_missing()
+    if options.read_flag(config, "share"):
+        if options.read_scope(config) != "session":
+            raise pytest.UsageError("--nixproc-share needs --nixproc-scope=session")
+        all_systems(config).enter_run()
     if any(options.given(config, name) for name in ("param", "start-timeout", "stop-timeout")):
         _ = all_systems(config).settings
 
@@ -120,6 +124,22 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
         add_sections(used, report)
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave the systems that are shared with other workers, after all fixtures are torn down."""
+    if (used := systems_in_use(session.config)) and (problems := used.leave_run()):
+        vars(session.config)["workeroutput"]["nixproc_problems"] = problems
+    if used and used.problems:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take in what a worker could not take down cleanly; the run has failed then."""
+    if problems := getattr(node, "workeroutput", {}).get("nixproc_problems"):
+        all_systems(node.config).problems.extend(problems)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -76,8 +76,7 @@ def nixproc_system(
     systems = systems_of(request.config)
     with ExitStack() as stack:
         with failing_plainly():
-            load = systems.load(nixproc_model, directory_of(request))
-            system = stack.enter_context(systems.deployed(nixproc_point, load))
+            system = stack.enter_context(systems.used(nixproc_point, nixproc_model, directory_of(request)))
         yield system
         with failing_plainly():
             stack.close()

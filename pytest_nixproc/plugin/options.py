@@ -50,6 +50,7 @@ OPTIONS: Final = (
     Option("model", "", "PATH", "the processes model that nixproc_system deploys by default"),
     Option("param", "", "NAME=VALUE", "argument for the model, a JSON value or else a string; repeatable", "values"),
     Option("scope", "module", "SCOPE", "how long nixproc_system lives", choices=SCOPES),
+    Option("share", "", "", "let the workers of pytest-xdist use one system; needs scope session", "flag"),
     Option("keep", "never", "WHEN", "when to keep a system and its state for looking at", choices=KEEP),
     Option("state-root", "", "DIR", "where throwaway state directories are made (short: sockets lie below it)"),
     Option("start-timeout", "30", "SECONDS", "how long one level of a system may take until it is ready"),

@@ -83,6 +83,7 @@ def summarize(systems: Systems, reporter: pytest.TerminalReporter) -> None:
         "nixproc: plan": [line for point, draft in systems.planned for line in plan_lines(point.manager, draft)],
         "nixproc: kept": [line for system in systems.kept for line in kept_lines(system)],
         "nixproc: findings": list(systems.warnings),
+        "nixproc: shared systems were not stopped cleanly": systems.problems,
     }
     for title, lines in sections.items():
         if lines:

@@ -6,16 +6,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Draft, Load, Planner, Settings
-from pytest_nixproc.deployment.recovery import abandoned, reap
+from pytest_nixproc.deployment.recovery import abandoned, reap, take_down
+from pytest_nixproc.deployment.sharing import Run, Share, root_for
+from pytest_nixproc.deployment.site import default_state_root
+from pytest_nixproc.deployment.stopping import attempt
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
@@ -26,6 +29,9 @@ from pytest_nixproc.plugin.signals import Signals
 from pytest_nixproc.registry import Registry
 from pytest_nixproc.sources.api import read_model
 from pytest_nixproc.sources.python import model_of
+
+SHARE_PATIENCE: Final = 4
+"""How many times the start's limit a worker waits for another one that starts a shared system."""
 
 KEY: pytest.StashKey[Systems] = pytest.StashKey()
 
@@ -47,10 +53,15 @@ class Systems:
         self.kept: list[System] = []
         self.planned: list[tuple[Point, Draft]] = []
         self.warnings: dict[str, None] = {}
+        self.problems: list[str] = []
+        """What was not clean when shared systems were taken down."""
         self.leases = Leases()
         self.signals = Signals()
         self._machines: dict[str, Machine] = {}
         self._reaped = False
+        self.run: Run | None = None
+        self.shared: dict[str, System] = {}
+        """Systems that are shared with other workers, by their directory."""
 
     def machine(self, name: str) -> Machine:
         """Return a machine, made when it is asked for first."""
@@ -86,15 +97,66 @@ class Systems:
                 reporter.ensure_newline()
                 reporter.write_line(f"nixproc: {text}")
 
+    def enter_run(self) -> None:
+        """Become a member of the run of pytest-xdist whose workers share systems, if there is one."""
+        worker = getattr(self.config, "workerinput", None)
+        if worker is not None and options.read_flag(self.config, "share"):
+            self.run = Run(self.leases, worker["testrunuid"])
+            self.run.enter()
+
+    def leave_run(self) -> list[str]:
+        """Stop being a member; the last one takes the shared systems down. Return what was not clean."""
+        if self.run is None:
+            return []
+        roots = self.run.leave()
+        problems: list[str] = []
+        for system in self.shared.values():
+            if system.root not in roots:
+                system.detach()
+        for root in roots:
+            problems += attempt(partial(self._take_down_shared, root))
+        self.run = None
+        return problems
+
+    def _take_down_shared(self, root: str) -> list[str]:
+        if root in self.shared:
+            self.shared[root].stop()
+        else:
+            take_down(root, self.registry, self.leases)
+        return []
+
+    @contextmanager
+    def used(self, point: Point, model: ModelLike | None, directory: Path) -> Iterator[System]:
+        """Deploy the model of a fixture for the time of a ``with`` block, or share it with the other workers."""
+        load = self.load(model, directory)
+        if self.run is None or options.read_flag(self.config, "plan"):
+            with self.deployed(point, load) as system:
+                yield system
+            return
+        planner = self._planner(point)
+        parent = planner.settings.state_root or default_state_root()
+        where = (point.manager.name, point.machine, point.profile)
+        what = (identity_of(model, directory), planner.settings.params)
+        root = root_for(os.path.abspath(parent), self.run.identity, *where, *what)
+        if root not in self.shared:
+            patience = SHARE_PATIENCE * planner.settings.start_seconds
+            system = System(planner, self.leases, Share(self.run, root, patience))
+            with self.signals.handled():
+                system.start(load)
+            self.shared[root] = system
+        self.live[self.shared[root]] = {}
+        try:
+            yield self.shared[root]
+        finally:
+            del self.live[self.shared[root]]
+
     @contextmanager
     def deployed(self, point: Point, load: Load, params: Mapping[str, Any] | None = None) -> Iterator[System]:
         """Deploy a model for the time of a ``with`` block.
 
         Raises :class:`~pytest_nixproc.errors.NixprocError`, and :class:`Planned` under ``--nixproc-plan``.
         """
-        merged = {**self.settings.params, **point.params, **(params or {})}
-        settings = replace(self.settings, params=merged)
-        planner = Planner(point.manager, self.machine(point.machine), self.registry.rules, settings)
+        planner = self._planner(point, params)
         if options.read_flag(self.config, "plan"):
             self.planned.append((point, self._plan(planner, load)))
             raise Planned
@@ -107,6 +169,11 @@ class Systems:
                 yield system
             finally:
                 self._end(system)
+
+    def _planner(self, point: Point, params: Mapping[str, Any] | None = None) -> Planner:
+        merged = {**self.settings.params, **point.params, **(params or {})}
+        settings = replace(self.settings, params=merged)
+        return Planner(point.manager, self.machine(point.machine), self.registry.rules, settings)
 
     def _plan(self, planner: Planner, load: Load) -> Draft:
         """Draft a deployment; ports that the model asks for are leased for the moment."""
@@ -152,6 +219,17 @@ class Systems:
             return lambda _: ProcessesModel(model)
         function: Callable[..., Any] = model
         return lambda arguments: model_of(function, arguments)
+
+
+def identity_of(model: ModelLike | None, directory: Path) -> str:
+    """Return what tells a model from others in all workers; models without a name or a file cannot be shared."""
+    if isinstance(model, str | os.PathLike):
+        return str(directory / model)
+    code = getattr(model, "__code__", None)
+    if code is None:
+        remedy = "give a path or a function, or do without --nixproc-share"
+        raise NixprocError("a model that is a mere object cannot be shared by workers", remedy=remedy)
+    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def systems_of(config: pytest.Config) -> Systems:

@@ -37,7 +37,7 @@ def read_python(path: str, arguments: Arguments) -> ProcessesModel:
 
 def model_of(function: Callable[..., Any], arguments: Arguments, *, origin: str = "") -> ProcessesModel:
     """Call a model function with those of the arguments that it names."""
-    origin = origin or f"{inspect.getsourcefile(function)}:{getattr(function, '__name__', function)}()"
+    origin = origin or name_of(function)
     chosen = choose(function, arguments, origin)
     with told_about(origin):
         instances = function(**chosen)
@@ -47,6 +47,13 @@ def model_of(function: Callable[..., Any], arguments: Arguments, *, origin: str 
         remedy = "return a mapping of names to instances"
         raise SourceError(f"{origin}: {FUNCTION}() returned {type(instances).__name__}", remedy=remedy)
     return ProcessesModel(instances, origin=origin, id_resources=pools_beside(function))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return where a function stands, as far as it says so (objects that can be called do not)."""
+    code = getattr(function, "__code__", None)
+    name = getattr(function, "__name__", repr(function))
+    return f"{code.co_filename}:{name}()" if code else name
 
 
 def pools_beside(function: Callable[..., Any]) -> Mapping[str, object] | None:

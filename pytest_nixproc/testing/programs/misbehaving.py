@@ -1,0 +1,174 @@
+"""A program that misbehaves: ``misbehaving.py BEHAVIOUR [NAME=VALUE...] [-D]``.
+
+``-D`` makes it a daemon, which writes its PID into ``pid_file=PATH``. Behaviours, and what else they are told:
+
+- ``dies``: says why on its standard error, and ends with ``status=N`` or by ``signal=N``; as a daemon, after it has
+  written its PID file, which it removes again unless ``keeps_pid_file=1``; with ``early=1``, before;
+- ``ignores-term``: ends at SIGKILL only;
+- ``escapes``: a grandchild leaves the session, ignores SIGTERM and writes its pid into ``escaped=PATH``;
+- ``leaves-children``: a child, whose pid is in ``escaped=PATH``, is not told when the program ends;
+- ``ends-slowly``: needs ``delay=SECONDS`` to end after SIGTERM, and says so when it does;
+- ``never-ready``: runs and does not listen;
+- ``listens-elsewhere``: listens on ``other_port=N``;
+- ``late-pid-file``, ``wrong-pid-file``, ``no-pid-file``, ``stale-pid-file``: a daemon that writes its PID file
+  ``delay=SECONDS`` after its starter has ended; with the pid of its starter, which has ended; not at all; and that
+  does not remove it.
+
+The others listen on ``port=N``, when it is given, say ``ready`` when told to with ``ready=1``, and stay until SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+sys.path.insert(0, os.path.abspath(f"{__file__}/../../../.."))
+
+from pytest_nixproc.testing.programs import serving
+
+Options = Mapping[str, str]
+
+
+def write_pid(options: Options, pid: int | None = None) -> None:
+    """Write the PID file, if one is asked for."""
+    if "pid_file" in options:
+        serving.write_atomically(options["pid_file"], f"{pid or os.getpid()}\n")
+
+
+def serve(options: Options) -> NoReturn:
+    """Listen if asked to, and stay."""
+    listener = serving.bound_to(int(options["port"])) if "port" in options else None
+    if listener:
+        listener.listen()
+    if "ready" in options:
+        serving.say("ready")
+    serving.stay(listener)
+
+
+def die(options: Options) -> NoReturn:
+    """End as told, with a last word on the standard error."""
+    serving.say("the disk is on fire")
+    if number := int(options.get("signal", 0)):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    sys.exit(int(options.get("status", 1)))
+
+
+def ignore_term(options: Options) -> NoReturn:
+    """Serve, and ignore SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    serve(options)
+
+
+def detach(options: Options, *, leave_session: bool) -> None:
+    """Leave a process behind; return when it is there."""
+    readable, writable = os.pipe()
+    if os.fork():
+        os.read(readable, 1)
+        return
+    if leave_session:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    serving.write_atomically(options["escaped"], f"{os.getpid()}\n")
+    os.write(writable, b"!")
+    while True:
+        signal.pause()
+
+
+def escape(options: Options) -> NoReturn:
+    """Serve, after a grandchild has left for a session of its own."""
+    detach(options, leave_session=True)
+    serve(options)
+
+
+def leave_children(options: Options) -> NoReturn:
+    """Serve, with a child that nobody will tell about the end."""
+    detach(options, leave_session=False)
+    serve(options)
+
+
+def end_slowly(options: Options) -> NoReturn:
+    """Serve, and take a while to end."""
+
+    def end(*_: object) -> None:
+        time.sleep(float(options["delay"]))
+        serving.say("ended after a while")
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    serve(options)
+
+
+def never_ready(_: Options) -> NoReturn:
+    """Stay, and do not listen."""
+    serving.stay(None)
+
+
+def listen_elsewhere(options: Options) -> NoReturn:
+    """Serve on another port than told."""
+    serve({"port": options["other_port"]})
+
+
+def write_pid_late(options: Options) -> NoReturn:
+    """Serve, and write the PID file long after the starter has ended."""
+    if "ready" in options:
+        serving.say("ready")
+    time.sleep(float(options["delay"]))
+    write_pid(options)
+    serve({name: value for name, value in options.items() if name != "ready"})
+
+
+BEHAVIOURS: Mapping[str, Callable[[Options], NoReturn]] = {
+    "dies": die,
+    "ignores-term": ignore_term,
+    "escapes": escape,
+    "leaves-children": leave_children,
+    "ends-slowly": end_slowly,
+    "never-ready": never_ready,
+    "listens-elsewhere": listen_elsewhere,
+    "late-pid-file": write_pid_late,
+    "wrong-pid-file": serve,
+    "no-pid-file": serve,
+    "stale-pid-file": serve,
+}
+
+
+def become_daemon(behaviour: str, options: Options) -> None:
+    """Go into the background, and write the PID file as the behaviour asks for."""
+    starter = os.getpid()
+    announcements: Mapping[str, Callable[[], None]] = {
+        "late-pid-file": lambda: None,
+        "no-pid-file": lambda: None,
+        "wrong-pid-file": lambda: write_pid(options, starter),
+    }
+    serving.enter_background(announcements.get(behaviour, lambda: write_pid(options)))
+
+
+def main() -> None:
+    """Behave as told."""
+    behaviour, *words = sys.argv[1:]
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    serving.answer_signals()
+    if "early" in options:
+        die(options)
+    is_daemon = words[-1:] == ["-D"]
+    if is_daemon:
+        become_daemon(behaviour, options)
+    try:
+        BEHAVIOURS[behaviour](options)
+    finally:
+        tidy = is_daemon and behaviour != "stale-pid-file" and "keeps_pid_file" not in options
+        if tidy and os.path.exists(options.get("pid_file", "")):
+            os.unlink(options["pid_file"])
+
+
+if __name__ == "__main__":
+    main()
