@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_nixproc.deployment.leases import Leases
-from pytest_nixproc.deployment.recovery import abandoned, reap, take_down
+from pytest_nixproc.deployment.recovery import abandoned, reap, take_down, take_over
 from pytest_nixproc.deployment.sharing import Run
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.guardian import LEFT_TO_OTHERS
@@ -47,7 +47,7 @@ def stop_kept(directory: str) -> int:
 def reap_all(*, dry_run: bool) -> int:
     """Take down every deployment whose users and guardian are gone, by lease and journal, never by name."""
     leases = Leases()
-    found = list(abandoned(leases))
+    found = list(abandoned(leases)) if dry_run else take_over(leases)
     for claim in found:
         print(f"{'would take down' if dry_run else 'taking down'} {claim.root}")
         for problem in [] if dry_run else reap(claim, Registry(), leases):

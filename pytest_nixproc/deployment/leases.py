@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -175,7 +176,8 @@ class PortLeases:
             leases = {int(port): (str(root), Owner.read(owner)) for port, (root, owner) in facts["ports"].items()}
             last = int(facts["last"])
         except FileNotFoundError:
-            return cls({}, FREE_PORTS.start - 1)
+            # Anywhere, rather than always the same: others may like round numbers too.
+            return cls({}, FREE_PORTS.start + secrets.randbelow(len(FREE_PORTS)))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             brief = f"the leases of ports in {path} cannot be read: {error}"
             raise NixprocError(brief, remedy="remove the file when no test runs") from error

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final, Protocol
 
 from pytest_nixproc.deployment import journal
 from pytest_nixproc.deployment.leases import Claim, Leases
-from pytest_nixproc.deployment.ownership import identity_of
+from pytest_nixproc.deployment.ownership import Owner, identity_of
 from pytest_nixproc.deployment.sharing import Run
 from pytest_nixproc.deployment.site import TAG, Site
 from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
@@ -105,6 +106,17 @@ def abandoned(leases: Leases) -> Iterator[Claim]:
     for claim in leases.claims():
         if claim.is_abandoned and not (claim.run and Run(leases, claim.run).members()):
             yield claim
+
+
+def take_over(leases: Leases) -> list[Claim]:
+    """Become the owner of all abandoned deployments, so that no other process takes them down too; return them."""
+    if not any(abandoned(leases)):
+        return []
+    with leases.locked():
+        claims = [replace(claim, users=(Owner.current(),), guardian=None) for claim in abandoned(leases)]
+        for claim in claims:
+            leases.claim(claim)
+        return claims
 
 
 def reap(claim: Claim, finder: Finder, leases: Leases) -> list[str]:

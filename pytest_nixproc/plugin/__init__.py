@@ -53,7 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.read_flag(config, "share"):
         if options.read_scope(config) != "session":
             raise pytest.UsageError("--nixproc-share needs --nixproc-scope=session")
-        all_systems(config).enter_run()
+        # Every worker becomes a member of the run before the first of them runs a test.
+        all_systems(config)
     if any(options.given(config, name) for name in ("param", "start-timeout", "stop-timeout")):
         _ = all_systems(config).settings
 
@@ -129,8 +130,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leave the systems that are shared with other workers, after all fixtures are torn down."""
-    if (used := systems_in_use(session.config)) and (problems := used.leave_run()):
-        vars(session.config)["workeroutput"]["nixproc_problems"] = problems
+    used = systems_in_use(session.config)
+    if used and used.sharing:
+        vars(session.config)["workeroutput"]["nixproc_problems"] = used.sharing.leave(used.registry)
     if used and used.problems:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

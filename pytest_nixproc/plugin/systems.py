@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Draft, Load, Planner, Settings
-from pytest_nixproc.deployment.recovery import abandoned, reap, take_down
-from pytest_nixproc.deployment.sharing import Run, Share, root_for
-from pytest_nixproc.deployment.site import default_state_root
+from pytest_nixproc.deployment.recovery import reap, take_over
 from pytest_nixproc.deployment.stopping import attempt
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
@@ -25,13 +23,11 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import options
 from pytest_nixproc.plugin.matrix import Matrix, ModelLike, Point
+from pytest_nixproc.plugin.sharing import Sharing, identity_of
 from pytest_nixproc.plugin.signals import Signals
 from pytest_nixproc.registry import Registry
 from pytest_nixproc.sources.api import read_model
 from pytest_nixproc.sources.python import model_of
-
-SHARE_PATIENCE: Final = 4
-"""How many times the start's limit a worker waits for another one that starts a shared system."""
 
 KEY: pytest.StashKey[Systems] = pytest.StashKey()
 
@@ -59,9 +55,7 @@ class Systems:
         self.signals = Signals()
         self._machines: dict[str, Machine] = {}
         self._reaped = False
-        self.run: Run | None = None
-        self.shared: dict[str, System] = {}
-        """Systems that are shared with other workers, by their directory."""
+        self.sharing = Sharing.of(config, self.leases)
 
     def machine(self, name: str) -> Machine:
         """Return a machine, made when it is asked for first."""
@@ -97,58 +91,21 @@ class Systems:
                 reporter.ensure_newline()
                 reporter.write_line(f"nixproc: {text}")
 
-    def enter_run(self) -> None:
-        """Become a member of the run of pytest-xdist whose workers share systems, if there is one."""
-        worker = getattr(self.config, "workerinput", None)
-        if worker is not None and options.read_flag(self.config, "share"):
-            self.run = Run(self.leases, worker["testrunuid"])
-            self.run.enter()
-
-    def leave_run(self) -> list[str]:
-        """Stop being a member; the last one takes the shared systems down. Return what was not clean."""
-        if self.run is None:
-            return []
-        roots = self.run.leave()
-        problems: list[str] = []
-        for system in self.shared.values():
-            if system.root not in roots:
-                system.detach()
-        for root in roots:
-            problems += attempt(partial(self._take_down_shared, root))
-        self.run = None
-        return problems
-
-    def _take_down_shared(self, root: str) -> list[str]:
-        if root in self.shared:
-            self.shared[root].stop()
-        else:
-            take_down(root, self.registry, self.leases)
-        return []
-
     @contextmanager
     def used(self, point: Point, model: ModelLike | None, directory: Path) -> Iterator[System]:
         """Deploy the model of a fixture for the time of a ``with`` block, or share it with the other workers."""
         load = self.load(model, directory)
-        if self.run is None or options.read_flag(self.config, "plan"):
+        if self.sharing is None or options.read_flag(self.config, "plan"):
             with self.deployed(point, load) as system:
                 yield system
             return
-        planner = self._planner(point)
-        parent = planner.settings.state_root or default_state_root()
-        where = (point.manager.name, point.machine, point.profile)
-        what = (identity_of(model, directory), planner.settings.params)
-        root = root_for(os.path.abspath(parent), self.run.identity, *where, *what)
-        if root not in self.shared:
-            patience = SHARE_PATIENCE * planner.settings.start_seconds
-            system = System(planner, self.leases, Share(self.run, root, patience))
-            with self.signals.handled():
-                system.start(load)
-            self.shared[root] = system
-        self.live[self.shared[root]] = {}
+        with self.signals.handled():
+            system = self.sharing.system(self.planner(point), identity_of(model, directory), load)
+        self.live[system] = {}
         try:
-            yield self.shared[root]
+            yield system
         finally:
-            del self.live[self.shared[root]]
+            del self.live[system]
 
     @contextmanager
     def deployed(self, point: Point, load: Load, params: Mapping[str, Any] | None = None) -> Iterator[System]:
@@ -156,7 +113,7 @@ class Systems:
 
         Raises :class:`~pytest_nixproc.errors.NixprocError`, and :class:`Planned` under ``--nixproc-plan``.
         """
-        planner = self._planner(point, params)
+        planner = self.planner(point, params)
         if options.read_flag(self.config, "plan"):
             self.planned.append((point, self._plan(planner, load)))
             raise Planned
@@ -170,7 +127,8 @@ class Systems:
             finally:
                 self._end(system)
 
-    def _planner(self, point: Point, params: Mapping[str, Any] | None = None) -> Planner:
+    def planner(self, point: Point, params: Mapping[str, Any] | None = None) -> Planner:
+        """Return what plans deployments at a point; params of the call win over the marker's, those over the options'."""
         merged = {**self.settings.params, **point.params, **(params or {})}
         settings = replace(self.settings, params=merged)
         return Planner(point.manager, self.machine(point.machine), self.registry.rules, settings)
@@ -189,10 +147,9 @@ class Systems:
         if self._reaped:
             return
         self._reaped = True
-        for claim in abandoned(self.leases):
-            problems = reap(claim, self.registry, self.leases)
+        for claim in take_over(self.leases):
             self.warnings[f"took down what an earlier run has left in {claim.root}"] = None
-            self.warnings.update(dict.fromkeys(problems))
+            self.warnings.update(dict.fromkeys(attempt(partial(reap, claim, self.registry, self.leases))))
 
     def _end(self, system: System) -> None:
         """Take a system down, unless it is to be kept."""
@@ -219,17 +176,6 @@ class Systems:
             return lambda _: ProcessesModel(model)
         function: Callable[..., Any] = model
         return lambda arguments: model_of(function, arguments)
-
-
-def identity_of(model: ModelLike | None, directory: Path) -> str:
-    """Return what tells a model from others in all workers; models without a name or a file cannot be shared."""
-    if isinstance(model, str | os.PathLike):
-        return str(directory / model)
-    code = getattr(model, "__code__", None)
-    if code is None:
-        remedy = "give a path or a function, or do without --nixproc-share"
-        raise NixprocError("a model that is a mere object cannot be shared by workers", remedy=remedy)
-    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def systems_of(config: pytest.Config) -> Systems:
