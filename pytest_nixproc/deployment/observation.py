@@ -45,7 +45,7 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
     statuses = {name: by_unit[unit.name] for name, unit in units.items()}
     owners = Owners(driver.machine, target, {s.pid: name for name, s in statuses.items() if s.running and s.pid})
     declared = {port for instance in model.values() for port in instance.declared_ports.values()}
-    owned = {listener: owners.owner(listener.pid) for listener in driver.machine.listeners()}
+    owned = {listener: owners.owner(listener.pid) for listener in driver.machine.listeners(owners.main)}
     relevant = {item: owner for item, owner in owned.items() if owner is not None or item.port in declared}
     pid_files = read_pid_files(driver.machine, model, target)
     pids = {int(content) for content in pid_files.values() if content.strip().isdigit()}

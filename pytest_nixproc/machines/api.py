@@ -135,8 +135,8 @@ class Machine(ABC):
         """Tell whether a process was started with ``tag`` in its environment."""
 
     @abstractmethod
-    def listeners(self) -> list[Listener]:
-        """Return all listening TCP sockets of the machine."""
+    def listeners(self, likely: Iterable[int] = ()) -> list[Listener]:
+        """Return all listening TCP sockets of the machine; ``likely`` processes are looked at before all others."""
 
     @abstractmethod
     def port_is_free(self, port: int) -> bool:

@@ -22,6 +22,7 @@ from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines import process_table
 from pytest_nixproc.machines.api import Facts, Listener, Machine, Spawn
 from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
+from pytest_nixproc.machines.listeners import listeners
 from pytest_nixproc.machines.waiting import Deadline
 
 CONNECT_SECONDS: Final = 1.0
@@ -176,8 +177,11 @@ class Host(Machine):
         """Tell whether a process was started with ``tag`` in its environment."""
         return tag.encode() in process_table.environment_of(pid).split(b"\0")
 
-    def listeners(self) -> list[Listener]:
-        """Read the kernel's tables once for all processes."""
+    def listeners(self, likely: Iterable[int] = ()) -> list[Listener]:
+        """Ask the kernel for listening sockets alone, where it can be asked; else for all."""
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                return listeners(likely)
         import psutil
 
         return [

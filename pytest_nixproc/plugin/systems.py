@@ -128,7 +128,7 @@ class Systems:
                 self._end(system)
 
     def planner(self, point: Point, params: Mapping[str, Any] | None = None) -> Planner:
-        """Return what plans deployments at a point; params of the call win over the marker's, those over the options'."""
+        """Return what plans deployments at a point; params of a call win over the marker's, and those over options."""
         merged = {**self.settings.params, **point.params, **(params or {})}
         settings = replace(self.settings, params=merged)
         return Planner(point.manager, self.machine(point.machine), self.registry.rules, settings)

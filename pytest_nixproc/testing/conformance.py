@@ -100,21 +100,7 @@ AWKWARD_NAMES: Final = (
     "~x",
     "*",
 )
-OTHER_STATE_ROOTS: Final = (
-    "it's",
-    'q"q',
-    "50%",
-    "%(x)s",
-    "$HOME",
-    "`id`",
-    "naïve",
-    "a;b",
-    "a ;b",
-    "a #b",
-    "a\\b",
-    "*",
-    "a\nb",
-)
+OTHER_STATE_ROOTS: Final = ('it\'s "here"', "50% %(x)s", "$HOME `id`;x ;x #x \\", "naïve*[a]", "a\nb")
 
 
 @dataclass(frozen=True)
@@ -210,12 +196,16 @@ class Bench:
         """Wait until an instance has logged a line."""
         self.await_that(lambda: line in instance.log.splitlines(), f"the log has the line {line!r}")
 
+    def deployments(self, state_root: str) -> list[str]:
+        """Return what is in a state root; the root itself belongs to who named it."""
+        return [f"{state_root}/{name}" for name in os.listdir(state_root)] if os.path.isdir(state_root) else []
+
     def leftovers(self) -> list[str]:
         """End what is left behind, and say what it was."""
         tag = f"{TAG}={self.directory}/".encode()
         found = [f"process {pid}: {self.machine.describe(pid)}" for pid in self._kill_tagged(tag)]
         found += [f"port {port}" for port in self._ports if not self.machine.port_is_free(port)]
-        found += [f"file {self.state_root}/{name}" for name in os.listdir(self.directory) if name != "x"]
+        found += [f"file {name}" for name in self.deployments(self.state_root)]
         shutil.rmtree(self.directory)
         return found
 
@@ -570,7 +560,7 @@ class Starting(Fixtures):
             assert received(system, "it").environment[TAG.encode()].startswith(os.fsencode(root))
             system["it"].restart()
             assert system["it"].is_running
-        assert not os.path.exists(root)
+        assert bench.deployments(root) == []
 
     @in_both_modes
     def test_other_state_roots_work_or_are_refused(self, bench: Bench, mode: Mode) -> None:
@@ -587,7 +577,7 @@ class Starting(Fixtures):
             else:
                 assert system["it"].pid == received(system, "it").pid
                 system.stop()
-            assert not os.path.exists(root)
+            assert bench.deployments(root) == []
         for path, refusal in zip(paths, refusals, strict=True):
             assert bench.manager.name in refusal
             assert repr(path)[1:-1] in refusal
@@ -668,7 +658,7 @@ class PidFiles(Fixtures):
     def test_missing_one(self, bench: Bench, behaviour: str) -> None:
         """A daemon whose PID file does not lead to it fails the deployment, and is ended all the same, in time."""
         port = bench.port()
-        system = System(bench.planner(start_seconds=2, stop_seconds=4))
+        system = System(bench.planner(start_seconds=1, stop_seconds=4))
         with pytest.raises(DeploymentError, match=r"/it\.pid"):
             system.start(load(one(lambda state: misbehaving("it", state, "daemon", behaviour, port=port))))
         assert seconds_of(system, "stopped", "it") - seconds_of(system, "stop", "it") < 3

@@ -55,7 +55,8 @@ def die(options: Options) -> NoReturn:
     serving.say("the disk is on fire")
     if number := int(options.get("signal", 0)):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(number, signal.SIG_DFL)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     sys.exit(int(options.get("status", 1)))
 

@@ -1,0 +1,83 @@
+"""Which TCP sockets listen, and which processes hold them.
+
+On Linux the kernel is asked for listening sockets alone (sock_diag(7)): its other tables list every connection that is
+waiting to be forgotten, and reading them grows with what anybody has done on the machine in the last minute.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final
+
+from pytest_nixproc.machines.api import Listener
+
+NETLINK_SOCK_DIAG: Final = 4  # <linux/netlink.h>
+SOCK_DIAG_BY_FAMILY: Final = 20  # <linux/sock_diag.h>
+NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
+REQUEST_DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+LISTEN_STATE: Final = 1 << 10  # TCP_LISTEN, <net/tcp_states.h>
+
+HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
+QUERY: Final = struct.Struct("=BBBBI48x")  # struct inet_diag_req_v2, the socket's identity left open
+SOCKET: Final = struct.Struct("=4x2s2x16s44xI")  # struct inet_diag_msg, of it: port, address, inode
+RECEIVE_BYTES: Final = 1 << 16
+
+
+def listening_sockets() -> dict[int, tuple[str, int]]:
+    """Return address and port of every listening socket, by its inode; raises ``OSError`` where that cannot be asked."""
+    found = {}
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            query = QUERY.pack(family, socket.IPPROTO_TCP, 0, 0, LISTEN_STATE)
+            kernel.send(HEADER.pack(HEADER.size + len(query), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 0, 0) + query)
+            for message in answers(kernel):
+                port, address, inode = SOCKET.unpack_from(message)
+                text = socket.inet_ntop(family, address if family == socket.AF_INET6 else address[:4])
+                found[inode] = text, int.from_bytes(port)
+    return found
+
+
+def answers(kernel: socket.socket) -> Iterator[bytes]:
+    """Yield the bodies of the messages that answer a query."""
+    while True:
+        data = kernel.recv(RECEIVE_BYTES)
+        while data:
+            length, kind, *_ = HEADER.unpack_from(data)
+            if kind == NLMSG_DONE:
+                return
+            if kind == NLMSG_ERROR:
+                raise OSError("the kernel refuses to list sockets")
+            yield data[HEADER.size : length]
+            data = data[(length + 3) & ~3 :]
+
+
+def inodes_of(pid: int) -> Iterator[int]:
+    """Yield the inodes of a process's sockets; nothing for processes that we may not look at."""
+    with suppress(OSError):
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/{entry}")
+                if target.startswith("socket:["):
+                    yield int(target[8:-1])
+
+
+def listeners(likely: Iterable[int]) -> list[Listener]:
+    """Return all listening sockets with their processes; others than the likely ones are looked at for what is left."""
+    sockets = listening_sockets()
+    found = list(held_by(likely, sockets))
+    if sockets:
+        found += held_by((int(entry) for entry in os.listdir("/proc") if entry.isdigit()), sockets)
+    return found + [Listener(*address, None) for address in sockets.values()]
+
+
+def held_by(pids: Iterable[int], sockets: dict[int, tuple[str, int]]) -> Iterator[Listener]:
+    """Yield the sockets that processes hold, and take them out of ``sockets``."""
+    for pid in pids:
+        for inode in inodes_of(pid):
+            if inode in sockets:
+                yield Listener(*sockets.pop(inode), pid)

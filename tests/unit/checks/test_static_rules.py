@@ -1,0 +1,226 @@
+"""Rules about a model: for each, what it finds and what it lets pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pytest_nixproc.checks.api import Finding, Plan, Rule, errors_of
+from pytest_nixproc.checks.static import nixproc_checks
+from pytest_nixproc.managers.api import Target
+from pytest_nixproc.model.credentials import Credentials, Group, User
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.system import ProcessesModel
+
+RULES = {rule.code: rule for rule in nixproc_checks()}
+
+
+def instance(name: str, parameters: dict[str, Any] | None = None, **attributes: Any) -> Instance:
+    """Return an instance of a process."""
+    return Instance(create_managed_process(**{"name": name, "process": "/bin/x"} | (parameters or {})), **attributes)
+
+
+def home(path: str, *, create: bool = True) -> dict[str, Any]:
+    """Return parameters with one home directory."""
+    return {"credentials": Credentials(users={"u": User(home_dir=path, create_home_dir=create)})}
+
+
+def ids(uid: int | None = None, gid: int | None = None) -> dict[str, Any]:
+    """Return parameters with one user and one group."""
+    return {"credentials": Credentials(users={"u": User(uid=uid)}, groups={"g": Group(gid=gid)})}
+
+
+PID: dict[str, Any] = {"pid_file": "/srv/state/run/x.pid"}
+NO_STATE: dict[str, Any] = {"environment": {"CONFIG": "/var/lib/x"}}
+EXTRA: dict[str, Any] = {"foreground_process_extra_args": ["/run/x"], "daemon_extra_args": ["/var/x"]}
+
+# Code, instances, what each line of the finding has to hold: the problem, the origins, the remedy.
+FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
+    (
+        "NP101",
+        {"a": instance("a", port=80), "b": instance("b", ports={"admin": 80})},
+        [
+            "NP101 error: a and b declare the same TCP port 80",
+            "processes.a.port = 80",
+            "processes.b.ports.admin = 80",
+            "to mend it: give each instance its own port",
+        ],
+    ),
+    (
+        "NP102",
+        {"a": instance("a", PID), "b": instance("b", {"pid_file": "/srv/state/run/../run/x.pid"})},
+        [
+            "NP102 error: a and b have the same PID file /srv/state/run/x.pid",
+            "processes.a.pkg.pid_file = '/srv/state/run/x.pid'",
+            "processes.b.pkg.pid_file = '/srv/state/run/../run/x.pid'",
+            "to mend it: give each instance its own instance_name or pid_file",
+        ],
+    ),
+    (
+        "NP102",
+        {"a": instance("a", {"instance_name": "x"}), "b": instance("x")},
+        [
+            "NP102 error: a and b have the same PID file /srv/state/run/x.pid",
+            "processes.a.pkg.instance_name = 'x'",
+            "processes.b.pkg.name = 'x'",
+            "to mend it",
+        ],
+    ),
+    (
+        "NP103",
+        {"a": instance("a", {"instance_name": "x"}), "b": instance("b", {"instance_name": "x"})},
+        [
+            "NP103 error: a and b have the same log file /srv/state/log/nixproc-x.log",
+            "processes.a.pkg.instance_name = 'x'",
+            "processes.b.pkg.instance_name = 'x'",
+            "to mend it: give each its own instance_name",
+        ],
+    ),
+    (
+        "NP104",
+        {"a": instance("a", socket_file="/srv/state/s"), "b": instance("b", socketFile="/srv/state//s")},
+        [
+            "NP104 error: a and b claim the same path /srv/state/s",
+            "processes.a.socket_file = '/srv/state/s'",
+            "processes.b.socket_file = '/srv/state//s'",
+            "to mend it: derive the path from the instance's name",
+        ],
+    ),
+    (
+        "NP104",
+        {
+            "a": instance("a", {"environment": {"PID_FILE": "/p"}}),
+            "b": instance("b", {"environment": {"PIDFILE": "/p"}}),
+        },
+        [
+            "NP104 error: a and b claim the same path /p",
+            "processes.a.pkg.environment.PID_FILE = '/p'",
+            "processes.b.pkg.environment.PIDFILE = '/p'",
+            "to mend it",
+        ],
+    ),
+    (
+        "NP104",
+        {"a": instance("a", home("/home/u")), "b": instance("b", data_dir="/home/u")},
+        [
+            "NP104 error: a and b claim the same path /home/u",
+            "processes.a.pkg.credentials.users.u.home_dir = '/home/u'",
+            "processes.b.data_dir = '/home/u'",
+            "to mend it",
+        ],
+    ),
+    (
+        "NP105",
+        {"a": instance("web"), "b": instance("Web")},
+        [
+            "NP105 error: a and b have the same name 'web'",
+            "processes.a.pkg.name = 'web'",
+            "processes.b.pkg.name = 'Web'",
+            "to mend it: pass a suffix on",
+        ],
+    ),
+    (
+        "NP106",
+        {"a": instance("a", ids(uid=5)), "b": instance("b", ids(uid=6))},
+        [
+            "NP106 error: a and b give 'u' different ids",
+            "processes.a.pkg.credentials.users.u has id 5",
+            "processes.b.pkg.credentials.users.u has id 6",
+            "to mend it: use one id for one name",
+        ],
+    ),
+    (
+        "NP107",
+        {"a": instance("a", {"pid_file": "/srv/state/../a.pid"})},
+        [
+            "NP107 error: a has its PID file outside the state",
+            "processes.a.pkg.pid_file = '/srv/state/../a.pid'",
+            "to mend it: build it from state.runtime_dir or state.tmp_dir",
+        ],
+    ),
+    (
+        "NP108",
+        {"a": instance("a", NO_STATE)},
+        [
+            "NP108 warning: a mentions a path outside the state",
+            "processes.a.pkg.environment.CONFIG = '/var/lib/x'",
+            "to mend it: build it from the state directories",
+        ],
+    ),
+]
+
+NEAR_MISSES: list[tuple[str, dict[str, Instance]]] = [
+    ("NP101", {"a": instance("a", port=80, admin_port=80), "b": instance("b", port=81, size=80)}),
+    ("NP102", {"a": instance("a", {"user": "u", "instance_name": "x"}), "b": instance("b", {"instance_name": "x"})}),
+    ("NP103", {"a": instance("a", PID), "b": instance("b", PID)}),
+    (
+        "NP104",
+        {"a": instance("a", home("/dev/null", create=False)), "b": instance("b", home("/dev/null", create=False))},
+    ),
+    ("NP104", {"a": instance("a", socket="/s"), "b": instance("b", socket="/s2", documents="/s")}),
+    ("NP104", {"db": instance("db", socket="/s"), "app": instance("app", {"environment": {"DB_SOCKET": "/s"}})}),
+    ("NP105", {"a": instance("web1"), "b": instance("web2")}),
+    ("NP106", {"a": instance("a", ids(uid=5, gid=6)), "b": instance("b", ids(uid=5)), "c": instance("c", ids())}),
+    ("NP107", {"a": instance("a", PID), "b": instance("b", {"user": "u"})}),
+    ("NP108", {"a": instance("a", {"args": ["/tmp/program", "/srv/state/x", "run/x"]})}),
+    ("NP108", {"a": instance("a", {"environment": {"X": "/srv/state/x", "Y": "/usr/x", "Z": "/variable"}})}),
+]
+
+
+@pytest.fixture
+def find(target: Target) -> Any:
+    """Return a function that applies one rule to instances."""
+
+    def find(code: str, instances: dict[str, Instance]) -> Iterator[Finding]:
+        return iter(RULES[code].static(Plan(ProcessesModel(instances), target)))
+
+    return find
+
+
+@pytest.mark.parametrize(("code", "instances", "lines"), FOUND)
+def test_rule_finds(find: Any, code: str, instances: dict[str, Instance], lines: list[str]) -> None:
+    """A rule finds its case once; the text names the instances, each value's origin, and what to change."""
+    (finding,) = find(code, instances)
+    assert finding.instances == tuple(instances)
+    text = [line.strip() for line in str(finding).splitlines()]
+    assert [wanted for wanted, line in zip(lines, text, strict=True) if not line.startswith(wanted)] == []
+
+
+@pytest.mark.parametrize(("code", "instances"), NEAR_MISSES)
+def test_rule_lets_pass(find: Any, code: str, instances: dict[str, Instance]) -> None:
+    """What only looks like a rule's case is not reported."""
+    assert list(find(code, instances)) == []
+
+
+def test_every_rule_is_tried() -> None:
+    """There is an example and a near miss for each rule."""
+    assert {code for code, *_ in FOUND} == {code for code, _ in NEAR_MISSES} == set(RULES)
+    assert all(isinstance(rule, Rule) and rule.asserts for rule in RULES.values())
+
+
+def test_three_are_one_finding(find: Any) -> None:
+    """A value that three instances claim is one finding, which names all of them."""
+    (finding,) = find("NP101", {name: instance(name, port=80) for name in "abc"})
+    assert finding.problem == "a and b and c declare the same TCP port 80"
+    assert len(finding.origins) == 3
+
+
+def test_groups_have_ids_too(find: Any) -> None:
+    """A group with two ids is found like a user."""
+    (finding,) = find("NP106", {"a": instance("a", ids(gid=5)), "b": instance("b", ids(gid=6))})
+    assert "processes.b.pkg.credentials.groups.g has id 6" in finding.origins
+
+
+def test_mentioned_path_names_its_parameter(find: Any) -> None:
+    """A finding about an argument names the parameter that holds it."""
+    origins = [finding.origins[0].partition(" = ")[0] for finding in find("NP108", {"a": instance("a", EXTRA)})]
+    assert origins == ["processes.a.pkg.foreground_process_extra_args[0]", "processes.a.pkg.daemon_extra_args[0]"]
+
+
+def test_errors_are_told_from_warnings() -> None:
+    """Only errors forbid a deployment."""
+    error, warning = Finding("X1", "error", "p", ()), Finding("X2", "warning", "p", ())
+    assert errors_of([warning, error]) == [error]

@@ -1,0 +1,95 @@
+"""The directory of a deployment."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pytest_nixproc.deployment.site import Site, default_state_root
+from pytest_nixproc.errors import DeploymentError
+
+
+def mode(path: str) -> int:
+    """Return the permissions of a directory."""
+    return os.stat(path).st_mode & 0o777
+
+
+def test_places_are_different_and_short(tmp_path: Path) -> None:
+    """Each deployment has a place of its own, with a short name, which choosing does not make."""
+    sites = {Site.choose(str(tmp_path)) for _ in range(20)}
+    assert len(sites) == 20
+    assert all(len(site.identity) <= 8 and site.root == f"{tmp_path}/{site.identity}" for site in sites)
+    assert os.listdir(tmp_path) == []
+
+
+def test_relative_root_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state root relative to the working directory becomes an absolute path."""
+    monkeypatch.chdir(tmp_path)
+    assert Site.choose("here").root.startswith(f"{tmp_path}/here/")
+
+
+def test_what_lies_where() -> None:
+    """Journal, generated files and state lie in the directory, which is also the mark of the processes."""
+    site = Site("/r/abc")
+    assert (site.journal, site.profile, site.state.state_dir) == ("/r/abc/journal", "/r/abc/profile", "/r/abc/var")
+    assert (site.identity, site.tag) == ("abc", "NIXPROC_DEPLOYMENT=/r/abc")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_only_the_owner_can_look_in(tmp_path: Path, umask: int) -> None:
+    """The state root and the deployment's directory are made for their owner alone, whatever the umask."""
+    site = Site.choose(f"{tmp_path}/root")
+    before = os.umask(umask)
+    try:
+        site.make()
+    finally:
+        os.umask(before)
+    assert (mode(f"{tmp_path}/root"), mode(site.root)) == (0o700, 0o700)
+
+
+def test_root_that_cannot_be_written(tmp_path: Path) -> None:
+    """A state root where no directory can be made is an error that says why and what to choose."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        DeploymentError, match=f"cannot make a state directory in {tmp_path}/file/x: Not a dir"
+    ) as caught:
+        Site.choose(f"{tmp_path}/file/x").make()
+    assert "--nixproc-state-root" in caught.value.remedy
+
+
+def test_root_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual state root must not be somebody else's, who could put things there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    assert default_state_root() == f"{tmp_path}/nixproc-4242"
+    with pytest.raises(DeploymentError, match="nixproc-4242 belongs to another user") as caught:
+        Site.choose(None).make()
+    assert "--nixproc-state-root" in caught.value.remedy
+    assert os.listdir(default_state_root()) == []
+
+
+def test_leaving_removes_the_usual_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual state root goes with its last deployment, and not before."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second = Site.choose(None), Site.choose(None)
+    first.make()
+    second.make()
+    os.rmdir(first.root)
+    first.leave()
+    assert os.listdir(default_state_root()) == [second.identity]
+    os.rmdir(second.root)
+    for _ in range(2):
+        second.leave()
+    assert os.listdir(tmp_path) == []
+
+
+def test_leaving_spares_the_users_root(tmp_path: Path) -> None:
+    """A state root that the user has chosen is the user's, even when it is empty."""
+    site = Site.choose(str(tmp_path))
+    site.make()
+    os.rmdir(site.root)
+    site.leave()
+    assert os.path.isdir(tmp_path)

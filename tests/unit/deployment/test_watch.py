@@ -1,0 +1,138 @@
+"""Waiting for instances that were started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_nixproc.deployment.planner import Settings
+from pytest_nixproc.deployment.starting import PROGRESS_SECONDS, SETTLE_SECONDS, Watch
+from pytest_nixproc.deployment.timeline import Timeline
+from pytest_nixproc.errors import StartError
+from pytest_nixproc.machines.waiting import LONGEST_PAUSE
+from pytest_nixproc.model import ready
+from pytest_nixproc.testing.fake_machine import FakeMachine, Script, each, ends, listens
+
+if TYPE_CHECKING:
+    from tests.unit.deployment.conftest import FakeDriver, MakeModel
+
+
+class FakeSubject:
+    """An instance that never logs."""
+
+    url = log = ""
+
+
+class Started:
+    """Instances that have just been started, and the watch over them."""
+
+    def __init__(self, machine: FakeMachine, watch: Watch) -> None:
+        self.machine = machine
+        self.watch = watch
+        self.progress: list[tuple[float, str]] = []
+
+    def wait(self, seconds: float = 30) -> None:
+        """Wait until all are ready."""
+        self.watch.until_ready(self.machine.deadline(seconds))
+
+    def error(self, seconds: float = 30) -> str:
+        """Wait for what does not become ready, and return what is said about it."""
+        with pytest.raises(StartError) as caught:
+            self.wait(seconds)
+        return str(caught.value)
+
+
+@pytest.fixture
+def start(
+    machine: FakeMachine, driver: FakeDriver, make_model: MakeModel, units: Any, settings: Settings
+) -> Callable[..., Started]:
+    """Return a function that starts instances with scripts: attributes and script of each by name."""
+
+    def start(**instances: tuple[dict[str, Any], Script]) -> Started:
+        for name, (_, script) in instances.items():
+            machine.program(f"/fake/{name}", script)
+        model = make_model(**{name: attributes for name, (attributes, _) in instances.items()})
+        by_name = units(model)
+        told = replace(settings, progress=lambda text: started.progress.append((machine.now(), text)))
+        subjects = dict.fromkeys(by_name, FakeSubject())
+        watch = Watch(model, by_name, subjects, driver, Timeline(machine.now), told)
+        started = Started(machine, watch)
+        driver.activate(list(by_name.values()), machine.deadline(1))
+        return started
+
+    return start
+
+
+def test_ready_when_the_ports_are_open(start: Callable[..., Started]) -> None:
+    """A server is ready when its port is open, and no later than the next look."""
+    started = start(web=({"port": 80}, listens(80, after=0.5)))
+    started.wait()
+    assert started.watch.timeline.order("ready") == ["web"]
+    assert 0.5 <= started.machine.now() <= 0.5 + LONGEST_PAUSE
+
+
+def test_what_is_ready_is_not_waited_for(start: Callable[..., Started]) -> None:
+    """Servers that listen at once take no time at all."""
+    started = start(a=({"port": 80}, listens(80)), b=({"port": 81}, listens(81)))
+    started.wait()
+    assert (started.machine.now(), started.watch.timeline.order("ready")) == (0, ["a", "b"])
+
+
+def test_without_ports_it_has_to_settle(start: Callable[..., Started]) -> None:
+    """Without ports and condition, an instance is ready when it has lived for a moment."""
+    started = start(worker=({}, ends(after=60)))
+    started.wait()
+    assert SETTLE_SECONDS <= started.machine.now() < 2 * SETTLE_SECONDS
+
+
+@pytest.mark.parametrize("attributes", [{"port": 80}, {"ready": ready.file("/never")}, {}])
+@pytest.mark.parametrize(
+    ("status", "ending"), [(3, "ended with status 3"), (0, "ended with status 0"), (-11, "was killed by signal 11")]
+)
+def test_death_ends_the_wait(start: Callable[..., Started], attributes: Any, status: int, ending: str) -> None:
+    """An instance that ends is reported at once: how and when it ended, what was waited for, and the log's end."""
+    error = start(web=(attributes, ends(status, after=0.05, output="cannot bind\n"))).error()
+    assert error.startswith(f"web did not start: it {ending} after 0.0")
+    assert f"its manager says: {ending}" in error
+    assert "waited for: " in error
+    assert error.endswith("end of its log:\ncannot bind")
+
+
+def test_death_of_a_later_one_ends_the_wait(start: Callable[..., Started]) -> None:
+    """An instance that ends is reported even while another one is waited for."""
+    started = start(a=({"port": 80}, listens(80, after=20)), b=({"port": 81}, ends(1, after=0.5)))
+    assert started.error().startswith("b did not start: it ended with status 1")
+    assert started.machine.now() < 1
+
+
+def test_death_after_being_seen_alive(start: Callable[..., Started]) -> None:
+    """An instance that lived for a while and then ended is reported too."""
+    started = start(web=({"port": 80}, ends(7, after=3)))
+    assert started.error().startswith("web did not start: it ended with status 7 after 3.0")
+
+
+def test_empty_log_is_said_to_be_empty(start: Callable[..., Started]) -> None:
+    """A missing log is told apart from one that is not shown."""
+    assert start(web=({"port": 80}, ends(1))).error().endswith("its log is empty")
+
+
+def test_timeout_says_what_was_seen_last(start: Callable[..., Started]) -> None:
+    """At the limit, the error says who is not ready, for how long, what is missing, and what the manager says."""
+    started = start(a=({"port": 80}, listens(80)), web=({"port": 81}, each(listens(82))))
+    error = started.error(5).splitlines()
+    assert error[0] == "web is not ready after 5 s"
+    assert error[1] == "last seen: web: port 81: Connection refused"
+    assert error[2].startswith("its manager says: runs, pid ")
+    assert started.machine.now() == 5
+
+
+def test_progress_is_told_now_and_then(start: Callable[..., Started]) -> None:
+    """While it takes long, it is told from time to time how far it is; a quick start is silent."""
+    started = start(a=({"port": 80}, listens(80)), web=({"port": 81}, listens(81, after=5)))
+    started.wait()
+    times = [time for time, _ in started.progress]
+    assert times == pytest.approx([PROGRESS_SECONDS, 2 * PROGRESS_SECONDS], abs=2 * LONGEST_PAUSE)
+    assert started.progress[0][1] == "1 of 2 instances are ready, waiting for web: port 81: Connection refused"

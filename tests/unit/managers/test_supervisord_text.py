@@ -1,0 +1,206 @@
+"""The configuration that the supervisord generator makes, read back by supervisor's own parser."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_nixproc.errors import Unsupported
+from pytest_nixproc.managers.api import Target, Unit
+from pytest_nixproc.managers.supervisord import SOCKET_PATH_LIMIT, SupervisordGenerator
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.system import ProcessesModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PLAIN = "/srv/a b/%(here)s,x=y:z$HOME[1]{2}~*?!&|<>()%%"
+EMPTY = ProcessesModel({})
+
+
+@pytest.fixture
+def generate(target: Target) -> Callable[..., Unit]:
+    """Return a function that generates one process."""
+
+    def generate(**parameters: Any) -> Unit:
+        process = create_managed_process(**{"name": "web", "process": "/bin/web"} | parameters)
+        return SupervisordGenerator().generate("key", ProcessesModel({"key": Instance(process)}), target)
+
+    return generate
+
+
+def sections_of(text: str) -> dict[str, dict[str, str]]:
+    """Parse a file the way supervisor does: comments off, then interpolation."""
+    from supervisor.options import UnhosedConfigParser
+
+    parser = UnhosedConfigParser()
+    parser.read_string(text)
+    expansions = {"here": "/srv/profile", "program_name": "web", "group_name": "web", "process_num": 0}
+    return {
+        section: {name: parser.saneget(section, name, expansions=expansions) for name in parser.options(section)}
+        for section in parser.sections()
+    }
+
+
+def program_of(unit: Unit) -> dict[str, str]:
+    """Return the settings of a unit's section."""
+    ((name, settings),) = sections_of(unit.files[0].content).items()
+    assert name == f"program:{unit.name}"
+    return settings
+
+
+def environment_of(settings: dict[str, str]) -> dict[str, str]:
+    """Read the environment the way supervisor does."""
+    from supervisor.datatypes import dict_of_key_value_pairs
+
+    return dict(dict_of_key_value_pairs(settings["environment"]))
+
+
+def test_plain_process_needs_no_script(generate: Callable[..., Unit]) -> None:
+    """What the section can say, it says: one file, and no shell around the program."""
+    unit = generate(args=["-p", 80], environment={"A": "1"}, directory="/srv", umask="0027")
+    settings = program_of(unit)
+    assert [file.path for file in unit.files] == ["etc/conf.d/web.conf"]
+    assert shlex.split(settings["command"]) == ["/bin/web", "-p", "80"]
+    assert environment_of(settings) == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "A": "1",
+        "NIXPROC_DEPLOYMENT": "/srv",
+        "NIXPROC_INSTANCE": "key",
+    }
+    assert (settings["directory"], settings["umask"]) == ("/srv", "0027")
+    assert (unit.name, unit.mode, unit.pid_file) == ("web", "foreground", None)
+
+
+def test_plain_values_survive_supervisors_parser(generate: Callable[..., Unit]) -> None:
+    """Blanks, percent signs and all that the section can hold arrive as they were given."""
+    unit = generate(args=[PLAIN, ""], environment={"X": PLAIN, "E": ""}, directory=PLAIN)
+    settings = program_of(unit)
+    assert len(unit.files) == 1
+    assert shlex.split(settings["command"]) == ["/bin/web", PLAIN, ""]
+    environment = environment_of(settings)
+    assert (environment["X"], environment["E"], settings["directory"]) == (PLAIN, "", PLAIN)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"args": ["it's"]},
+        {"args": ["a\nb"]},
+        {"args": ["a ;b"]},
+        {"environment": {"X": '"'}},
+        {"environment": {"X": "\\"}},
+        {"environment": {"X": "ü"}},
+        {"directory": "/a#b"},
+        {"initialize": "true"},
+        {"nice": 0},
+    ],
+)
+def test_hostile_process_gets_a_script(generate: Callable[..., Unit], parameters: dict[str, Any]) -> None:
+    """What the section cannot say is said by a script, which the section then runs with nothing around it."""
+    unit = generate(**parameters)
+    settings = program_of(unit)
+    assert [(file.path, file.mode) for file in unit.files[1:]] == [("libexec/web", 0o755)]
+    assert settings["command"] == '"/srv/profile/libexec/web"'
+    assert not {"environment", "directory", "umask", "user"} & settings.keys()
+
+
+def test_settings_of_every_program(generate: Callable[..., Unit]) -> None:
+    """Programs start when we ask, are not restarted, count as started at once, and are given time to stop."""
+    settings = program_of(generate())
+    wanted = {"autostart": "false", "autorestart": "false", "startsecs": "0", "startretries": "0", "priority": "1"}
+    assert settings | wanted == settings
+    assert settings["stdout_logfile"] == "/srv/state/log/nixproc-web.log"
+    assert int(settings["stopwaitsecs"]) > 5
+
+
+def test_percent_in_the_log_file(generate: Callable[..., Unit]) -> None:
+    """A percent sign in a name is no interpolation."""
+    assert program_of(generate(instance_name="50%"))["stdout_logfile"] == "/srv/state/log/nixproc-50%.log"
+
+
+def test_daemon_runs_behind_the_proxy(target: Target) -> None:
+    """A program that is a daemon only runs behind the proxy, which is told its PID file."""
+    process = create_managed_process(name="web", daemon="/bin/webd", daemon_args=["-D", "a b"])
+    unit = SupervisordGenerator().generate("key", ProcessesModel({"key": Instance(process)}), target)
+    line = unit.files[1].content.splitlines()[-1]
+    words = shlex.split(line.removeprefix("exec "))
+    assert words[0] == target.facts.python
+    assert words[-5:] == [target.facts.package_root, "/srv/state/run/web.pid", "/bin/webd", "-D", "a b"]
+    assert (unit.mode, unit.pid_file) == ("daemon", "/srv/state/run/web.pid")
+
+
+@pytest.mark.parametrize(("disabled", "user"), [(True, None), (False, "web")])
+def test_user(target: Target, disabled: bool, user: str | None) -> None:  # noqa: FBT001
+    """The user is switched where that is allowed, and only there."""
+    process = create_managed_process(name="web", process="/bin/web", user="web")
+    told = replace(target, force_disable_user_change=disabled)
+    unit = SupervisordGenerator().generate("key", ProcessesModel({"key": Instance(process)}), told)
+    assert program_of(unit).get("user") == user
+
+
+@pytest.mark.parametrize(
+    "override",
+    [{"autorestart": "true", "startsecs": 3}, lambda parameters: parameters | {"autorestart": "true", "startsecs": 3}],
+)
+def test_overrides(generate: Callable[..., Unit], override: Any) -> None:
+    """A mapping or a function changes the lines of the section, and the other lines stay."""
+    settings = program_of(generate(overrides={"supervisord": override}))
+    assert (settings["autorestart"], settings["startsecs"], settings["autostart"]) == ("true", "3", "false")
+
+
+@pytest.mark.parametrize("value", ["a\nb", "ü", "a ;b", "a #b"])
+def test_override_that_cannot_stand_in_a_line(generate: Callable[..., Unit], value: str) -> None:
+    """A value that would not survive the file is refused, not written."""
+    with pytest.raises(Unsupported, match="cannot stand in its configuration"):
+        generate(overrides={"supervisord": {"stdout_events_enabled": value}})
+
+
+@pytest.mark.parametrize("name", ["web app", "web:app", "web]app", "wéb", "web,app", "50%"])
+def test_hostile_name_is_refused_or_survives(generate: Callable[..., Unit], name: str) -> None:
+    """A name that supervisor would refuse is refused by us, with the name; any other is too, or survives."""
+    from supervisor.datatypes import process_or_group_name
+
+    try:
+        unit = generate(name=name)
+    except Unsupported as error:
+        said = str(error)
+    else:
+        said = name
+        assert process_or_group_name(name) == name
+        assert list(sections_of(unit.files[0].content)) == [f"program:{name}"]
+    assert name in said
+
+
+def test_shared_configuration(target: Target) -> None:
+    """The daemon has a private socket, no TCP port, and reads our files only."""
+    (file,) = SupervisordGenerator().generate_shared(EMPTY, target)
+    sections = sections_of(file.content)
+    assert file.path == "etc/supervisord.conf"
+    assert sections["unix_http_server"] == {"file": "/srv/state/run/supervisord.sock", "chmod": "0700"}
+    assert sections["include"] == {"files": "conf.d/*.conf"}
+    assert "inet_http_server" not in sections
+
+
+def test_socket_path_has_a_limit(target: Target) -> None:
+    """A state directory that is too deep for a socket is refused by its bytes; the last one that fits is not."""
+    tail = len("/run/supervisord.sock")
+    fits = f"/{'x' * (SOCKET_PATH_LIMIT - tail - 1)}"
+    SupervisordGenerator().generate_shared(EMPTY, replace(target, state=StateDirs.under(fits)))
+    with pytest.raises(Unsupported, match=r"its socket's path has 104 bytes, sockets allow 103") as caught:
+        SupervisordGenerator().generate_shared(EMPTY, replace(target, state=StateDirs.under(f"{fits}x")))
+    assert "--nixproc-state-root" in caught.value.remedy
+
+
+@pytest.mark.parametrize("directory", ["/a%b", "/a[b]", "/a*", "/ü", "/a#b", "/it's"])
+def test_place_that_cannot_be_written_down(target: Target, directory: str) -> None:
+    """A place whose name would be read as something else is refused with the remedy."""
+    for told in (replace(target, directory=directory), replace(target, state=StateDirs.under(directory))):
+        with pytest.raises(Unsupported, match="cannot stand in its configuration") as caught:
+            SupervisordGenerator().generate_shared(EMPTY, told)
+        assert "--nixproc-state-root" in caught.value.remedy

@@ -1,0 +1,33 @@
+"""What the tests of sources share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.sources.api import Arguments
+
+WriteFile = Callable[[str, str], str]
+
+
+@pytest.fixture
+def arguments(state: StateDirs) -> Arguments:
+    """Return what models are told, with one parameter of the user's own."""
+    return Arguments(state=state, params={"greeting": "hello"})
+
+
+@pytest.fixture
+def write_file(tmp_path: Path) -> WriteFile:
+    """Return a function that writes a file below the test's directory, and returns its path."""
+
+    def write(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(text), encoding="utf-8")
+        return str(path)
+
+    return write
