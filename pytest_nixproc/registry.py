@@ -60,7 +60,8 @@ class Registry:
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The readers of model files."""
-        return tuple(self._offers("nixproc_sources"))
+        sources = by_name("source", ((source.name, source) for source in self._offers("nixproc_sources")))
+        return tuple(sources.values())
 
     def manager(self, name: str) -> Manager:
         """Return a manager; raises :class:`~pytest_nixproc.errors.UnknownName`."""

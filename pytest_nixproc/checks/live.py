@@ -27,11 +27,16 @@ def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
             if not holders[port]:
                 problem = f"{name} declares TCP port {port}, and nobody listens on it"
                 yield Finding("NP202", "error", problem, (name,), origin, "pass the port on to the program")
-            elif all(snapshot.owners[listener] not in (name, None) for listener in holders[port]):
-                owner = snapshot.owners[holders[port][0]] or ""
+                continue
+            owners = [snapshot.owners[listener] for listener in holders[port]]
+            others = [owner for owner in owners if owner is not None]
+            if name in others:
+                continue
+            if others:
+                owner = others[0]
                 problem = f"{name} declares TCP port {port}, but {owner} listens on it"
                 yield Finding("NP202", "error", problem, (name, owner), origin, "give each instance its own port")
-            elif all(snapshot.owners[listener] is None for listener in holders[port]):
+            else:
                 pid = holders[port][0].pid
                 who = f"process {pid} ({snapshot.commands.get(pid, '?')})" if pid else "a process of another user"
                 problem = f"{name} declares TCP port {port}, but {who}, which is not part of it, listens on it"

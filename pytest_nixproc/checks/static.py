@@ -12,8 +12,8 @@ from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import ManagedProcess
 
-Claim = tuple[str, str]
-"""Who claims a resource: an instance, and the place in it that the value comes from."""
+Claim = tuple[str, str, object]
+"""Who claims a resource: an instance, the place in it that the value comes from, and what stands there."""
 
 STATE_ROOTS: Final = ("/var/", "/run/", "/tmp/")  # noqa: S108 - looked for in models, to be reported
 PATH_ATTRIBUTES: Final = ("socket", "_socket", "socket_file", "data_dir", "state_dir")
@@ -25,67 +25,66 @@ def shared(claims: Iterable[tuple[object, Claim]]) -> Iterator[tuple[object, lis
     for value, claim in claims:
         by_value[value].append(claim)
     for value, claimants in by_value.items():
-        if len({instance for instance, _ in claimants}) > 1:
+        if len({instance for instance, *_ in claimants}) > 1:
             yield value, claimants
 
 
-def conflict(code: str, problem: str, claims: list[Claim], value: object, remedy: str) -> Finding:
+def conflict(code: str, problem: str, claims: list[Claim], remedy: str) -> Finding:
     """Return the finding for a value that several instances claim."""
-    instances = tuple(dict.fromkeys(instance for instance, _ in claims))
-    origins = tuple(f"processes.{instance}.{place} = {value!r}" for instance, place in claims)
+    instances = tuple(dict.fromkeys(instance for instance, *_ in claims))
+    origins = tuple(f"processes.{instance}.{place} = {value!r}" for instance, place, value in claims)
     return Finding(code, "error", f"{' and '.join(instances)} {problem}", instances, origins, remedy)
 
 
 def duplicate_ports(plan: Plan) -> Iterator[Finding]:
     """Find TCP ports that two instances declare."""
     claims = [
-        (port, (name, place))
+        (port, (name, place, port))
         for name, instance in plan.model.items()
         for place, port in instance.declared_ports.items()
     ]
     for port, claimants in shared(claims):
         remedy = "give each instance its own port"
-        yield conflict("NP101", f"declare the same TCP port {port}", claimants, port, remedy)
+        yield conflict("NP101", f"declare the same TCP port {port}", claimants, remedy)
 
 
 def duplicate_pid_files(plan: Plan) -> Iterator[Finding]:
     """Find PID files that two instances would write."""
     claims = [
-        (os.path.normpath(plan.target.pid_file(instance.pkg)), (name, named_by(instance.pkg, "pid_file")))
+        (os.path.normpath(plan.target.pid_file(instance.pkg)), (name, *named_by(instance.pkg, "pid_file")))
         for name, instance in plan.model.items()
     ]
     for path, claimants in shared(claims):
         remedy = "give each instance its own instance_name or pid_file"
-        yield conflict("NP102", f"have the same PID file {path}", claimants, path, remedy)
+        yield conflict("NP102", f"have the same PID file {path}", claimants, remedy)
 
 
 def duplicate_log_files(plan: Plan) -> Iterator[Finding]:
     """Find log files that two instances would write."""
     claims = [
-        (os.path.normpath(plan.target.log_file(instance.pkg)), (name, named_by(instance.pkg, "")))
+        (os.path.normpath(plan.target.log_file(instance.pkg)), (name, *named_by(instance.pkg, "")))
         for name, instance in plan.model.items()
     ]
     for path, claimants in shared(claims):
-        yield conflict("NP103", f"have the same log file {path}", claimants, path, "give each its own instance_name")
+        yield conflict("NP103", f"have the same log file {path}", claimants, "give each its own instance_name")
 
 
-def named_by(process: ManagedProcess, parameter: str) -> str:
-    """Return the place in an instance that decides a path which ``parameter`` may set explicitly."""
-    if parameter and getattr(process, parameter):
-        return f"pkg.{parameter}"
-    return "pkg.instance_name" if process.instance_name else "pkg.name"
+def named_by(process: ManagedProcess, parameter: str) -> tuple[str, object]:
+    """Return what decides a path that ``parameter`` may set explicitly: its place in an instance, and its value."""
+    names = [name for name in (parameter, "instance_name", "name") if name and getattr(process, name)]
+    return f"pkg.{names[0]}", getattr(process, names[0])
 
 
 def duplicate_state_paths(plan: Plan) -> Iterator[Finding]:
     """Find state that two instances claim for themselves: sockets, data directories, homes that are to be created."""
     claims = [
-        (os.path.normpath(path), (name, place))
+        (os.path.normpath(path), (name, place, path))
         for name, instance in plan.model.items()
         for place, path in own_paths(instance)
     ]
     for path, claimants in shared(claims):
         remedy = "derive the path from the instance's name"
-        yield conflict("NP104", f"claim the same path {path}", claimants, path, remedy)
+        yield conflict("NP104", f"claim the same path {path}", claimants, remedy)
 
 
 def own_paths(instance: Instance) -> Iterator[tuple[str, str]]:
@@ -94,7 +93,7 @@ def own_paths(instance: Instance) -> Iterator[tuple[str, str]]:
         if isinstance(value, str | os.PathLike) and name.endswith(PATH_ATTRIBUTES):
             yield name, os.fspath(value)
     for name, value in instance.pkg.environment.items():
-        if name.upper().endswith(("PID_FILE", "PIDFILE", "SOCKET")) and value.startswith("/"):
+        if name.upper().endswith(("PID_FILE", "PIDFILE")) and value.startswith("/"):
             yield f"pkg.environment.{name}", value
     for name, user in instance.pkg.credentials.users.items():
         if user.create_home_dir:
@@ -103,11 +102,13 @@ def own_paths(instance: Instance) -> Iterator[tuple[str, str]]:
 
 def duplicate_names(plan: Plan) -> Iterator[Finding]:
     """Find processes whose configurations would have one name; case does not count (macOS, Windows)."""
-    claims = [(instance.pkg.name.casefold(), (name, "pkg.name")) for name, instance in plan.model.items()]
+    claims = [
+        (instance.pkg.name.casefold(), (name, "pkg.name", instance.pkg.name)) for name, instance in plan.model.items()
+    ]
     for _, claimants in shared(claims):
         value = plan.model[claimants[0][0]].pkg.name
         remedy = "pass a suffix on to the second one's name"
-        yield conflict("NP105", f"have the same name {value!r}", claimants, value, remedy)
+        yield conflict("NP105", f"have the same name {value!r}", claimants, remedy)
 
 
 def differing_accounts(plan: Plan) -> Iterator[Finding]:
@@ -158,8 +159,10 @@ def mentioned_paths(process: ManagedProcess) -> Iterator[tuple[str, str]]:
     """Yield values of a process that may be paths, with their places."""
     commands: Mapping[str, tuple[str, ...]] = {
         "args": process.args,
-        "foreground_process_args": process.foreground_process_args or process.foreground_process_extra_args,
-        "daemon_args": process.daemon_args or process.daemon_extra_args,
+        "foreground_process_args": process.foreground_process_args or (),
+        "foreground_process_extra_args": process.foreground_process_extra_args,
+        "daemon_args": process.daemon_args or (),
+        "daemon_extra_args": process.daemon_extra_args,
     }
     for place, args in commands.items():
         for index, value in enumerate(args):

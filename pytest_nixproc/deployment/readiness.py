@@ -82,7 +82,10 @@ class Looker:
 
         url = subject.url + condition.url if condition.url.startswith("/") else condition.url
         try:
-            status = requests.get(url, timeout=HTTP_SECONDS, allow_redirects=False).status_code
+            with requests.Session() as session:
+                # Instances are ours: neither the environment's proxies nor its credentials are for them.
+                session.trust_env = False
+                status = session.get(url, timeout=HTTP_SECONDS, allow_redirects=False).status_code
         except requests.RequestException as error:
             return f"{condition}: {error}"
         wanted = status < 400 if condition.status is None else status == condition.status

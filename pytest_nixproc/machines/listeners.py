@@ -29,7 +29,7 @@ RECEIVE_BYTES: Final = 1 << 16
 
 
 def listening_sockets() -> dict[int, tuple[str, int]]:
-    """Return address and port of every listening socket, by its inode; raises ``OSError`` where that cannot be asked."""
+    """Return address and port of every listening socket, by its inode; raises ``OSError`` where it cannot be asked."""
     found = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
         for family in (socket.AF_INET, socket.AF_INET6):

@@ -58,6 +58,7 @@ class SupervisordGenerator(Generator):
         """Return the program section, with a launch script where the section cannot say it all."""
         process = model[key].pkg
         refuse_unsupported("supervisord", process, CAPABILITIES)
+        refuse_name(process)
         mode, command = process.command_for("foreground")
         if mode == "daemon":
             proxy = proxy_argv(target.facts.python, target.facts.package_root, target.pid_file(process))
@@ -138,6 +139,13 @@ def program_settings(key: str, process: ManagedProcess, command: Command, target
 def quoted(value: str) -> str:
     """Return a plain value as one word: in double quotes, and ``%`` doubled against interpolation."""
     return '"' + value.replace("%", "%%") + '"'
+
+
+def refuse_name(process: ManagedProcess) -> None:
+    """Raise for a name that supervisor refuses (supervisor.datatypes.process_or_group_name)."""
+    if re.search("[ :]", process.name):
+        what = "its programs' names hold neither blanks nor colons"
+        raise Unsupported("supervisord", process.name, what, remedy="give the process another name")
 
 
 def plain(value: object) -> str:

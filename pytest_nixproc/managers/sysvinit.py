@@ -210,7 +210,8 @@ def script(
 def header(name: str, parameters: Mapping[str, Any], dependencies: Sequence[str]) -> Iterator[str]:
     """Yield the LSB comment block."""
     start = parameters["default_start"] or parameters["runlevels"] or DEFAULT_RUNLEVELS
-    stop = parameters["default_stop"] or [level for level in RUNLEVELS if level not in start]
+    others = [level for level in RUNLEVELS if level not in start]
+    stop = others if parameters["default_stop"] is None else parameters["default_stop"]
     fields = {
         "Provides": name,
         "Required-Start": " ".join(dependencies),

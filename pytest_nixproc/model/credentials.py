@@ -47,7 +47,7 @@ def read_account(kind: type[Any], value: object, path: str, faults: list[Fault])
     """Read the properties of one group or user; unknown ones are faults."""
     types = {item.name: PROPERTY_TYPES[str(item.type)] for item in fields(kind)}
     properties: dict[str, Any] = {}
-    for spelled, item in kinds.typed(value, dict, "a mapping", path, faults).items():
+    for spelled, item in kinds.read_mapping(value, path, faults).items():
         name = snake_case(str(spelled))
         if name not in types:
             faults.append(Fault(f"{path}.{spelled}", "is no property of an account", f"known are {', '.join(types)}"))
@@ -61,12 +61,12 @@ def read_credentials(value: object, path: str, faults: list[Fault]) -> Credentia
     if isinstance(value, Credentials):
         return value
     accounts: dict[str, dict[str, Any]] = {"groups": {}, "users": {}}
-    for section, entries in kinds.typed(value, dict, "a mapping", path, faults).items():
+    for section, entries in kinds.read_mapping(value, path, faults).items():
         if section not in accounts:
             faults.append(Fault(f"{path}.{section}", "is neither 'groups' nor 'users'"))
             continue
         kind = Group if section == "groups" else User
-        for name, entry in kinds.typed(entries, dict, "a mapping", f"{path}.{section}", faults).items():
+        for name, entry in kinds.read_mapping(entries, f"{path}.{section}", faults).items():
             kinds.read_name(name, f"{path}.{section}", faults)
             accounts[section][name] = read_account(kind, entry, f"{path}.{section}.{name}", faults)
     return Credentials(groups=accounts["groups"], users=accounts["users"])

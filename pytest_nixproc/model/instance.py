@@ -22,7 +22,7 @@ class Instance:
     pkg: ManagedProcess
     attributes: Mapping[str, Any]
 
-    def __init__(self, pkg: ManagedProcess, **attributes: Any) -> None:
+    def __init__(self, /, pkg: ManagedProcess, **attributes: Any) -> None:
         frozen = {snake_case(name): value for name, value in attributes.items()}
         vars(self).update(pkg=pkg, attributes=MappingProxyType(frozen))
 
@@ -59,6 +59,10 @@ class Instance:
         if not isinstance(pkg, ManagedProcess):
             return [Fault("pkg", f"is {pkg!r}, which is no managed process", "use create_managed_process()")]
         problem = "is {!r}, which is no TCP port"
+        named: object = self.attributes.get("ports", {})
+        if not isinstance(named, Mapping):
+            wrong = Fault("ports", f"is {named!r}, which is no mapping of names to ports", "call a single one 'port'")
+            return [*self.pkg.faults, wrong]
         return list(self.pkg.faults) + [
             Fault(name, problem.format(value), "use a number from 1 to 65535")
             for name, value in (*self.attributes.items(), *self.named_ports().items())
@@ -69,7 +73,7 @@ class Instance:
         """Return the entries of ``ports``, by the path under which a fault names them."""
         named = self.attributes.get("ports", {})
         if not isinstance(named, Mapping):
-            return {"ports.port": named}
+            return {}
         return {f"ports.{camel_case(str(name))}": value for name, value in named.items()}
 
 

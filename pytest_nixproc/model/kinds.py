@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from pytest_nixproc.errors import Fault
 
@@ -34,9 +34,19 @@ def typed(value: object, kind: type[Value], title: str, path: str, faults: list[
     return kind()
 
 
+def read_mapping(value: object, path: str, faults: list[Fault]) -> Mapping[Any, Any]:
+    """Return ``value`` when it is a mapping of any kind, else an empty one and a fault."""
+    return value if isinstance(value, Mapping) else typed(value, dict, "a mapping", path, faults)
+
+
 def read_text(value: object, path: str, faults: list[Fault]) -> str:
     """Read text; NUL cannot be passed to a process (execve(2) ends strings there)."""
     text = typed(value, str, "a string", path, faults)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        faults.append(Fault(path, f"is {text!r}, which cannot be encoded"))
+        return ""
     if "\0" in text:
         faults.append(Fault(path, "holds a NUL character, which no process can receive"))
         return ""
@@ -102,13 +112,16 @@ def sequence_of(kind: Kind) -> Kind:
 
 
 ENVIRONMENT_NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
-SHELL_OWN_NAMES: Final = frozenset({"_", "IFS", "PWD", "OLDPWD", "SHLVL"})
+SHELL_OWN_NAMES: Final = frozenset(
+    {"_", "IFS", "PWD", "OLDPWD", "SHLVL", "UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS"}
+)
+"""Some of them are read-only in bash, which is ``/bin/sh`` in places: exporting them ends a script."""
 
 
 def read_environment(value: object, path: str, faults: list[Fault]) -> dict[str, str]:
     """Read environment variables; names are those that every shell can export (POSIX.1 chapter 8.1)."""
     environment = {}
-    for name, item in typed(value, dict, "a mapping", path, faults).items():
+    for name, item in read_mapping(value, path, faults).items():
         if not isinstance(name, str) or not re.fullmatch(ENVIRONMENT_NAME, name):
             faults.append(Fault(path, f"has the name {name!r}", "use letters, digits and '_', no digit first"))
         elif name in SHELL_OWN_NAMES:
@@ -121,7 +134,7 @@ def read_environment(value: object, path: str, faults: list[Fault]) -> dict[str,
 def read_overrides(value: object, path: str, faults: list[Fault]) -> dict[str, object]:
     """Read changes to the generated parameters, by manager: a mapping, or (Python) a function."""
     overrides = {}
-    for manager, change in typed(value, dict, "a mapping", path, faults).items():
+    for manager, change in read_mapping(value, path, faults).items():
         if isinstance(change, Mapping) or callable(change):
             overrides[str(manager)] = change
         else:

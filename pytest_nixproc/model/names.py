@@ -7,7 +7,7 @@ import re
 
 def snake_case(name: str) -> str:
     """Return ``daemon_extra_args`` for ``daemonExtraArgs``; a name in snake_case stays as it is."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def camel_case(name: str) -> str:

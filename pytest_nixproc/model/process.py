@@ -137,11 +137,11 @@ def read_managed_process(parameters: Mapping[str, object]) -> ManagedProcess:
     known = {item.name: item.metadata["kind"] for item in fields(ManagedProcess) if item.metadata}
     values: dict[str, Any] = {}
     for spelled, value in parameters.items():
-        name = snake_case(spelled)
+        name = snake_case(str(spelled))
         if name not in known:
             near = get_close_matches(name, known, n=1)
             faults.append(
-                Fault(spelled, "is no parameter of a managed process", f"did you mean {near[0]}?" if near else "")
+                Fault(str(spelled), "is no parameter of a managed process", f"did you mean {near[0]}?" if near else "")
             )
         elif value is not None:
             values[name] = known[name].read(value, spelled, faults)

@@ -9,9 +9,12 @@ ports accept connections, or, without ports, when its process manager says that 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 
 class Condition:
@@ -157,12 +160,26 @@ def from_config(value: object) -> Condition:
     Several keys, or a list, stand for all of them. Raises ``ValueError`` with the reason when it is none.
     """
     makers: dict[str, Callable[[Any], Condition]] = {
-        "tcp": tcp, "unixSocket": unix_socket, "file": file, "http": http, "log": log,
-        "command": lambda argv: command(*argv),
-        "any": lambda items: AnyOf(tuple(from_config(item) for item in items)),
-    }  # fmt: skip
-    if isinstance(value, Sequence) and not isinstance(value, str):
+        "tcp": lambda port: tcp(checked(port, int, "a number")),
+        "unixSocket": lambda path: unix_socket(checked(path, str, "text")),
+        "file": lambda path: file(checked(path, str, "text")),
+        "http": lambda url: http(checked(url, str, "text")),
+        "log": lambda pattern: log(re.compile(checked(pattern, str, "text")).pattern),
+        "command": lambda argv: command(*[checked(word, str, "text") for word in checked(argv, list, "a list")]),
+        "any": lambda items: AnyOf(tuple(from_config(item) for item in checked(items, list, "a list"))),
+    }
+    if isinstance(value, list) and value:
         return AllOf(tuple(from_config(item) for item in value))
     if not isinstance(value, Mapping) or not value or not makers.keys() >= value.keys():
         raise ValueError(f"is {value!r}; conditions are {', '.join(makers)}")
-    return AllOf(tuple(makers[kind](argument) for kind, argument in value.items()))
+    try:
+        return AllOf(tuple(makers[kind](argument) for kind, argument in value.items()))
+    except re.error as error:
+        raise ValueError(f"is {value!r}; its pattern is no regular expression: {error}") from error
+
+
+def checked(value: object, kind: type[Value], title: str) -> Value:
+    """Return an argument of a condition if it is of its kind and not empty."""
+    if not isinstance(value, kind) or isinstance(value, bool) or not value:
+        raise ValueError(f"holds {value!r}, which is not {title}")
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
@@ -29,11 +29,9 @@ class ProcessesModel(Mapping[str, Instance]):
         self.origin = origin
         faults = [fault for name, value in instances.items() for fault in entry_faults(name, value)]
         self.pools: Mapping[str, Pool] = read_pools(id_resources or {}, "id_resources", faults)
-        self._instances = MappingProxyType(
-            {name: value for name, value in instances.items() if not entry_faults(name, value)}
-        )
+        self._instances = MappingProxyType({str(name): value for name, value in instances.items() if is_whole(value)})
         self.dependencies: Mapping[str, tuple[str, ...]] = MappingProxyType(
-            {name: self._resolve(name, faults) for name in self._instances}
+            self._resolve_all(instances.keys() - self._instances.keys(), faults)
         )
         self.id_requests: Mapping[str, tuple[str, ...]] = {
             name: self._required_pools(name, faults)
@@ -48,14 +46,23 @@ class ProcessesModel(Mapping[str, Instance]):
         self.levels: Levels = levels_of(self.dependencies)
         self._level_of = {name: number for number, level in enumerate(self.levels) for name in level}
 
-    def _resolve(self, name: str, faults: list[Fault]) -> tuple[str, ...]:
+    def _resolve_all(self, faulty: Collection[str], faults: list[Fault]) -> dict[str, tuple[str, ...]]:
+        """Return the keys of the dependencies of each instance; those on ``faulty`` entries are left out."""
+        known: dict[object, str] = {instance.pkg.name: key for key, instance in self._instances.items()}
+        known |= {key: key for key in self._instances}
+        known |= {instance.pkg: key for key, instance in self._instances.items()}
+        return {name: self._resolve(name, known, faulty, faults) for name in self._instances}
+
+    def _resolve(
+        self, name: str, known: Mapping[object, str], faulty: Collection[str], faults: list[Fault]
+    ) -> tuple[str, ...]:
         """Return the keys of an instance's dependencies; each that the model does not hold is a fault."""
-        keys = {instance.pkg: key for key, instance in self._instances.items()}
-        names = {instance.pkg.name: key for key, instance in self._instances.items()}
         found = []
         for index, dependency in enumerate(self._instances[name].pkg.dependencies):
             wanted = dependency.name if isinstance(dependency, ManagedProcess) else dependency
-            key = keys.get(dependency) or (wanted if wanted in self._instances else names.get(wanted))
+            key = known.get(dependency) or known.get(wanted)
+            if not wanted or wanted in faulty:
+                continue
             if key is None:
                 near = get_close_matches(wanted, self._instances, n=1)
                 remedy = f"did you mean {near[0]}?" if near else "return it from the model too"
@@ -91,6 +98,11 @@ class ProcessesModel(Mapping[str, Instance]):
     def level(self, name: str) -> int:
         """Return how deep the dependencies of an instance go: 0 without any, else 1 more than theirs at most."""
         return self._level_of[name]
+
+
+def is_whole(value: object) -> bool:
+    """Tell whether an entry is an instance of a process, so that more can be said about it than that it is not."""
+    return isinstance(value, Instance) and isinstance(value.pkg, ManagedProcess)
 
 
 def entry_faults(name: object, value: object) -> list[Fault]:

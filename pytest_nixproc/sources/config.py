@@ -158,7 +158,11 @@ def schema() -> dict[str, Any]:
     instance = {
         "type": "object",
         "required": ["pkg"],
-        "properties": {"pkg": {"$ref": "#/$defs/process"}, "port": port, "ports": {"additionalProperties": port}},
+        "properties": {
+            "pkg": {"$ref": "#/$defs/process"},
+            "port": port,
+            "ports": {"type": "object", "additionalProperties": port},
+        },
         "patternProperties": {"(_port|Port)$": port},
     }
     system = {

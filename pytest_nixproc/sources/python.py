@@ -21,12 +21,15 @@ FUNCTION = "processes"
 
 def read_python(path: str, arguments: Arguments) -> ProcessesModel:
     """Execute a file and call its ``processes``; modules beside the file can be imported by it."""
-    with importing_from(os.path.dirname(os.path.abspath(path))):
+    path = os.path.abspath(path)
+    with importing_from(os.path.dirname(path)):
         with told_about(path):
             spec = importlib.util.spec_from_file_location(f"nixproc_model_{abs(hash(path))}", path)
             assert spec is not None, "a path that ends in .py has a loader"
             assert spec.loader is not None, "a path that ends in .py has a loader"
             module = importlib.util.module_from_spec(spec)
+            # Data classes and pickles look their module up; importing_from forgets it like a neighbour.
+            sys.modules[module.__name__] = module
             spec.loader.exec_module(module)
         function = getattr(module, FUNCTION, None)
         if not callable(function):
@@ -101,11 +104,11 @@ def told_about(origin: str) -> Iterator[None]:
 
 def own_frames(error: BaseException) -> str:
     """Return the lines of a traceback that are neither ours nor the import system's."""
-    package = os.path.dirname(os.path.dirname(__file__))
+    foreign = [f"{os.path.dirname(file)}{os.sep}" for file in (os.path.dirname(__file__), importlib.__file__)]
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((package, "<frozen")) and "importlib" not in frame.filename
+        if not frame.filename.startswith((*foreign, "<frozen"))
     ]
     return "".join(traceback.format_list(frames)).rstrip()
 
@@ -121,7 +124,7 @@ def importing_from(directory: str) -> Iterator[None]:
         sys.path.remove(directory)
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None) or ""
-            if os.path.dirname(file) == directory:
+            if file.startswith(f"{directory}{os.sep}"):
                 del sys.modules[name]
 
 

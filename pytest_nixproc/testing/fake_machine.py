@@ -229,7 +229,7 @@ class FakeMachine(Machine):
         name, _, value = tag.partition("=")
         return pid in self.processes and self.processes[pid].command.environment.get(name) == value
 
-    def listeners(self, likely: Iterable[int] = ()) -> list[Listener]:
+    def listeners(self, likely: Iterable[int] = ()) -> list[Listener]:  # noqa: ARG002 - all are known
         """Return the open ports, in order."""
         return [self._ports[port] for port in sorted(self._ports)]
 
