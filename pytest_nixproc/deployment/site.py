@@ -17,11 +17,31 @@ TAG: Final = "NIXPROC_DEPLOYMENT"
 """Environment variable that every process of a deployment carries."""
 
 TRIES: Final = 5
+NOEXEC: Final = getattr(os, "ST_NOEXEC", 0)
+
+
+MEMORY_DIRECTORY: Final = "/dev/shm"  # noqa: S108 - a directory of the user's own is made in it
+MEMORY_BYTES: Final = 1 << 30
 
 
 def default_state_root() -> str:
-    """Return a directory of the calling user's own; short, because socket paths are (unix(7))."""
-    return os.path.join(tempfile.gettempdir(), f"nixproc-{os.getuid()}")
+    """Return a directory of the calling user's own; short, because socket paths are (unix(7)).
+
+    Making files costs more than starting the processes that use them, unless they are in memory; so they are, where
+    the system offers that, and nobody has asked for another place with TMPDIR.
+    """
+    parent = tempfile.gettempdir() if "TMPDIR" in os.environ or not is_roomy(MEMORY_DIRECTORY) else MEMORY_DIRECTORY
+    return os.path.join(parent, f"nixproc-{os.getuid()}")
+
+
+def is_roomy(directory: str) -> bool:
+    """Tell whether we can write a directory and execute files in it, and it has space for more than small state."""
+    try:
+        facts = os.statvfs(directory)
+    except OSError:
+        return False
+    has_space = facts.f_bavail * facts.f_frsize >= MEMORY_BYTES
+    return has_space and not facts.f_flag & NOEXEC and os.access(directory, os.W_OK | os.X_OK)
 
 
 @dataclass(frozen=True)

@@ -77,10 +77,11 @@ find_process() {
     [ "${known%% *}" != "$pid" ] || [ "${known#* }" = "$started" ]
 }
 
-# Waits until process $1 does not run, for $2 seconds at most.
+# Waits until process $1 does not run, for $2 seconds at most. Most end at once: looking again costs less than sleep.
 await_end() {
-    naps=0
+    looks=0 naps=0
     while is_running "$1"; do
+        [ "$looks" -ge 40 ] || { looks=$((looks + 1)); continue; }
         [ "$naps" -lt $(($2 * 50)) ] || return 1
         sleep 0.02 2> /dev/null || { sleep 1; naps=$((naps + 49)); }
         naps=$((naps + 1))
