@@ -40,12 +40,16 @@ from pytest_nixproc.model.system import ProcessesModel
 CONFIGURATION: Final = "etc/supervisord.conf"
 PROGRAMS: Final = "etc/conf.d"
 LAUNCHERS: Final = "libexec"
-SOCKET_PATH_LIMIT: Final = 103
-"""Bytes of a Unix socket's path, less the final NUL (unix(7); macOS has the smaller limit of 104)."""
+SOCKET_PATH_LIMIT: Final = 103 - len(".4194304")
+"""Bytes of a Unix socket's path, less the final NUL (unix(7); macOS has the smaller limit of 104).
+
+supervisord appends its pid at first, and renames the socket then.
+"""
 
 RPC_SECONDS: Final = 30.0
 DESCRIPTORS_PER_PROGRAM: Final = 4
 GRACE_OF_MANAGER: Final = 5
+NOTICE_SECONDS: Final = 2.0
 
 PLAIN: Final = re.compile(r"[A-Za-z0-9 _./,:=+@()\[\]{}<>|&*?!^~$%-]*")
 """What survives supervisord's layers (INI comments, interpolation, own quoting, shlex) inside double quotes."""
@@ -210,6 +214,8 @@ class SupervisordDriver(Driver):
         super().__init__(machine, target)
         self._reported_log = f"{target.state.log_dir}/supervisord.log"
         self._own_output = f"{target.state.log_dir}/supervisord.out"
+        self._used: set[str] = set()
+        """Programs that may not be stopped yet in supervisord's eyes, because they have run before."""
 
     @cached_property
     def _server(self) -> client.ServerProxy:
@@ -268,8 +274,16 @@ class SupervisordDriver(Driver):
         }
 
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:  # noqa: ARG002 - it does not wait
-        """Start programs, all in one request; supervisord's own timer of readiness is switched off."""
-        return self._ask_all("startProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
+        """Start programs, all in one request; supervisord's own timer of readiness is switched off.
+
+        What has been started already is reported as it is: who waits for it sees how it ended.
+        """
+        if self._used & {unit.name for unit in units}:
+            self._entries()
+        self._used |= {unit.name for unit in units}
+        problems = self._ask_all("startProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
+        statuses = self.status(units) if problems else {}
+        return {name: text for name, text in problems.items() if statuses[name].exit_status is None}
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Stop programs, all in one request, and see their end by ourselves: supervisord looks once a second."""
@@ -285,17 +299,32 @@ class SupervisordDriver(Driver):
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Ask for all programs at once."""
         try:
-            entries = cast("list[dict[str, Any]]", self._server.supervisor.getAllProcessInfo())
+            entries = self._entries()
         except (OSError, HTTPException, client.Error) as error:
             problem = f"supervisord does not answer: {error}"
             return {unit.name: Status(running=False, text=problem) for unit in units}
-        known = {str(entry["name"]): entry for entry in entries}
-        return {unit.name: self._status(unit, known[unit.name]) for unit in units}
+        return {unit.name: self._status(unit, entries[unit.name]) for unit in units}
+
+    def _entries(self) -> dict[str, dict[str, Any]]:
+        """Return what supervisord says of all programs, once it has seen the end of those that have ended.
+
+        It looks for children that have ended after it has answered a request, else once a second.
+        """
+        entries = self._ask_for_entries()
+        for _ in self.machine.deadline(NOTICE_SECONDS).pauses():
+            pids = [int(entry["pid"]) for entry in entries.values() if entry["pid"]]
+            if not self.machine.ended(pids):
+                break
+            entries = self._ask_for_entries()
+        return entries
+
+    def _ask_for_entries(self) -> dict[str, dict[str, Any]]:
+        entries = cast("list[dict[str, Any]]", self._server.supervisor.getAllProcessInfo())
+        return {str(entry["name"]): entry for entry in entries}
 
     def _status(self, unit: Unit, entry: Mapping[str, Any]) -> Status:
         text = f"{entry['statename']} {entry['spawnerr'] or entry['description']}".strip()
-        pid = int(entry["pid"])
-        if pid and not self.machine.ended([pid]):
+        if pid := int(entry["pid"]):
             return Status(running=True, pid=self._daemon_pid(unit) or pid, text=text)
         exit_status = self._exit_status(unit, entry) if entry["statename"] == "EXITED" else None
         has_ended = entry["statename"] in ("EXITED", "FATAL", "BACKOFF") or bool(entry["stop"])

@@ -36,8 +36,7 @@ SCRIPTS: Final = "etc/rc.d/init.d"
 RUNLEVELS: Final = tuple(range(7))
 DEFAULT_RUNLEVELS: Final = (3,)
 HIGHEST_SEQUENCE: Final = 99
-LSB_PROGRAM_NOT_INSTALLED: Final = 5
-LSB_NOT_RUNNING: Final = 3
+REPORT_SECONDS: Final = 0.2
 
 HINT: Final = "\n(if the program stays in the foreground, give it as foreground_process instead of process)"
 
@@ -323,8 +322,15 @@ class SysvinitDriver(Driver):
         pid = int(content.split()[0])
         if not self.machine.ended([pid]):
             return Status(running=True, pid=pid, text=f"running, pid {pid}")
-        exit_status = self.machine.exit_status(pid)
+        exit_status = self._exit_status(pid)
         return Status(running=False, has_ended=True, pid=pid, exit_status=exit_status, text="dead, PID file exists")
+
+    def _exit_status(self, pid: int) -> int | None:
+        """Return how a process ended; that it has is seen a moment before the machine is told its status."""
+        for _ in self.machine.deadline(REPORT_SECONDS).pauses():
+            if (exit_status := self.machine.exit_status(pid)) is not None:
+                return exit_status
+        return None
 
 
 CAPABILITIES: Final = Capabilities(
