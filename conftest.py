@@ -1,0 +1,115 @@
+"""What all tests share: a place of their own for everything that is deployed, and the proof that nothing is left in it.
+
+Everything that a test session deploys lies below one directory, which the tests take for the machine's ``/tmp``. So
+what is left there, and what still runs with a tag that names it, is ours: other sessions on the machine, and the other
+workers of pytest-xdist, have directories of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from glob import glob
+from pathlib import Path
+from typing import Final
+
+import psutil
+import pytest
+
+from pytest_nixproc.deployment.site import TAG
+from pytest_nixproc.plugin import options, systems_in_use
+
+pytest_plugins = ["pytester"]
+
+PLACE: Final = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session its own temporary directory; short, because socket paths are."""
+    if options.read(config, "keep") != "never":
+        return
+    # A worker of pytest-xdist has its place beside the controller's, not in it: paths stay short.
+    usual = os.environ.get("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    place = config.stash[PLACE] = tempfile.mkdtemp(prefix="np-", dir=usual)
+    # Others may pass through it: tests of an ordinary user keep their files below it.
+    Path(place).chmod(0o711)
+    # pytest's own temporary files stay where people look for them.
+    move_temporary_files(place, usual)
+    config.add_cleanup(lambda: shutil.rmtree(place))
+    config.add_cleanup(lambda: move_temporary_files(usual, None))
+
+
+def move_temporary_files(directory: str, root_of_pytest: str | None) -> None:
+    """Have this process and its children make temporary files elsewhere."""
+    os.environ["TMPDIR"] = tempfile.tempdir = directory
+    if root_of_pytest is not None:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = root_of_pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_by_session(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail at the end of the session if a process or a file of a deployment is left."""
+    yield
+    if (place := pytestconfig.stash.get(PLACE, None)) is not None:
+        left = [f"process {pid}: {command}" for pid, command in tagged_processes(place).items()]
+        left += sorted(os.listdir(place))
+        assert not left, f"the session left in {place}: {left}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_by_module(pytestconfig: pytest.Config, nothing_left_by_session: None) -> Iterator[None]:  # noqa: ARG001 - torn down after this
+    """Fail at the end of a module if a process runs whose deployment is not in use any more."""
+    yield
+    if (place := pytestconfig.stash.get(PLACE, None)) is not None:
+        used = roots_in_use(pytestconfig)
+        tagged = tagged_processes(place)
+        left = {pid: command for pid, command in tagged.items() if deployment_of(pid) not in used}
+        assert not left, f"the module left processes: {left}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_by_test(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail after a test that leaves a deployment's directory which no fixture uses."""
+    place = pytestconfig.stash.get(PLACE, None)
+    before = deployments(place)
+    yield
+    left = deployments(place) - before - roots_in_use(pytestconfig)
+    assert not left, f"the test left deployments: {sorted(left)}"
+
+
+@pytest.fixture(autouse=True)
+def no_options_for_inner_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep this session's environment variables away from the pytest sessions that tests start."""
+    if "pytester" in request.fixturenames:
+        for option in options.OPTIONS:
+            monkeypatch.delenv(option.variable, raising=False)
+
+
+def deployments(place: str | None) -> set[str]:
+    """Return the directories of deployments in the session's place."""
+    return set(glob(f"{place}/nixproc-*/*")) if place else set()
+
+
+def roots_in_use(config: pytest.Config) -> set[str]:
+    """Return the directories of the systems that fixtures hold."""
+    used = systems_in_use(config)
+    return {system.root for system in used.live} if used else set()
+
+
+def tagged_processes(place: str) -> dict[int, str]:
+    """Return the command lines of processes whose tag names a deployment in the session's place."""
+    return {
+        process.pid: " ".join(process.info["cmdline"] or ())
+        for process in psutil.process_iter(["environ", "cmdline"])
+        if (process.info["environ"] or {}).get(TAG, "").startswith(f"{place}/")
+    }
+
+
+def deployment_of(pid: int) -> str:
+    """Return the deployment that a process belongs to; empty when it has just ended."""
+    try:
+        return psutil.Process(pid).environ().get(TAG, "")
+    except psutil.Error:
+        return ""

@@ -1,0 +1,229 @@
+"""What the documentation shows works: its models, its tests, its output, its commands and its links."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+
+from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.registry import Registry
+
+ROOT: Final = Path(__file__).parents[2]
+PAGES: Final = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NAMED: Final = re.compile(r"# (\S+\.(?:py|yaml))\n")
+REGISTRY: Final = Registry()
+MANAGERS: Final = list(REGISTRY.managers.values())
+PRESENT: Final = [manager for manager in MANAGERS if not manager.obstacle()]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a page in one language."""
+    return [text for kind, text in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def files(page: Path) -> dict[str, str]:
+    """Return the blocks of a page that are files, by the names in their first lines."""
+    named = {}
+    for text in (*blocks(page, "python"), *blocks(page, "yaml")):
+        if name := NAMED.match(text):
+            named[name[1]] = text
+    return named
+
+
+def pages_with(what: str) -> list[Path]:
+    """Return the pages that hold a file in whose text there is ``what``."""
+    return [page for page in PAGES if any(what in text for text in files(page).values())]
+
+
+def page_id(page: Path) -> str:
+    """Return how a page is called in a test's id."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody uses at this moment."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def port_arguments(model: str) -> Iterator[str]:
+    """Yield the options that give a model ports which are free here, in place of those that a reader has."""
+    names = re.findall(r"(\w*port)=\d+", model.split("def processes(", maxsplit=1)[1].split(")", maxsplit=1)[0])
+    for name, port in zip(names, free_ports(len(names)), strict=True):
+        yield f"--nixproc-param={name}={port}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_python_block_is_a_file(page: Path) -> None:
+    """A Python block names its file, so that these tests execute it, and holds no syntax error."""
+    for text in blocks(page, "python"):
+        name = NAMED.match(text)
+        assert name, f"a block without a file's name: {text[:80]!r}"
+        compile(text, name[1], "exec")
+
+
+@pytest.mark.parametrize("page", pages_with("processes"), ids=page_id)
+def test_models_can_be_deployed(page: Path, pytester: pytest.Pytester) -> None:
+    """Each model of a page is read, has no conflicts, and every manager has files for it."""
+    pytester.makepyfile("def test_system(nixproc_system): pass")
+    for name, text in files(page).items():
+        (pytester.path / name).write_text(text, encoding="utf-8")
+        if "def processes(" in text or "\nprocesses:\n" in text:
+            arguments = ["--nixproc-plan", "--nixproc-manager=all", f"--nixproc-model={name}"]
+            result = pytester.runpytest(*arguments, "test_models_can_be_deployed.py")
+            for manager in PRESENT:
+                result.stdout.fnmatch_lines([f"{manager.name}: *{name}, in *", "  1. start *", "         writes *"])
+            assert " error: " not in result.stdout.str()
+
+
+@pytest.mark.parametrize("manager", PRESENT, ids=lambda manager: manager.name)
+@pytest.mark.parametrize("page", pages_with("def test_"), ids=page_id)
+def test_tests_pass(page: Path, manager: Manager, pytester: pytest.Pytester) -> None:
+    """The tests of a page pass, run with its model and nothing else, but those that show a failure."""
+    shown = files(page)
+    for name, text in shown.items():
+        (pytester.path / name).write_text(text, encoding="utf-8")
+    (pytester.path / "test_broken.py").unlink(missing_ok=True)
+    arguments = port_arguments(shown["processes.py"])
+    result = pytester.runpytest_subprocess(f"--nixproc-manager={manager.name}", *arguments)
+    expected = sum(text.count("\ndef test_") for name, text in shown.items() if name != "test_broken.py")
+    result.assert_outcomes(passed=expected)
+
+
+def test_readme_shows_a_real_failure(pytester: pytest.Pytester) -> None:
+    """What the README shows of a failing test is what pytest prints, but for numbers and dates."""
+    shown = files(ROOT / "README.md")
+    for name, text in shown.items():
+        (pytester.path / name).write_text(text, encoding="utf-8")
+    result = pytester.runpytest_subprocess("test_broken.py", *port_arguments(shown["processes.py"]))
+    result.assert_outcomes(failed=1)
+    assert_shown(blocks(ROOT / "README.md", "text")[0], result.outlines)
+
+
+@pytest.mark.parametrize(
+    ("number", "model"),
+    [
+        (
+            1,
+            """
+            def processes(port):
+                sleep = ["-c", "sleep 60"]
+                pkg = lambda name: create_managed_process(name=name, foreground_process="/bin/sh", args=sleep)
+                return {name: Instance(pkg(name), port=port) for name in ("web1", "web2")}
+            """,
+        ),
+        (
+            2,
+            """
+            def processes(port):
+                text = "echo cannot read the settings; exit 3"
+                web = create_managed_process(name="web", foreground_process="/bin/sh", args=["-c", text])
+                return {"web": Instance(web, port=port)}
+            """,
+        ),
+    ],
+    ids=["conflict", "death"],
+)
+def test_readme_shows_real_errors(number: int, model: str, pytester: pytest.Pytester) -> None:
+    """What the README shows of a refused model and of a failed start is what pytest prints."""
+    pytester.makepyfile(processes=f"from pytest_nixproc import *\n{re.sub('^ {12}', '', model, flags=re.MULTILINE)}")
+    pytester.makepyfile("def test_web(nixproc_system): pass")
+    (port,) = free_ports(1)
+    result = pytester.runpytest_subprocess("--nixproc-model=processes.py", f"--nixproc-param=port={port}")
+    result.assert_outcomes(errors=1)
+    assert_shown(blocks(ROOT / "README.md", "text")[number], result.outlines)
+
+
+def test_model_page_shows_real_faults(pytester: pytest.Pytester) -> None:
+    """What the page about models shows of a faulty one is what pytest prints."""
+    pytester.makepyfile("def test_system(nixproc_system): pass")
+    (pytester.path / "processes.yaml").write_text(
+        "processes:\n  database: {pkg: {name: database, process: /bin/db}}\n"
+        "  web: {pkg: {name: web, process: /bin/web, umask: 22, dependencies: [database1]}}\n"
+    )
+    result = pytester.runpytest("--nixproc-model=processes.yaml")
+    result.assert_outcomes(errors=1)
+    printed = [line.replace(f"{pytester.path}/", "") for line in result.outlines]
+    assert_shown(blocks(ROOT / "docs" / "model.md", "text")[0], printed)
+
+
+def assert_shown(block: str, lines: list[str]) -> None:
+    """Fail unless the lines of a block are among ``lines``, in this order; numbers, ids and rulers may differ."""
+    remaining = iter([normalised(line) for line in lines])
+    for line in block.splitlines():
+        assert normalised(line) in remaining, f"not printed, or not in this order: {line!r}"
+
+
+def normalised(line: str) -> str:
+    """Return a line without what differs from run to run."""
+    line = re.sub(r"/\S*/nixproc-\d+/\w+", "SITE", line)
+    line = re.sub(r"\d+/\w{3}/\d+", "DATE", line)
+    line = re.sub(r"^[_-]+ (.*) [_-]+$", r"-- \1 --", line)
+    return re.sub(r"\d+", "0", line).rstrip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a file of the project names one that exists, and a heading that it has."""
+    for target in re.findall(r"\]\((?!\w+://)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), f"{target} leads nowhere"
+        assert not anchor or anchor in anchors(linked), f"{target}: no such heading"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that the headings of a page have."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    """Nobody has to guess that a page of the documentation exists."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES[1:] if f"({page_id(page)})" not in readme] == []
+
+
+def test_readme_has_the_command_that_ci_runs() -> None:
+    """The README's second command is the one by which ``.ci/run`` runs the suite."""
+    first, second = [line for line in blocks(ROOT / "README.md", "sh")[0].splitlines() if line.startswith("python3")]
+    assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert first == f"{second} examples/first"
+
+
+def test_every_manager_has_its_status() -> None:
+    """The README's list of managers and the continuous integration's matrix hold all that are registered."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    available = re.findall(r"^\| ([\w-]+) \| available", readme, re.MULTILINE)
+    assert sorted(available) == sorted(REGISTRY.managers)
+    snippet = next(yaml.safe_load(text) for text in blocks(ROOT / "README.md", "yaml"))
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert sorted(snippet["strategy"]["matrix"]["manager"]) == sorted(REGISTRY.managers)
+    assert sorted(workflow["jobs"]["test"]["strategy"]["matrix"]["manager"]) == sorted(REGISTRY.managers)
+
+
+def test_contributing_has_the_commands_of_tox() -> None:
+    """Each environment of tox that CONTRIBUTING names exists, and each that exists is named."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    sections = {name.removeprefix("testenv:") for name in tox.sections() if name.startswith("testenv:")}
+    named = set(re.findall(r"tox -e (\w+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    assert sections <= named
+    assert all(name in sections or name in tox["tox"]["env_list"] or re.fullmatch(r"py\d+", name) for name in named)

@@ -1,0 +1,217 @@
+"""The documentation's tables say what the code says; ``python tests/docs/test_tables.py`` writes them anew."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from pytest_nixproc.deployment.system import RunningInstance, System
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.api import Target
+from pytest_nixproc.managers.sysvinit import default_parameters
+from pytest_nixproc.model import ready
+from pytest_nixproc.model.credentials import Group, User
+from pytest_nixproc.model.names import camel_case
+from pytest_nixproc.model.process import ManagedProcess, create_managed_process
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.plugin import fixtures, options
+from pytest_nixproc.registry import Registry
+
+DOCS: Final = Path(__file__).parents[2] / "docs"
+Rows = Iterable[tuple[str, ...]]
+
+
+def option_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the options."""
+    yield "option", "environment", "ini file", "default", "meaning"
+    for option in options.OPTIONS:
+        flag = f"{option.flag}={option.metavar}" if option.metavar else option.flag
+        meaning = f"{option.help}; one of {', '.join(option.choices)}" if option.choices else option.help
+        yield code(flag), code(option.variable), code(option.ini), code(option.default), meaning
+
+
+def parameter_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the parameters of a managed process."""
+    yield "in Python", "in JSON, YAML and Nix", "kind", "meaning"
+    for item in fields(ManagedProcess):
+        if item.metadata:
+            yield code(item.name), code(camel_case(item.name)), item.metadata["kind"].title, item.metadata["doc"]
+
+
+def account_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the properties of groups and users."""
+    yield "of", "in Python", "in JSON and YAML", "default"
+    for kind in (Group, User):
+        for item in fields(kind):
+            default = "none" if item.default in (None, "", MISSING) else str(item.default)
+            yield kind.__name__.lower(), code(item.name), code(camel_case(item.name)), default
+
+
+def state_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the state directories."""
+    yield "in Python", "in JSON and YAML", "path"
+    for name, path in vars(StateDirs.under("STATE")).items():
+        yield code(name), code(f"${{{camel_case(name)}}}"), code(path)
+
+
+def ready_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the conditions."""
+    yield "in Python", "in JSON and YAML", "meaning"
+    for maker in vars(ready).values():
+        if getattr(maker, "__annotations__", {}).get("return") == "Condition" and maker is not ready.from_config:
+            parameters = ", ".join(str(item).split(":")[0] for item in inspect.signature(maker).parameters.values())
+            key = camel_case(maker.__name__)
+            yield (
+                code(f"ready.{maker.__name__}({parameters})"),
+                code(key if is_configurable(key) else ""),
+                summary(maker),
+            )
+
+
+def is_configurable(condition: str) -> bool:
+    """Tell whether a configuration file can name a condition."""
+    example: Any = {"tcp": 80, "command": ["true"]}.get(condition, "/example")
+    try:
+        ready.from_config({condition: example})
+    except ValueError:
+        return False
+    return True
+
+
+def manager_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the managers."""
+    yield "manager", "prefers", "platforms", "refuses", "note"
+    for manager in Registry().managers.values():
+        can = manager.capabilities
+        refused = ", ".join(f"{code(name)} ({reason})" for name, reason in can.unsupported.items())
+        yield code(manager.name), can.prefers, ", ".join(can.platforms), refused or "nothing", can.note
+
+
+def sysvinit_rows() -> Iterator[tuple[str, ...]]:
+    """Yield what an override for sysvinit can change."""
+    yield "in Python", "in JSON, YAML and Nix", "default"
+    process = create_managed_process(name="NAME", process="/PROGRAM")
+    for name, value in default_parameters(process, Target(StateDirs.under(), "/DIRECTORY")).items():
+        default = "the activities of the Linux Standard Base" if name == "instructions" else code(repr(value))
+        yield (
+            code(name),
+            code(camel_case(name)),
+            {"process": "its executable", "args": "its arguments"}.get(name, default),
+        )
+
+
+def rule_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the rules of the checks."""
+    yield "code", "looks at", "severity", "what must hold"
+    for rule in Registry().rules:
+        is_live = rule.live.__name__ != "nothing"
+        function = rule.live if is_live else rule.static
+        severity = "warning" if '"warning"' in inspect.getsource(function) else "error"
+        yield rule.code, "the running system" if is_live else "the model", severity, rule.asserts
+
+
+def fixture_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the fixtures."""
+    yield "fixture", "what it does"
+    for name in dir(fixtures):
+        if name.startswith("nixproc_"):
+            yield code(name), summary(inspect.unwrap(getattr(fixtures, name)))
+
+
+def member_rows(kind: type[Any], *, leave_out: tuple[str, ...] = ()) -> Callable[[], Iterator[tuple[str, ...]]]:
+    """Return the function that yields the public members of a class."""
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        yield "member", "meaning"
+        for name, member in vars(kind).items():
+            if name.startswith("_") or name in leave_out or not (doc := inspect.getdoc(member)):
+                continue
+            if isinstance(member, property):
+                yield code(name), first_line(doc)
+            elif callable(member):
+                parameters = [str(item).split(":")[0] for item in inspect.signature(member).parameters.values()][1:]
+                yield code(f"{name}({', '.join(parameters)})"), first_line(doc)
+
+    return rows
+
+
+ABSTRACT: Final = tuple(Machine.__abstractmethods__)
+
+TABLES: Final[dict[tuple[str, str], Callable[[], Rows]]] = {
+    ("options.md", "options"): option_rows,
+    ("model.md", "parameters"): parameter_rows,
+    ("model.md", "accounts"): account_rows,
+    ("model.md", "state"): state_rows,
+    ("model.md", "ready"): ready_rows,
+    ("managers.md", "managers"): manager_rows,
+    ("managers.md", "sysvinit"): sysvinit_rows,
+    ("checks.md", "rules"): rule_rows,
+    ("testing.md", "fixtures"): fixture_rows,
+    ("testing.md", "system"): member_rows(System, leave_out=("start", "stop", "abandon")),
+    ("testing.md", "instance"): member_rows(RunningInstance),
+    ("testing.md", "machine"): member_rows(Machine, leave_out=(*ABSTRACT, "deadline", "path_variable")),
+}
+
+
+def code(text: str) -> str:
+    """Return text as code, or nothing for nothing."""
+    return f"`{text}`" if text else ""
+
+
+def first_line(doc: str) -> str:
+    """Return the first paragraph of a docstring as one line of Markdown."""
+    paragraph = " ".join(doc.split("\n\n", maxsplit=1)[0].split())
+    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", paragraph).replace("``", "`")
+
+
+def summary(documented: object) -> str:
+    """Return the first paragraph of an object's docstring."""
+    return first_line(inspect.getdoc(documented) or "")
+
+
+def rendered(rows: Rows) -> str:
+    """Return rows as a Markdown table; the first one is the head."""
+    head, *body = [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
+    lines = [head, tuple("---" for _ in head), *body]
+    return "\n".join(re.sub(" +", " ", f"| {' | '.join(line)} |") for line in lines)
+
+
+def place(name: str) -> re.Pattern[str]:
+    """Return the pattern of a table's place in a document."""
+    return re.compile(rf"(?<=<!-- table: {name} -->\n\n)(.*?)(?=\n\n<!-- end of table -->)", re.DOTALL)
+
+
+@pytest.mark.parametrize(("document", "name"), TABLES, ids=[f"{document}-{name}" for document, name in TABLES])
+def test_table_agrees_with_the_code(document: str, name: str) -> None:
+    """A table that a document shows is the one that the declarations in the code make."""
+    shown = place(name).search((DOCS / document).read_text(encoding="utf-8"))
+    assert shown is not None, f"docs/{document} has no table {name!r}"
+    assert shown[0] == rendered(TABLES[document, name]()), "run: python tests/docs/test_tables.py"
+
+
+def test_every_table_is_made_here() -> None:
+    """No document has a table of this kind that nothing checks."""
+    found = {
+        (path.name, name)
+        for path in DOCS.glob("*.md")
+        for name in re.findall(r"<!-- table: (\w+) -->", path.read_text(encoding="utf-8"))
+    }
+    assert found == TABLES.keys()
+
+
+def write_all() -> None:
+    """Write every table into its document."""
+    for (document, name), rows in TABLES.items():
+        path = DOCS / document
+        before, _, after = place(name).split(path.read_text(encoding="utf-8"))
+        path.write_text(before + rendered(rows()) + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_all()
