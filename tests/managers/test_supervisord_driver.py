@@ -1,0 +1,167 @@
+"""The private supervisord of a deployment: who can reach it, what it reads, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_nixproc.deployment.site import TAG
+from pytest_nixproc.deployment.system import System
+from pytest_nixproc.errors import DeploymentError, NixprocError, StartError, TeardownError
+from pytest_nixproc.machines.host import Host
+from pytest_nixproc.machines.process_table import environment_of, is_alive
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.registry import Registry
+from pytest_nixproc.testing.conformance import Bench, http_body, load, one, seconds_of
+from pytest_nixproc.testing.programs.models import probe
+
+
+@pytest.fixture
+def bench(machine: Host) -> Iterator[Bench]:
+    """Return a bench that deploys with supervisord."""
+    manager = Registry().manager("supervisord")
+    if obstacle := manager.obstacle():
+        pytest.skip(obstacle)
+    bench = Bench(manager, machine)
+    yield bench
+    assert not bench.leftovers()
+
+
+def daemon_of(system: System) -> int:
+    """Return the pid of a deployment's supervisord."""
+    (pid,) = (
+        pid
+        for pid in system.machine.strays(f"{TAG}={system.root}")
+        if "supervisor.supervisord" in system.machine.describe(pid)
+    )
+    return pid
+
+
+def test_socket_is_for_its_owner_alone(bench: Bench) -> None:
+    """The control socket has mode 0700, in a state root of mode 0700."""
+    with bench.deploy(one(lambda state: probe("it", state))) as system:
+        status = os.stat(f"{system.state.runtime_dir}/supervisord.sock")
+        assert stat.S_ISSOCK(status.st_mode)
+        assert stat.S_IMODE(status.st_mode) == 0o700
+        assert status.st_uid == os.getuid()
+        assert stat.S_IMODE(os.stat(system.root).st_mode) == 0o700
+
+
+def test_no_tcp_port(bench: Bench) -> None:
+    """The supervisord of a deployment listens on no TCP port."""
+    with bench.deploy(one(lambda state: probe("it", state, port=bench.port()))) as system:
+        pid = daemon_of(system)
+        listening = {listener.pid for listener in system.machine.listeners()}
+        assert system["it"].pid in listening
+        assert pid not in listening
+
+
+def test_only_its_own_configuration_and_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration in the caller's directory is not read, and the caller's environment is not passed on."""
+    Path(f"{bench.scratch}/supervisord.conf").write_text("[supervisord\nthis is broken")
+    Path(f"{bench.scratch}/supervisor.py").write_text("raise SystemExit('imported from the working directory')")
+    monkeypatch.chdir(bench.scratch)
+    monkeypatch.setenv("SUPERVISOR_CALLERS_OWN", "1")
+    with bench.deploy(one(lambda state: probe("it", state))) as system:
+        pid = daemon_of(system)
+        assert system.machine.describe(pid).endswith(f" -c {system.root}/profile/etc/supervisord.conf")
+        names = {entry.partition(b"=")[0] for entry in environment_of(pid).split(b"\0") if entry}
+        assert names == {b"PATH", TAG.encode()}
+
+
+def test_nothing_is_written_outside_the_deployment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the caller's directory nor the temporary one gets a log, a PID file or a socket."""
+    monkeypatch.chdir(bench.scratch)
+    with bench.deploy(one(lambda state: probe("it", state))) as system:
+        opened = {os.path.realpath(link) for link in Path(f"/proc/{daemon_of(system)}/fd").iterdir()}
+        files = {path for path in opened if path.startswith("/") and os.path.isfile(path)}
+        assert {path for path in files if not path.startswith(f"{system.root}/")} == set()
+        assert os.listdir(bench.scratch) == []
+
+
+def test_dead_supervisord_is_named(bench: Bench) -> None:
+    """When supervisord is killed, every request says so, and the teardown ends what it has left behind."""
+    with bench.deploy(one(lambda state: probe("it", state, port=bench.port()))) as system:
+        it, daemon = system["it"], daemon_of(system)
+        program = it.pid
+        assert program is not None
+        os.kill(daemon, signal.SIGKILL)
+        bench.await_that(lambda: not is_alive(daemon), "supervisord is dead")
+        assert "supervisord does not answer" in it.status.text
+        for request in (it.start, it.reload, it.restart):
+            with pytest.raises(NixprocError, match="supervisord does not answer"):
+                request()
+        with pytest.raises(TeardownError, match=r"supervisord does not answer[\s\S]*was left behind|it did not stop"):
+            system.stop()
+        assert not is_alive(program)
+
+
+def test_supervisord_that_cannot_start(bench: Bench) -> None:
+    """When supervisord ends at its start, the error has its own words."""
+
+    def spoil(parameters: dict[str, object]) -> dict[str, object]:
+        return parameters | {"numprocs": "many"}
+
+    overrides = {"supervisord": spoil}
+    build = one(lambda _: Instance(create_managed_process(name="it", process="/bin/true", overrides=overrides)))
+    with pytest.raises(DeploymentError, match=r"supervisord ended at its start\n.*many"), bench.deploy(build):
+        pass
+
+
+def test_ready_program_is_not_held_back(bench: Bench) -> None:
+    """A program that listens at once is ready long before a second, supervisord's usual ``startsecs``, has passed."""
+    with bench.deploy(one(lambda state: probe("it", state, port=bench.port()))) as system:
+        assert seconds_of(system, "ready", "it") - seconds_of(system, "start", "it") < 0.7
+
+
+def test_stop_is_noticed_at_once(bench: Bench) -> None:
+    """The end of a level is seen when it comes, not when supervisord looks for it the next time, once a second."""
+
+    def build(state: StateDirs) -> dict[str, Instance]:
+        return {
+            name: probe(name, state, port=port, dependencies=list(ports)[:number])
+            for number, (name, port) in enumerate(ports.items())
+        }
+
+    ports = {f"p{number}": bench.port() for number in range(4)}
+    with bench.deploy(build) as system:
+        pass
+    assert seconds_of(system, "stopped", "p0") - seconds_of(system, "stop", "p3") < 1
+
+
+def test_faults_are_told_at_once(bench: Bench) -> None:
+    """A program that is not there fails the deployment by name and path before supervisord could retry."""
+    path = "/nowhere/at all"
+    system = System(bench.planner())
+    with pytest.raises(StartError, match=path):
+        system.start(load(one(lambda _: Instance(create_managed_process(name="it", foreground_process=path)))))
+    assert seconds_of(system, "stop", "it") - seconds_of(system, "start", "it") < 0.7
+
+
+def test_override_reaches_the_section(bench: Bench) -> None:
+    """An override that asks for restarts makes supervisord restart a program that was killed."""
+    overrides = {"supervisord": {"autorestart": "true"}}
+    port = bench.port()
+    with bench.deploy(one(lambda state: probe("it", state, port=port, overrides=overrides))) as system:
+        before = system["it"].pid
+        system["it"].kill(signal.SIGKILL)
+        bench.await_that(lambda: system["it"].pid not in (None, before), "it is restarted")
+        system["it"].wait_ready()
+        assert http_body(system["it"]) == str(system["it"].pid)
+
+
+def test_two_at_once_do_not_meet(bench: Bench) -> None:
+    """Two deployments have two supervisords, and each stops its own."""
+    build = one(lambda state: probe("it", state))
+    with bench.deploy(build) as first:
+        with bench.deploy(build) as second:
+            daemons = daemon_of(first), daemon_of(second)
+            assert daemons[0] != daemons[1]
+        assert [is_alive(daemon) for daemon in daemons] == [True, False]

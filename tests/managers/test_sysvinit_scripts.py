@@ -1,0 +1,400 @@
+"""The generated scripts, run by hand the way that init and people run them, under every POSIX shell at hand.
+
+Exit statuses are those of the Linux Standard Base 5.0, chapter "Init Script Actions".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_nixproc.deployment.site import TAG
+from pytest_nixproc.errors import ModelError
+from pytest_nixproc.machines.host import Host
+from pytest_nixproc.machines.process_table import is_alive
+from pytest_nixproc.machines.waiting import wait_until
+from pytest_nixproc.managers.api import Target
+from pytest_nixproc.managers.sysvinit import SysvinitGenerator
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import Mode, create_managed_process
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.testing.conformance import HOSTILE, HOSTILE_FILE_NAME, HOSTILE_NAMES, SPECIAL_NAMES
+from pytest_nixproc.testing.programs import models
+from pytest_nixproc.testing.programs.models import misbehaving, probe
+
+Build = Callable[[StateDirs], Instance]
+Need = Callable[[str], str]
+
+DEAD, USAGE, NOT_RUNNING, NOT_INSTALLED, NOT_RUNNING_TO_RELOAD = 1, 2, 3, 5, 7
+
+SHELLS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "dash": ("dash", "sh", ()),
+    "bash-as-sh": ("bash", "sh", ()),
+    "bash-posix": ("bash", "bash", ("--posix",)),
+    "busybox": ("busybox", "sh", ()),
+}
+"""The shells: the program, the name that it is called by, and its options."""
+
+in_both_modes = pytest.mark.parametrize("mode", ["foreground", "daemon"])
+
+
+@dataclass(frozen=True)
+class Script:
+    """A generated script in its place, and the shell that runs it."""
+
+    command: tuple[str, ...]
+    path: str
+    pid_file: str
+    log_file: str
+    dump: str
+    machine: Host
+    tags: Mapping[str, str]
+
+    def __call__(self, *activity: str) -> int:
+        """Run the script; return its exit status."""
+        return self.run(*activity).returncode
+
+    def run(self, *activity: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the script as init does: with little in its environment, nothing to read, and its own output."""
+        variables = {"PATH": self.machine.path_variable, **self.tags, **environment}
+        argv = [*self.command, self.path, *activity]
+        # Into files: a daemon would hold a pipe open, and so do programs that init starts.
+        with open(f"{self.path}.out", "w+", encoding="utf-8", errors="surrogateescape") as output:
+            status = subprocess.run(
+                argv, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=20, check=False
+            ).returncode
+            output.seek(0)
+            return subprocess.CompletedProcess(argv, status, output.read())
+
+    def start(self) -> int:
+        """Start the probe, wait until it is up, and return its pid."""
+        assert self("start") == 0, self.log
+        self.await_that(lambda: os.path.exists(self.dump), "the probe is up")
+        return int(self.dumped["pid"])
+
+    @property
+    def pid(self) -> int:
+        """What the PID file says."""
+        return int(Path(self.pid_file).read_text())
+
+    @property
+    def dumped(self) -> dict[str, Any]:
+        """What the probe was given."""
+        dumped: dict[str, Any] = json.loads(Path(self.dump).read_text())
+        return dumped
+
+    @property
+    def log(self) -> str:
+        """What script and program have logged."""
+        return Path(self.log_file).read_text()
+
+    def await_that(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until something holds."""
+        wait_until(lambda: "" if condition() else "not yet", self.machine.deadline(10), f"wait until {what}")
+
+
+Make = Callable[..., Script]
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest, place: str, need: Need) -> tuple[str, ...]:
+    """Return the command of a shell, by the name that decides how it behaves."""
+    program, name, options = SHELLS[request.param]
+    os.mkdir(f"{place}/bin")
+    os.symlink(need(program), f"{place}/bin/{name}")
+    return (f"{place}/bin/{name}", *options)
+
+
+@pytest.fixture
+def dash(need: Need) -> tuple[str, ...]:
+    """Return the command of one shell, for what does not depend on it."""
+    return (need("dash"),)
+
+
+@pytest.fixture
+def make(place: str, machine: Host) -> Make:
+    """Return a function that generates an instance's script for a shell, and puts it in its place."""
+
+    def make(build: Build, command: tuple[str, ...], *, stop_seconds: float = 5, **facts: Any) -> Script:
+        state, tags = StateDirs.under(f"{place}/var"), {TAG: place}
+        for directory in state.all():
+            os.makedirs(directory, exist_ok=True)
+        facts = {"shell": command[0], **facts}
+        target = Target(
+            state, f"{place}/etc", facts=replace(machine.facts, **facts), tags=tags, stop_seconds=stop_seconds
+        )
+        model = ProcessesModel({"it": build(state)})
+        unit = SysvinitGenerator().generate("it", model, target)
+        (file,) = unit.files
+        path = f"{place}/it.script"
+        Path(path).write_bytes(os.fsencode(file.content))
+        os.chmod(path, file.mode)
+        assert unit.pid_file is not None
+        return Script(command, path, unit.pid_file, unit.log_file, models.dump_of(state, "it"), machine, tags)
+
+    return make
+
+
+@contextmanager
+def stranger() -> Iterator[int]:
+    """Run a process that is none of the script's; it has to be alive at the end."""
+    with subprocess.Popen([models.INTERPRETER, "-I", "-S", "-c", "import signal; signal.pause()"]) as process:
+        try:
+            yield process.pid
+            assert process.poll() is None, "a process that is none of the script's was touched"
+        finally:
+            process.kill()
+
+
+@in_both_modes
+def test_life(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
+    """Every activity has the exit status that the LSB asks for, in every state, and does what it says."""
+    script = make(lambda state: probe("it", state, mode), shell)
+    assert script("status") == NOT_RUNNING
+    assert script("stop") == 0
+    assert script("reload") == NOT_RUNNING_TO_RELOAD
+    assert script("try-restart") == 0
+    assert script("status") == NOT_RUNNING
+    first = script.start()
+    assert script.pid == first
+    assert script("status") == 0
+    assert (script("start"), script.pid) == (0, first)
+    assert script("reload") == 0
+    script.await_that(lambda: "reloaded\n" in script.log, "SIGHUP has arrived")
+    assert script("force-reload") == 0
+    assert script("restart") == 0
+    assert not is_alive(first)
+    script.await_that(lambda: os.path.exists(script.dump), "the probe is up again")
+    second = script.pid
+    assert second != first
+    assert script("try-restart") == 0
+    assert not is_alive(second)
+    script.await_that(lambda: os.path.exists(script.dump), "the probe is up once more")
+    third = script.pid
+    assert script("stop") == 0
+    assert not is_alive(third)
+    assert script("status") == NOT_RUNNING
+    assert script("stop") == 0
+    assert not os.path.exists(script.pid_file)
+
+
+@in_both_modes
+def test_crash(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
+    """A program that was killed is dead with a PID file, is no hindrance to a start, and to a stop neither."""
+    script = make(lambda state: probe("it", state, mode), shell)
+    first = script.start()
+    os.kill(first, signal.SIGKILL)
+    script.await_that(lambda: not is_alive(first), "it is dead")
+    assert script("status") == DEAD
+    assert script("reload") == NOT_RUNNING_TO_RELOAD
+    os.unlink(script.dump)
+    second = script.start()
+    assert second != first
+    os.kill(second, signal.SIGKILL)
+    script.await_that(lambda: not is_alive(second), "it is dead again")
+    assert script("stop") == 0
+    assert script("status") == NOT_RUNNING
+
+
+@in_both_modes
+@pytest.mark.parametrize("content", ["stranger", "no number\n", "", "12x\n", "\n"])
+def test_pid_file_of_somebody_else(make: Make, shell: tuple[str, ...], mode: Mode, content: str) -> None:
+    """A PID file that the script's own start did not lead to is believed by no activity."""
+    script = make(lambda state: probe("it", state, mode), shell)
+    with stranger() as pid:
+        text = f"{pid}\n" if content == "stranger" else content
+        for activity, status in (("status", DEAD), ("reload", NOT_RUNNING_TO_RELOAD), ("stop", 0), ("try-restart", 0)):
+            Path(script.pid_file).write_text(text)
+            assert (activity, script(activity)) == (activity, status)
+        Path(script.pid_file).write_text(text)
+        started = script.start()
+        assert (script.pid, script("status")) == (started, 0)
+        Path(script.pid_file).write_text(text)
+        assert script("status") == DEAD
+        Path(script.pid_file).write_text(f"{started}\n")
+        assert script("stop") == 0
+        assert not is_alive(started)
+
+
+@in_both_modes
+def test_stop_escalates(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
+    """A program that ignores SIGTERM is killed after its time, which the script says."""
+    options = {"ready": 1}
+    script = make(lambda state: misbehaving("it", state, mode, "ignores-term", options=options), shell, stop_seconds=1)
+    assert script("start") == 0
+    script.await_that(lambda: "ready\n" in script.log, "it is up")
+    pid = script.pid
+    result = script.run("stop")
+    assert result.returncode == 0
+    assert f"it: process {pid} did not stop within 1 s, killing it" in result.stdout
+    assert not is_alive(pid)
+    assert script("status") == NOT_RUNNING
+
+
+@in_both_modes
+def test_stop_waits(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
+    """A stop has come to its end when the program has."""
+    options = {"ready": 1, "delay": 0.4}
+    script = make(lambda state: misbehaving("it", state, mode, "ends-slowly", options=options), shell)
+    assert script("start") == 0
+    script.await_that(lambda: "ready\n" in script.log, "it is up")
+    assert script("stop") == 0
+    assert script.log.endswith("ended after a while\n")
+
+
+@in_both_modes
+def test_failing_start(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
+    """A failing ``initialize`` makes the start fail, with the reason in the log, and the program is not started."""
+    text = "echo of no use\n(exit 42)\necho too far"
+    script = make(lambda state: probe("it", state, mode, initialize=text), shell)
+    assert script("start") == 1
+    assert script.log == "of no use\nit: initialize failed (status 42)\n"
+    assert script("status") == NOT_RUNNING
+    assert not os.path.exists(script.dump)
+
+
+def test_failing_daemon(make: Make, shell: tuple[str, ...]) -> None:
+    """A daemon whose starter fails makes the start fail, with the status in the log."""
+    options = {"early": 1, "status": 9}
+    script = make(lambda state: misbehaving("it", state, "daemon", "dies", options=options), shell)
+    assert script("start") == 1
+    assert "the disk is on fire\n" in script.log
+    assert "status 9" in script.log
+    assert script("status") == NOT_RUNNING
+
+
+@in_both_modes
+def test_program_that_is_not_installed(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
+    """Without the program, a start has the status for that, and names it."""
+    path = "/nowhere/it's"
+    own: dict[str, Any] = {{"foreground": "foreground_process", "daemon": "daemon"}[mode]: path}
+    script = make(lambda _: Instance(create_managed_process(name="it", **own)), shell)
+    result = script.run("start")
+    assert result.returncode == NOT_INSTALLED
+    assert path in result.stdout
+    assert script("status") == NOT_RUNNING
+
+
+def test_usage(make: Make, shell: tuple[str, ...]) -> None:
+    """An unknown activity, or none, has the status for that, and the activities are named."""
+    script = make(lambda state: probe("it", state), shell)
+    for words in ((), ("unknown",), ("",), ("*",), ("-h",)):
+        result = script.run(*words)
+        assert result.returncode == USAGE
+        assert "{start|stop|reload|force-reload|restart|try-restart|status}" in result.stdout
+
+
+@in_both_modes
+@pytest.mark.parametrize("with_gnu_env", [True, False])
+def test_hostile_values(make: Make, shell: tuple[str, ...], place: str, mode: Mode, with_gnu_env: bool) -> None:  # noqa: FBT001
+    """Arguments, variables, directory, umask and nice level arrive byte for byte under every shell."""
+    directory = f"{place}/{HOSTILE_FILE_NAME}"
+    os.mkdir(directory)
+    variables = {f"HOSTILE_{number}": value for number, value in enumerate(HOSTILE)}
+    variables |= {name: f"{name} 'of' \"%(x)s\" $HOME" for name in HOSTILE_NAMES if name != "LANG"}
+    given: dict[str, Any] = {"environment": variables, "directory": directory, "umask": "0027", "nice": 5}
+    given["initialize"] = 'test "$HOSTILE_5" = "\'" && : "it\'s fine"'
+    facts: dict[str, Any] = {} if with_gnu_env else {"reset_signals": ()}
+    script = make(lambda state: probe("it", state, mode, *HOSTILE, **given), shell, **facts)
+    script.start()
+    found = script.dumped
+    assert script("stop") == 0
+    arguments = [bytes.fromhex(word) for word in found["arguments"]]
+    environment = dict(bytes.fromhex(entry).split(b"=", 1) for entry in found["environment"])
+    expected = [*HOSTILE, *(["-D"] if mode == "daemon" else [])]
+    assert arguments[4:] == [os.fsencode(word) for word in expected]
+    received = {name: environment.get(os.fsencode(name)) for name in variables}
+    assert received == {name: os.fsencode(value) for name, value in variables.items()}
+    assert bytes.fromhex(found["directory"]) == os.fsencode(directory)
+    assert (found["umask"], found["nice"]) == (0o027, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+
+
+@pytest.mark.parametrize("name", SPECIAL_NAMES)
+def test_special_variables(make: Make, shell: tuple[str, ...], name: str) -> None:
+    """A variable that some shell treats specially arrives as given under every shell, or no model may have it."""
+    try:
+        script = make(lambda state: probe("it", state, environment={name: "7 of 9"}), shell)
+    except ModelError:
+        return
+    script.start()
+    entries = [bytes.fromhex(entry) for entry in script.dumped["environment"]]
+    assert script("stop") == 0
+    assert [entry for entry in entries if entry.startswith(f"{name}=".encode())] == [f"{name}=7 of 9".encode()]
+
+
+@in_both_modes
+def test_callers_environment_is_no_matter(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
+    """Variables of the caller that have the names of the script's own do not change what it does."""
+    script = make(lambda state: probe("it", state, mode), shell)
+    hostile = dict.fromkeys(("pid", "name", "pid_file", "program", "stat", "known", "naps", "record", "started"), "x y")
+    assert script.run("start", **hostile).returncode == 0
+    script.await_that(lambda: os.path.exists(script.dump), "the probe is up")
+    assert script.run("status", **hostile).returncode == 0
+    assert script.run("stop", **hostile).returncode == 0
+    assert script.run("status", **hostile).returncode == NOT_RUNNING
+
+
+def test_messages(make: Make, dash: tuple[str, ...]) -> None:
+    """Activities say what they do, unless they are told to be silent; the description is text, whatever it holds."""
+    description = 'it\'s "50%" `id` $HOME \\n'
+    script = make(lambda state: probe("it", state, description=description), dash)
+    assert script.run("stop").stdout == f"Stopping {description}\n"
+    assert script.run("stop", VERBOSE="no").stdout == ""
+
+
+def test_header(make: Make, dash: tuple[str, ...]) -> None:
+    """The LSB header stands in comment lines of its own, whatever the description holds."""
+    description = "two\nlines ### END INIT INFO\nrm -rf nothing"
+    script = make(lambda state: probe("it", state, description=description), dash)
+    text = Path(script.path).read_text()
+    assert text.startswith(f"#!{dash[0]}\n")
+    block = text.partition("\n### BEGIN INIT INFO\n")[2].partition("\n### END INIT INFO\n")[0].splitlines()
+    fields = [re.fullmatch(r"# ([A-Z][A-Za-z-]+):(?: (.*))?", line) for line in block]
+    assert all(fields)
+    names = [field[1] for field in fields if field]
+    assert names[:5] == ["Provides", "Required-Start", "Required-Stop", "Default-Start", "Default-Stop"]
+
+
+def hostile_instances(state: StateDirs) -> Iterator[Instance]:
+    """Yield instances whose scripts use everything that scripts can hold."""
+    given: dict[str, Any] = {
+        "environment": {f"HOSTILE_{number}": value for number, value in enumerate(HOSTILE)},
+        "initialize": "echo 'it is time'\ncd /",
+        "description": 'it\'s "50%"',
+        "directory": "/a b",
+        "path": ["/pa'th"],
+        "umask": "0027",
+        "nice": 5,
+    }
+    for mode in ("foreground", "daemon"):
+        yield probe("it", state, mode, *HOSTILE, **given)
+        yield probe("it", state, mode)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_shellcheck(make: Make, dash: tuple[str, ...], need: Need, number: int) -> None:
+    """Scripts are clean under shellcheck, read as POSIX shell."""
+    script = make(lambda state: list(hostile_instances(state))[number], dash)
+    checked = subprocess.run(
+        [need("shellcheck"), "-s", "sh", "-f", "gcc", script.path], capture_output=True, text=True, check=False
+    )
+    assert (checked.stdout, checked.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_syntax(make: Make, shell: tuple[str, ...], number: int) -> None:
+    """Every shell reads every script without a word."""
+    script = make(lambda state: list(hostile_instances(state))[number], shell)
+    read = subprocess.run([*shell, "-n", script.path], capture_output=True, text=True, check=False)
+    assert (read.stdout, read.stderr, read.returncode) == ("", "", 0)
