@@ -52,6 +52,8 @@ def reap_all(*, dry_run: bool) -> int:
         print(f"{'would take down' if dry_run else 'taking down'} {claim.root}")
         for problem in [] if dry_run else reap(claim, Registry(), leases):
             print(f"  {problem}")
+    if not dry_run:
+        leases.leave()
     for path in leases.corrupt():
         print(f"cannot read {path}: remove it when no test runs", file=sys.stderr)
     if not found:

@@ -40,7 +40,10 @@ class Assigner:
             kept = {number for numbers in old.ids.values() for number in numbers.values()}
 
             def is_taken(pool: str, number: int) -> bool:
-                return is_port_pool(pool) and number not in kept and self._is_taken(ports, number)
+                if not is_port_pool(pool):
+                    return False
+                named = number in self.named_ports.values()
+                return named or (number not in kept and self._is_taken(ports, number))
 
             self.assignments = assign(model.pools, model.id_requests, old, is_taken)
             leased = {pool: numbers for pool, numbers in self.assignments.ids.items() if is_port_pool(pool)}

@@ -23,7 +23,7 @@ from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
 from pytest_nixproc.deployment.timeline import Timeline
 from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError, TeardownError
 from pytest_nixproc.machines.api import Machine, Spawn, describe_status
-from pytest_nixproc.machines.process_table import descendants
+from pytest_nixproc.machines.process_table import ancestors, descendants
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers.api import Driver, Status, Unit
 
@@ -308,8 +308,11 @@ class Deployment:
         if not status.running or status.pid is None:
             return []
         owners = Owners(self.machine, self.draft.target, {status.pid: name})
-        below = descendants([status.pid], self.machine.parents())
-        orphans = [pid for pid in self._strays() if owners.owner(pid) == name]
+        table = self.machine.parents()
+        below = descendants([status.pid], table)
+        # What stands above the main process is its manager's, like a foreground proxy.
+        above = set(ancestors(status.pid, table))
+        orphans = [pid for pid in self._strays() if pid not in above and owners.owner(pid) == name]
         return list(dict.fromkeys([status.pid, *below, *orphans]))
 
     def stop(self, *, keep_state: bool = False) -> None:

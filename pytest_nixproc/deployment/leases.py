@@ -78,6 +78,8 @@ class Leases:
                 action()
             except FileNotFoundError:
                 continue
+            except TimeoutError:
+                raise  # nobody's disk is full: the lock is held
             except OSError as error:
                 brief = f"cannot write leases in {self.directory}: {error.strerror}"
                 raise NixprocError(brief, remedy="make room or see to its permissions") from error
@@ -86,9 +88,9 @@ class Leases:
 
     def unclaim(self, root: str) -> None:
         """Remove the lease of a deployment and those of its ports; the last one removes the directory."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._file_of(root))
-        if os.path.exists(self.ports_file):
+        remove(self._file_of(root))
+        remove(temporary_for(self._file_of(root)))
+        if os.path.exists(self.ports_file) or os.path.exists(temporary_for(self.ports_file)):
             with self.locked() as ports:
                 ports.release(root)
         self.leave()
@@ -96,6 +98,10 @@ class Leases:
     def leave(self) -> None:
         """Remove the directory, and the state root around it, once they are empty."""
         with suppress(OSError):
+            if os.listdir(self.directory) == ["lock"]:
+                # Somebody was killed with the lock in hand.
+                with self.exclusively():
+                    pass
             os.rmdir(self.directory)
             os.rmdir(os.path.dirname(self.directory))
 
@@ -114,9 +120,16 @@ class Leases:
         """Return the lease of one deployment."""
         return next((claim for claim in self.claims() if claim.root == root), None)
 
+    def names(self) -> list[str]:
+        """Return the names of all files; what others could have written is not read, for we remove what it names."""
+        try:
+            self._refuse_foreign()
+            return os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+
     def _entries(self) -> Iterator[tuple[str, Claim | None]]:
-        names = os.listdir(self.directory) if os.path.isdir(self.directory) else []
-        for name in sorted(names):
+        for name in sorted(self.names()):
             path = f"{self.directory}/{name}"
             if name.endswith(".json") and path != self.ports_file:
                 try:
@@ -124,7 +137,7 @@ class Leases:
                         yield path, Claim.read(json.load(file))
                 except FileNotFoundError:
                     continue
-                except (OSError, ValueError, TypeError, KeyError):
+                except (OSError, ValueError, TypeError, KeyError, OverflowError):
                     yield path, None
 
     def _make_directory(self) -> None:
@@ -132,6 +145,11 @@ class Leases:
         for path in (os.path.dirname(self.directory), self.directory):
             with suppress(FileExistsError):
                 os.mkdir(path, 0o700)
+        self._refuse_foreign()
+
+    def _refuse_foreign(self) -> None:
+        """Raise for a directory that is not ours alone."""
+        for path in (os.path.dirname(self.directory), self.directory):
             found = os.lstat(path)
             if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
                 owner = "others can write it" if found.st_uid == os.getuid() else f"it belongs to user {found.st_uid}"
@@ -139,8 +157,8 @@ class Leases:
                 raise NixprocError(brief, remedy="have it removed by its owner, or its mode set to 0700")
 
     @contextmanager
-    def locked(self) -> Iterator[PortLeases]:
-        """Hold the file lock, for reading and changing the leases of ports."""
+    def exclusively(self) -> Iterator[None]:
+        """Hold the file lock."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(f"{self.directory}/lock", timeout=LOCK_SECONDS, mode=0o600)
@@ -150,14 +168,20 @@ class Leases:
             brief = f"{lock.lock_file} is locked by somebody for more than {LOCK_SECONDS:g} s"
             raise NixprocError(brief, remedy="find out which process holds it") from error
         try:
+            yield
+        finally:
+            if not os.path.exists(self.ports_file):
+                # filelock notices that the file it has locked is no longer the one of that name, and tries again.
+                remove(lock.lock_file)
+            lock.release()
+
+    @contextmanager
+    def locked(self) -> Iterator[PortLeases]:
+        """Hold the file lock, for reading and changing the leases of ports."""
+        with self.exclusively():
             ports = PortLeases.read(self.ports_file)
             yield ports
             self._in_directory(lambda: ports.write(self.ports_file))
-            if not ports.leases:
-                # filelock notices that the file it has locked is no longer the one of that name, and tries again.
-                os.unlink(lock.lock_file)
-        finally:
-            lock.release()
 
 
 class PortLeases:
@@ -178,20 +202,21 @@ class PortLeases:
         except FileNotFoundError:
             # Anywhere, rather than always the same: others may like round numbers too.
             return cls({}, FREE_PORTS.start + secrets.randbelow(len(FREE_PORTS)))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             brief = f"the leases of ports in {path} cannot be read: {error}"
             raise NixprocError(brief, remedy="remove the file when no test runs") from error
-        alive = {owner: owner.is_alive for _, owner in leases.values()}
+        alive = {owner: owner.is_alive for owner in {owner for _, owner in leases.values()}}
         valid = {port: lease for port, lease in leases.items() if alive[lease[1]] or os.path.isdir(lease[0])}
         return cls(valid, last)
 
     def write(self, path: str) -> None:
         """Write the file anew; without leases there is none."""
         if not self.leases:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            remove(path)
+            remove(temporary_for(path))
             return
-        ports = {str(port): [root, owner.facts()] for port, (root, owner) in self.leases.items()}
+        facts = {owner: owner.facts() for owner in {owner for _, owner in self.leases.values()}}
+        ports = {str(port): [root, facts[owner]] for port, (root, owner) in self.leases.items()}
         replace_file(path, json.dumps({"ports": ports, "last": self.last}))
 
     def lease(self, root: str, owner: Owner, ports: Iterable[int]) -> None:
@@ -218,9 +243,20 @@ class PortLeases:
         self.leases = {port: lease for port, lease in self.leases.items() if lease[0] != root}
 
 
+def temporary_for(path: str) -> str:
+    """Return where the new content of a file is written first: the same for all, so that it can be found."""
+    return f"{path}.new"
+
+
+def remove(path: str) -> None:
+    """Remove a file; one that does not exist is no error."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def replace_file(path: str, content: str) -> None:
     """Write a file so that readers see the old content or the new one, and never a part."""
-    temporary = f"{path}.{os.getpid()}"
+    temporary = temporary_for(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
 from pytest_nixproc.deployment import journal
 from pytest_nixproc.deployment.leases import Claim, Leases
 from pytest_nixproc.deployment.ownership import Owner, identity_of
-from pytest_nixproc.deployment.sharing import Run
-from pytest_nixproc.deployment.site import TAG, Site
+from pytest_nixproc.deployment.sharing import Run, starter_lives
+from pytest_nixproc.deployment.site import Site
 from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
 from pytest_nixproc.errors import NixprocError, TeardownError
 from pytest_nixproc.machines.api import Machine
@@ -47,23 +47,45 @@ def take_down(root: str, finder: Finder, leases: Leases) -> None:
     Raises :class:`~pytest_nixproc.errors.NixprocError` when there is no journal, and
     :class:`~pytest_nixproc.errors.TeardownError` with everything that was not clean.
     """
-    site = Site(root)
-    if not os.path.isfile(site.journal):
+    if not os.path.isfile(Site(root).journal):
         raise NixprocError(f"{root} is no deployment: it has no journal", remedy="give the directory that was printed")
-    record = journal.recall(site.journal)
-    machine = finder.machine(record.machine if record else "host")()
+    if problems := clear_away(Site(root), finder, leases):
+        raise TeardownError(problems)
+
+
+def clear_away(site: Site, finder: Finder, leases: Leases) -> list[str]:
+    """Take down what is left of a deployment, whatever that is; return what was not clean."""
     problems: list[str] = []
+    machine = finder.machine("host")()
     try:
-        if record:
-            problems += undo(record, finder.manager(record.manager), machine, site)
+        problems += despite(lambda: undo_all(finder, machine, site))
         problems += end_strays(machine, lambda: machine.tagged(site.tag))
         machine.remove(site.root)
-        leases.unclaim(root)
-        site.leave()
+        problems += despite(lambda: give_back(leases, site))
     finally:
         machine.close()
-    if problems:
-        raise TeardownError(problems)
+    return problems
+
+
+def despite(action: Callable[[], list[str]]) -> list[str]:
+    """Do one part; whatever fails in it becomes a problem: a journal or a driver that is broken must not stop us."""
+    try:
+        return action()
+    except Exception as error:  # noqa: BLE001 - the parts that end processes have still to come
+        return [str(error) if isinstance(error, NixprocError) else f"{type(error).__name__}: {error}"]
+
+
+def give_back(leases: Leases, site: Site) -> list[str]:
+    """Remove the leases, and directories that are empty then."""
+    leases.unclaim(site.root)
+    site.leave()
+    return []
+
+
+def undo_all(finder: Finder, machine: Machine, site: Site) -> list[str]:
+    """Undo what the journal says, if there is one that says anything."""
+    record = journal.recall(site.journal) if os.path.isfile(site.journal) else None
+    return undo(record, finder.manager(record.manager), machine, site) if record else []
 
 
 def undo(record: journal.Record, manager: Manager, machine: Machine, site: Site) -> list[str]:
@@ -102,35 +124,36 @@ def close(driver: Driver) -> list[str]:
 
 
 def abandoned(leases: Leases) -> Iterator[Claim]:
-    """Yield the deployments whose users and guardian are gone, and so are all members of the run that shares them."""
+    """Yield the deployments that nobody will take down any more.
+
+    That is when their users and guardian are gone; for those that a run shares, when its members are gone: guardians
+    stay with processes that were handed over to others.
+    """
     for claim in leases.claims():
-        if claim.is_abandoned and not (claim.run and Run(leases, claim.run).members()):
+        if not claim.run:
+            gone = claim.is_abandoned
+        else:
+            gone = not claim.kept and not starter_lives(claim) and not Run(leases, claim.run).members()
+        if gone:
             yield claim
 
 
 def take_over(leases: Leases) -> list[Claim]:
     """Become the owner of all abandoned deployments, so that no other process takes them down too; return them."""
-    if not any(abandoned(leases)):
-        return []
-    with leases.locked():
-        claims = [replace(claim, users=(Owner.current(),), guardian=None) for claim in abandoned(leases)]
-        for claim in claims:
-            leases.claim(claim)
-        return claims
+    return [claim for claim in abandoned(leases) if adopt(claim, leases)]
 
 
 def reap(claim: Claim, finder: Finder, leases: Leases) -> list[str]:
-    """Take an abandoned deployment down; return what was not clean."""
-    if not os.path.isfile(Site(claim.root).journal):
-        machine = finder.machine("host")()
-        problems = end_strays(machine, lambda: machine.tagged(f"{TAG}={claim.root}"))
-        machine.remove(claim.root)
-        leases.unclaim(claim.root)
-        Site(claim.root).leave()
-        machine.close()
-        return problems
-    try:
-        take_down(claim.root, finder, leases)
-    except TeardownError as error:
-        return list(error.problems)
-    return []
+    """Take an abandoned deployment down, unless somebody else is at it; return what was not clean."""
+    return clear_away(Site(claim.root), finder, leases) if adopt(claim, leases) else []
+
+
+def adopt(claim: Claim, leases: Leases) -> bool:
+    """Make a deployment ours to take down; tell whether it is."""
+    me = (Owner.current(),)
+    with leases.exclusively():
+        now = leases.claim_of(claim.root)
+        if now is None or (now.phase == "stopping" and now.users != me and starter_lives(now)):
+            return False
+        leases.claim(replace(now, users=me, phase="stopping"))
+        return True

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
-from pytest_nixproc.deployment.leases import Claim, Leases, replace_file
+from pytest_nixproc.deployment.leases import Claim, Leases, remove, replace_file
 from pytest_nixproc.deployment.ownership import Owner
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import wait_until
 
+MEMBER: Final = ".member"
 Role = Literal["starter", "guest", "waiter"]
 
 
@@ -35,22 +35,23 @@ class Run:
         self.leases = leases
         self.identity = identity
         self.me = Owner.current()
+        # Users can name runs as they like (--testrunuid): with slashes, or so that one name begins with another.
+        self._prefix = f"run-{hashlib.sha256(identity.encode()).hexdigest()[:12]}."
 
     def _file(self, owner: Owner) -> str:
-        return f"{self.leases.directory}/run-{self.identity}.{owner.pid}.member"
+        return f"{self.leases.directory}/{self._prefix}{owner.pid}{MEMBER}"
 
     def enter(self) -> None:
         """Become a member."""
-        with self.leases.locked():
+        with self.leases.exclusively():
+            forget_dead_members(self.leases)
             replace_file(self._file(self.me), json.dumps(self.me.facts()))
 
     def members(self) -> list[Owner]:
         """Return the members that live, oneself included; leases of dead ones are removed."""
-        prefix = f"run-{self.identity}."
         found = []
-        names = os.listdir(self.leases.directory) if os.path.isdir(self.leases.directory) else []
-        for name in names:
-            if name.startswith(prefix):
+        for name in self.leases.names():
+            if name.startswith(self._prefix) and name.endswith(MEMBER):
                 owner = read_owner(f"{self.leases.directory}/{name}")
                 if owner is not None and owner.is_alive:
                     found.append(owner)
@@ -60,7 +61,7 @@ class Run:
 
     def join(self, root: str, guardian: Owner | None) -> Role:
         """Say what a member has to do for a system of the run: start it, use it, or wait and ask again."""
-        with self.leases.locked():
+        with self.leases.exclusively():
             claim = self.leases.claim_of(root)
             if claim is None:
                 self.leases.claim(Claim(root, (self.me,), guardian, run=self.identity, phase="starting"))
@@ -69,19 +70,19 @@ class Run:
 
     def opened(self, root: str) -> None:
         """Say that a system can be used."""
-        with self.leases.locked():
+        with self.leases.exclusively():
             if claim := self.leases.claim_of(root):
                 self.leases.claim(replace(claim, phase="ready"))
 
     def leave(self) -> list[str]:
         """Stop being a member; return the systems of the run that one has to take down, as its last member."""
-        with self.leases.locked():
+        with self.leases.exclusively():
             remove(self._file(self.me))
             return self._take_over(Owner.current()) if not self.members() else []
 
     def recover(self) -> list[str]:
         """Return the systems that a dead member's guardian has to take down: none, while other members live."""
-        with self.leases.locked():
+        with self.leases.exclusively():
             if self.members():
                 return [
                     claim.root for claim in self._claims() if claim.phase == "starting" and not starter_lives(claim)
@@ -138,7 +139,13 @@ def read_owner(path: str) -> Owner | None:
     return None
 
 
-def remove(path: str) -> None:
-    """Remove a file; one that does not exist is no error."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
+def forget_dead_members(leases: Leases) -> None:
+    """Remove what members have left that were killed before they deployed anything; call it under the lock."""
+    for name in leases.names():
+        path = f"{leases.directory}/{name}"
+        if name.endswith(MEMBER):
+            owner = read_owner(path)
+            if owner is None or not owner.is_alive:
+                remove(path)
+        elif name.endswith(f"{MEMBER}.new"):
+            remove(path)

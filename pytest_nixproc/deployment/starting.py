@@ -75,7 +75,7 @@ class Watch:
         if not status.running:
             return status.text
         settled = self.machine.now() - self.begun >= SETTLE_SECONDS
-        return "" if settled else "it has only just been started"
+        return self._missing_pid(name) if settled else "it has only just been started"
 
     def _missing_pid(self, name: str) -> str:
         """Return what is missing for the manager to find its daemon: some listen before they write their PID file."""

@@ -55,7 +55,9 @@ def force(machine: Machine, name: str, pid: int, seconds: float) -> list[str]:
         for member in tree:
             machine.signal(member, number)
         if all_ended(machine, tree, machine.deadline(limit)):
-            return [f"{brief} and was ended by {number.name}"]
+            # It may have been its manager that killed it, in the same moment.
+            killed = machine.exit_status(pid) == -signal.SIGKILL
+            return [f"{brief} and was ended by {signal.SIGKILL.name if killed else number.name}"]
     return [f"{brief}, and process {pid} survives SIGKILL"]
 
 

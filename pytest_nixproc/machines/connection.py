@@ -71,6 +71,10 @@ class GuardianConnection:
         pids: list[int] = reply["pids"]
         return pids
 
+    def synchronize(self) -> None:
+        """Return when the ends of all processes that have ended by now are reported."""
+        self.strays("", ())
+
     def guard(self, root: str, recovery: Sequence[str]) -> None:
         """Give a deployment to the guardian, with the command that recovers it; return when it has it."""
         number = next(self._numbers)
@@ -108,7 +112,9 @@ class GuardianConnection:
             raise guardian_gone()
         *lines, self._pending = (self._pending + received).split(b"\n")
         for line in lines:
-            self._take_in(json.loads(line))
+            # A signal that raises between two reads may have lost what one of them had read.
+            with contextlib.suppress(json.JSONDecodeError):
+                self._take_in(json.loads(line))
         return True
 
     def _take_in(self, message: dict[str, Any]) -> None:
@@ -130,7 +136,8 @@ class GuardianConnection:
 
     def _send(self, requests: Sequence[dict[str, Any]]) -> None:
         try:
-            self.connection.sendall(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
+            # The first line break ends what a signal may have cut off.
+            self.connection.sendall(b"".join(b"\n" + json.dumps(request).encode() + b"\n" for request in requests))
         except OSError as error:
             raise guardian_gone() from error
 

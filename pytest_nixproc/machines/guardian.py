@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_nixproc.machines.process_table import descendants, environment_of, is_alive, parents
@@ -29,6 +30,7 @@ from pytest_nixproc.machines.subreaper import become_subreaper
 
 GRACE_SECONDS: Final = 1.0
 RECOVERY_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 1.0
 LEFT_TO_OTHERS: Final = 3
 """Exit status of the command that recovers a deployment, when others still use it."""
 
@@ -45,6 +47,7 @@ class Guardian:
         self.released = False
         self.ended: dict[int, int] = {}
         self.guarded: dict[str, list[str]] = {}
+        self.handed_over: set[str] = set()
         self.spawned: set[int] = set()
         self.watched = [connection.fileno()]
         with contextlib.suppress(AttributeError, OSError):
@@ -72,11 +75,19 @@ class Guardian:
                     break
                 *lines, pending = (pending + received).split(b"\n")
                 for line in lines:
-                    self.answer(json.loads(line))
+                    # Whoever sends may be interrupted by a signal in the middle of a line; such a line asks nothing.
+                    with contextlib.suppress(json.JSONDecodeError):
+                        self.answer(json.loads(line))
             elif self.wakeup not in readable:
                 break
-        self.recover()
-        self.linger() if self.released else self.end_all()
+        left = self.recover(list(self.guarded))
+        if self.released:
+            self.linger()
+        self.end_all()
+        if left:
+            # What stood in the way may have been a process that has only now been ended.
+            self.recover(left)
+            self.end_all()
 
     def receive(self) -> bytes:
         """Read what the test process sent; empty when it is gone."""
@@ -99,6 +110,8 @@ class Guardian:
             self.send(guarding=request["guard"])
         elif "unguard" in request:
             self.guarded.pop(request["root"], None)
+            if self.released:
+                self.handed_over.add(request["root"])
             self.send(guarding=request["unguard"])
         elif "strays" in request:
             self.send(strays=request["strays"], pids=self.strays(request["tag"].encode(), set(request["spare"])))
@@ -161,17 +174,35 @@ class Guardian:
             self.ended[pid] = os.waitstatus_to_exitcode(status)
             self.send(exited=pid, status=self.ended[pid])
 
-    def recover(self) -> None:
-        """Have each deployment that is guarded taken down by its journal, the last one first."""
+    def recover(self, roots: Sequence[str]) -> list[str]:
+        """Have deployments taken down by their journals, the last one first; return those where that has failed."""
         end = time.monotonic() + RECOVERY_SECONDS
-        for argv in reversed(self.guarded.values()):
-            pid = os.posix_spawn(argv[0], argv, {}, setsid=True, setsigdef=[*IGNORED, *PYTHON_IGNORES])
-            self.ended.pop(pid, None)
-            while pid not in self.ended and time.monotonic() < end:
-                self.reap()
-                select.select([self.wakeup], [], [], 0.05)
-            if self.ended.get(pid) == LEFT_TO_OTHERS:
+        left = []
+        for root in reversed(roots):
+            status = self.run(self.guarded[root], end)
+            if status == LEFT_TO_OTHERS:
                 self.released = True
+                self.handed_over.add(root)
+            elif status != 0:
+                left.append(root)
+        return left
+
+    def run(self, argv: list[str], end: float) -> int | None:
+        """Run a command; return its exit status, or None when it has none in time or cannot be started."""
+        try:
+            pid = os.posix_spawn(argv[0], argv, {}, setsid=True, setsigdef=[*IGNORED, *PYTHON_IGNORES])
+        except OSError:
+            return None
+        self.ended.pop(pid, None)
+        while pid not in self.ended and time.monotonic() < end:
+            self.reap()
+            self.await_end(0.05)
+        return self.ended.get(pid)
+
+    def await_end(self, seconds: float) -> None:
+        """Wait until a child ends, or for so long."""
+        if select.select([self.wakeup], [], [], seconds)[0]:
+            os.read(self.wakeup, 4096)
 
     def end_all(self) -> None:
         """End every process below this one: SIGTERM, and SIGKILL once the time of grace is over, until none is left."""
@@ -180,7 +211,7 @@ class Guardian:
         while self.reap():
             if time.monotonic() > end_of_grace:
                 self.signal_all(signal.SIGKILL)
-            select.select([self.wakeup], [], [], 0.05)
+            self.await_end(0.05)
 
     def signal_all(self, number: int) -> None:
         """Send a signal to every process below this one."""
@@ -191,10 +222,13 @@ class Guardian:
                 continue
 
     def linger(self) -> None:
-        """Stay, as the parent of processes that are to live on, until the last one has ended."""
-        while self.reap():
-            select.select([self.wakeup], [], [])
-            os.read(self.wakeup, 4096)
+        """Stay, as the parent of processes that are to live on, until the last one has ended.
+
+        Whoever takes a deployment down in our place cannot see those that have wiped their environment: what still
+        runs when its directory is gone is ended by us.
+        """
+        while self.reap() and (not self.handed_over or any(map(os.path.isdir, self.handed_over))):
+            self.await_end(LOOK_SECONDS)
 
 
 def main() -> None:

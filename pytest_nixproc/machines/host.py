@@ -94,17 +94,17 @@ class Host(Machine):
         """Run commands side by side until all have ended or the deadline is reached."""
         pids = self.guardian.spawn(commands)
         waiting = set(pids)
-        while waiting := {pid for pid in waiting if self.exit_status(pid) is None}:
+        while waiting := waiting - self.guardian.exited.keys():
             if not (remaining := deadline.remaining):
                 break
             self.guardian.listen(remaining)
-        return [self.exit_status(pid) for pid in pids]
+        return [self.guardian.exited.get(pid) for pid in pids]
 
     def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
         """Run one command with its output in a temporary file; kill its whole session at the deadline."""
         with tempfile.NamedTemporaryFile("rb") as output:
             pid = self.spawn(Spawn(command.argv, command.environment, output.name))
-            while (status := self.exit_status(pid)) is None and (remaining := deadline.remaining):
+            while (status := self.guardian.exited.get(pid)) is None and (remaining := deadline.remaining):
                 self.guardian.listen(remaining)
             if status is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -112,7 +112,9 @@ class Host(Machine):
             return status, output.read().decode(errors="replace")
 
     def exit_status(self, pid: int) -> int | None:
-        """Return what the guardian reported about the end of a process."""
+        """Return what the guardian reported about the end of a process; it may see it a moment after us."""
+        if pid not in self.guardian.exited and self.ended([pid]):
+            self.guardian.synchronize()
         return self.guardian.exited.get(pid)
 
     def ended(self, pids: Iterable[int]) -> set[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 HAS_PROC: Final = os.path.exists("/proc/self/stat")
@@ -69,6 +69,12 @@ def descendants(roots: Iterable[int], table: Mapping[int, int]) -> list[int]:
         found += below
         waiting += below
     return found
+
+
+def ancestors(pid: int, table: Mapping[int, int]) -> Iterator[int]:
+    """Yield the processes above ``pid``, its parent first."""
+    while pid := table.get(pid, 0):
+        yield pid
 
 
 def environment_of(pid: int) -> bytes:

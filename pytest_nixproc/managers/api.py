@@ -74,6 +74,7 @@ class Target:
 class Unit:
     """One instance as a manager knows it: the name it goes by, its generated files, and where to look.
 
+    ``key`` is the instance's name in the model.
     ``pid_file`` is set when the running process is found by it; then it has to exist while the process runs.
     """
 
@@ -83,6 +84,7 @@ class Unit:
     pid_file: str | None
     files: tuple[File, ...]
     links: tuple[Link, ...] = ()
+    key: str = ""
 
 
 @dataclass(frozen=True)

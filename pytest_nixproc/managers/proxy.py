@@ -23,6 +23,7 @@ FORWARDED: Final = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT),
 )
+ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 PID_FILE_SECONDS: Final = 30.0
 REMAINDER_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.02
@@ -41,7 +42,8 @@ class Proxy:
     def __init__(self, pid_file: str, argv: list[str]) -> None:
         self.pid_file = pid_file
         self.argv = argv
-        self.daemon = 0
+        self.starter = self.daemon = 0
+        self.told: set[int] = set()
         self.statuses: dict[int, int] = {}
         self.arrived: list[int] = []
         self.adopts = become_subreaper()
@@ -58,16 +60,13 @@ class Proxy:
         if stale and not is_alive(stale):
             os.unlink(self.pid_file)
             stale = 0
-        # Until the daemon is there, signals are for the command that starts it.
-        self.daemon = self.start()
-        if status := self.await_status(self.daemon):
+        self.starter = self.start()
+        if status := self.await_status(self.starter):
             return status
-        self.daemon = 0
-        self.daemon = self.await_daemon(stale)
+        self.daemon = self.await_daemon({self.starter, stale})
         self.forward()
-        status = self.await_status(self.daemon)
-        self.end_remainder()
-        return status
+        # What the daemon leaves behind is not ours to end: it would not be reported.
+        return self.await_status(self.daemon)
 
     def start(self) -> int:
         """Start the command that makes the daemon."""
@@ -84,18 +83,26 @@ class Proxy:
         except (OSError, ValueError):
             return 0
 
-    def await_daemon(self, stale: int) -> int:
-        """Wait until the PID file names a living process that it did not name before the start."""
+    def await_daemon(self, others: set[int]) -> int:
+        """Wait until the PID file names a process that is none of ``others``, and is alive or has been."""
         end = time.monotonic() + PID_FILE_SECONDS
-        while time.monotonic() < end:
+        told_to_end = False
+        while time.monotonic() < end and not told_to_end:
+            # In this order: a daemon that has ended by now, or that a test has seen, has written its PID file before.
+            has_children, told_to_end = self.reap(), not ENDING.isdisjoint(self.arrived)
             pid = self.read_pid_file()
-            if pid and pid != stale and (is_alive(pid) or pid in self.statuses):
+            if pid and pid not in others and (is_alive(pid) or pid in self.statuses):
                 return pid
-            if self.adopts and not self.reap():
-                fail(f"the daemon ended before it wrote its PID file {self.pid_file}")
-            self.sleep()
+            if self.adopts and not has_children:
+                return self.last_failure()
+            self.sleep(LOOK_SECONDS)
         self.end_remainder()
-        return fail(f"no daemon's PID in {self.pid_file} within {PID_FILE_SECONDS:g} s")
+        return fail(f"no daemon's PID in {self.pid_file} after {time.monotonic() - end + PID_FILE_SECONDS:.1f} s")
+
+    def last_failure(self) -> int:
+        """Return which of the processes that have ended failed last: without a PID file, that was the daemon."""
+        failed = [pid for pid, status in self.statuses.items() if status]
+        return failed[-1] if failed else fail(f"the daemon ended before it wrote its PID file {self.pid_file}")
 
     def await_status(self, pid: int) -> int:
         """Wait until a process ends; return its wait status, 0 where it cannot be seen."""
@@ -103,7 +110,7 @@ class Proxy:
             children = self.reap()
             if pid in self.statuses or (not (children and self.adopts) and not is_alive(pid)):
                 break
-            self.sleep()
+            self.sleep(None if self.adopts else LOOK_SECONDS)
             self.forward()
         return self.statuses.get(pid, 0)
 
@@ -118,20 +125,27 @@ class Proxy:
                 return True
             self.statuses[pid] = status
 
-    def sleep(self) -> None:
-        """Sleep until a signal comes; without adopted children, or a PID file yet, only for a moment."""
-        events = self.adopts and self.daemon
-        if select.select([self.wakeup], [], [], None if events else LOOK_SECONDS)[0]:
+    def sleep(self, seconds: float | None) -> None:
+        """Sleep until a signal comes, or for some seconds."""
+        if select.select([self.wakeup], [], [], seconds)[0]:
             os.read(self.wakeup, 4096)
 
     def forward(self) -> None:
-        """Pass on the signals that have arrived, once there is a daemon to receive them."""
+        """Pass on the signals that have arrived.
+
+        The starter gets those that ask for an end, and the daemon gets them all the same: the starter may have done
+        its work, and be gone before it looks.
+        """
+        if not self.daemon:
+            for number in ENDING.intersection(self.arrived) - self.told:
+                os.kill(self.starter, number)
+                self.told.add(number)
         while self.daemon and self.arrived:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.daemon, self.arrived.pop(0))
 
     def end_remainder(self) -> None:
-        """End what the daemon left behind: SIGTERM, and SIGKILL after a second."""
+        """End a daemon that cannot be told from its children: SIGTERM, and SIGKILL after a second."""
         end = time.monotonic() + REMAINDER_SECONDS
         while self.reap():
             number = signal.SIGKILL if time.monotonic() > end else signal.SIGTERM

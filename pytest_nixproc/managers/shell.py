@@ -12,7 +12,8 @@ from pytest_nixproc.model.process import Command, ManagedProcess
 
 def quote(value: str) -> str:
     """Return ``value`` as one word of the shell: single quotes keep every other byte (POSIX.1 XCU 2.2.2)."""
-    return shlex.quote(value)
+    # shlex leaves a leading ``=`` bare: right, but read as a mistyped comparison by shellcheck (SC1097).
+    return f"'={shlex.quote(value[1:] + ' ')[1:-2]}'" if value.startswith("=") else shlex.quote(value)
 
 
 def words(values: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from functools import cached_property
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from typing import Any, Final, cast
+from urllib.parse import quote as percent_encoded
 from xmlrpc import client
 
 from pytest_nixproc.errors import CommandFailed, DeploymentError, MachineError, Unsupported
@@ -70,7 +71,9 @@ class SupervisordGenerator(Generator):
         scripts: tuple[File, ...] = ()
         settings = program_settings(key, process, command, target)
         if settings is None:
-            script = File(f"{LAUNCHERS}/{process.name}", shell.launch_script(process, command, target, key), 0o755)
+            # Percent-encoded, a name needs no quoting that supervisord does not understand.
+            path = f"{LAUNCHERS}/{percent_encoded(process.name, safe='')}"
+            script = File(path, shell.launch_script(process, command, target, key), 0o755)
             scripts = (script,)
             settings = {"command": quoted(f"{target.directory}/{script.path}")}
         parameters = apply_override("supervisord", process, common_settings(key, model, target) | settings)
@@ -119,7 +122,7 @@ def common_settings(key: str, model: ProcessesModel, target: Target) -> dict[str
         "stopwaitsecs": max(1, round(target.stop_seconds)) + GRACE_OF_MANAGER,
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": target.log_file(model[key].pkg).replace("%", "%%"),
+        "stdout_logfile": escaped(escaped(target.log_file(model[key].pkg))),
         "stdout_logfile_maxbytes": 0,
     }
 
@@ -133,7 +136,7 @@ def program_settings(key: str, process: ManagedProcess, command: Command, target
     settings = {
         "command": " ".join(quoted(word) for word in command.argv),
         "environment": ",".join(f"{name}={quoted(value)}" for name, value in environment.items()),
-        "directory": process.directory and process.directory.replace("%", "%%"),
+        "directory": process.directory and escaped(process.directory),
         "umask": process.umask,
         "user": target.user_of(process),
     }
@@ -142,7 +145,12 @@ def program_settings(key: str, process: ManagedProcess, command: Command, target
 
 def quoted(value: str) -> str:
     """Return a plain value as one word: in double quotes, and ``%`` doubled against interpolation."""
-    return '"' + value.replace("%", "%%") + '"'
+    return f'"{escaped(value)}"'
+
+
+def escaped(value: str) -> str:
+    """Return a value that is interpolated once; names of log files are interpolated twice."""
+    return value.replace("%", "%%")
 
 
 def refuse_name(process: ManagedProcess) -> None:
@@ -214,8 +222,9 @@ class SupervisordDriver(Driver):
         super().__init__(machine, target)
         self._reported_log = f"{target.state.log_dir}/supervisord.log"
         self._own_output = f"{target.state.log_dir}/supervisord.out"
-        self._used: set[str] = set()
-        """Programs that may not be stopped yet in supervisord's eyes, because they have run before."""
+        self._opened_by_us = False
+        self._started: set[str] = set()
+        """Programs that supervisord can be mistaken about, because we have started them before."""
 
     @cached_property
     def _server(self) -> client.ServerProxy:
@@ -236,6 +245,7 @@ class SupervisordDriver(Driver):
             return problem
 
         wait_until(look, deadline, "wait for supervisord's socket")
+        self._opened_by_us = True
 
     def close(self, deadline: Deadline) -> None:
         """Shut supervisord down and wait for its end."""
@@ -276,20 +286,23 @@ class SupervisordDriver(Driver):
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:  # noqa: ARG002 - it does not wait
         """Start programs, all in one request; supervisord's own timer of readiness is switched off.
 
-        What has been started already is reported as it is: who waits for it sees how it ended.
+        What runs already is no problem, and what has ended already is reported as it is by who waits for it.
         """
-        if self._used & {unit.name for unit in units}:
+        names = {unit.name for unit in units}
+        if self._started & names or not self._opened_by_us:
             self._entries()
-        self._used |= {unit.name for unit in units}
+        self._started |= names
         problems = self._ask_all("startProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
         statuses = self.status(units) if problems else {}
-        return {name: text for name, text in problems.items() if statuses[name].exit_status is None}
+        seen = {name for name, status in statuses.items() if status.running or status.exit_status is not None}
+        return {name: text for name, text in problems.items() if name not in seen}
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Stop programs, all in one request, and see their end by ourselves: supervisord looks once a second."""
-        pids = [status.pid for status in self.status(units).values() if status.running and status.pid]
+        entries = self._entries()
+        pids = [int(entries[unit.name]["pid"]) for unit in units]
         self._ask_all("stopProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
-        self._await_end(pids, deadline)
+        self._await_end([pid for pid in pids if pid], deadline)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:  # noqa: ARG002 - it does not wait
         """Send SIGHUP, the usual request to read the configuration again."""
@@ -299,33 +312,38 @@ class SupervisordDriver(Driver):
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Ask for all programs at once."""
         try:
-            entries = self._entries()
-        except (OSError, HTTPException, client.Error) as error:
-            problem = f"supervisord does not answer: {error}"
-            return {unit.name: Status(running=False, text=problem) for unit in units}
-        return {unit.name: self._status(unit, entries[unit.name]) for unit in units}
+            known = self._entries()
+        except MachineError as error:
+            return {unit.name: Status(running=False, text=str(error)) for unit in units}
+        return {unit.name: self._status(unit, known[unit.name]) for unit in units}
 
     def _entries(self) -> dict[str, dict[str, Any]]:
-        """Return what supervisord says of all programs, once it has seen the end of those that have ended.
+        """Return what supervisord knows of each program, once it has noticed those that have ended.
 
-        It looks for children that have ended after it has answered a request, else once a second.
+        It looks for them when it is woken, by a request too, but after the answer. Before it has, it would not start a
+        program again, and not say so.
         """
-        entries = self._ask_for_entries()
+        entries = self._known_entries()
         for _ in self.machine.deadline(NOTICE_SECONDS).pauses():
-            pids = [int(entry["pid"]) for entry in entries.values() if entry["pid"]]
-            if not self.machine.ended(pids):
+            if not self.machine.ended([int(entry["pid"]) for entry in entries.values() if entry["pid"]]):
                 break
-            entries = self._ask_for_entries()
+            entries = self._known_entries()
         return entries
 
-    def _ask_for_entries(self) -> dict[str, dict[str, Any]]:
-        entries = cast("list[dict[str, Any]]", self._server.supervisor.getAllProcessInfo())
+    def _known_entries(self) -> dict[str, dict[str, Any]]:
+        try:
+            entries = cast("list[dict[str, Any]]", self._server.supervisor.getAllProcessInfo())
+        except (OSError, HTTPException, client.Error) as error:
+            raise MachineError(f"supervisord does not answer: {error}") from error
         return {str(entry["name"]): entry for entry in entries}
 
     def _status(self, unit: Unit, entry: Mapping[str, Any]) -> Status:
         text = f"{entry['statename']} {entry['spawnerr'] or entry['description']}".strip()
         if pid := int(entry["pid"]):
-            return Status(running=True, pid=self._daemon_pid(unit) or pid, text=text)
+            daemon = self._daemon_pid(unit)
+            # Its proxy ends a moment after a daemon, and only then is the status known.
+            running = not (daemon and self.machine.ended([daemon]))
+            return Status(running=running, pid=(daemon or pid) if running else None, text=text)
         exit_status = self._exit_status(unit, entry) if entry["statename"] == "EXITED" else None
         has_ended = entry["statename"] in ("EXITED", "FATAL", "BACKOFF") or bool(entry["stop"])
         return Status(running=False, has_ended=has_ended, exit_status=exit_status, text=text)

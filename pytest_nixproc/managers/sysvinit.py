@@ -36,7 +36,11 @@ SCRIPTS: Final = "etc/rc.d/init.d"
 RUNLEVELS: Final = tuple(range(7))
 DEFAULT_RUNLEVELS: Final = (3,)
 HIGHEST_SEQUENCE: Final = 99
-REPORT_SECONDS: Final = 0.2
+LSB_PROGRAM_NOT_INSTALLED: Final = 5
+LSB_NOT_RUNNING: Final = 3
+
+KILL_SECONDS: Final = 6.0
+"""What a script may take to kill what did not stop in time."""
 
 HINT: Final = "\n(if the program stays in the foreground, give it as foreground_process instead of process)"
 
@@ -66,14 +70,17 @@ is_running() {
     fi
 }
 
-# Sets $pid to the process that the PID file names, if it runs and is the one that was started.
+# Sets $pid to the process that the PID file names, if it runs and is the one that was started: the record holds both,
+# or nothing, when the PID file came later than the end of the start.
 find_process() {
-    pid=
+    pid='' known=''
+    [ -e "$record" ] || return 1
     { read -r pid < "$pid_file"; } 2> /dev/null || [ -n "$pid" ] || return 1
     case $pid in '' | *[!0-9]*) return 1 ;; esac
     is_running "$pid" || return 1
-    { read -r known < "$record"; } 2> /dev/null || return 0
-    [ "${known%% *}" != "$pid" ] || [ "${known#* }" = "$started" ]
+    { read -r known < "$record"; } 2> /dev/null
+    [ -n "$known" ] || { known="$pid $started"; echo "$known" > "$record"; }
+    [ "$known" = "$pid $started" ]
 }
 
 # Waits until process $1 does not run, for $2 seconds at most. Most end at once: looking again costs less than sleep.
@@ -88,15 +95,18 @@ await_end() {
 }
 
 forget_process() {
-    [ ! -e "$pid_file" ] && [ ! -e "$record" ] || rm -f "$pid_file" "$record"
+    if [ -e "$pid_file" ] || [ -e "$record" ]; then
+        rm -f "$pid_file" "$record"
+    fi
 }
 
 start_process() {
     ! find_process || return 0
     [ -x "$program" ] || { echo "$name: $program is not installed" >&2; exit 5; }
-    [ ! -e "$pid_file" ] || forget_process
+    forget_process
     launch >> "$log_file" 2>&1 || return 1
-    { read -r pid < "$pid_file"; } 2> /dev/null && is_running "$pid" && echo "$pid $started" > "$record"
+    : > "$record"
+    find_process
     return 0
 }
 
@@ -148,7 +158,13 @@ class SysvinitGenerator(Generator):
             pid_file=target.pid_file(process),
             files=(File(f"{SCRIPTS}/{process.name}", text, 0o755),),
             links=tuple(runlevel_links(process.name, sequence, parameters)),
+            key=key,
         )
+
+
+def record_of(name: str, target: Target) -> str:
+    """Return the file in which a script remembers which process it has started: pid and start time, or nothing yet."""
+    return f"{target.state.runtime_dir}/.{name}.started"
 
 
 def default_parameters(process: ManagedProcess, target: Target) -> dict[str, Any]:
@@ -190,11 +206,13 @@ def script(
 ) -> Iterator[str]:
     """Yield the lines of a script."""
     yield f"#!{target.facts.shell}"
+    # Values stand in single quotes: what looks like an expansion or an escape in them is none.
+    yield "# shellcheck disable=SC2016,SC1003"
     yield from header(process.name, parameters, dependencies)
     yield f"name={shell.quote(process.name)}"
     yield f"program={shell.quote(parameters['process'])}"
     yield f"pid_file={shell.quote(target.pid_file(process))}"
-    yield f"record={shell.quote(f'{target.state.runtime_dir}/.{process.name}.started')}"
+    yield f"record={shell.quote(record_of(process.name, target))}"
     log_file = target.log_file(process) if parameters["enable_daemon_output_logging"] else "/dev/null"
     yield f"log_file={shell.quote(log_file)}"
     yield f"stop_signal={signal_name(parameters['stop_signal'])}"
@@ -239,7 +257,9 @@ def launch(key: str, process: ManagedProcess, parameters: Mapping[str, Any], tar
     if process.initialize:
         yield f"    ( enter && exec {shell.initialization(process, target)} ) {shell.or_report(process, 'return 1')}"
     if parameters["process_is_daemon"]:
-        yield f"    ( enter && {directory} && exec {shell.program(command, process, target)} ) < /dev/null"
+        yield f"    ( enter && {directory} && exec {shell.program(command, process, target)} ) < /dev/null && return"
+        yield '    echo "$name: could not be started (status $?)" >&2'
+        yield "    return 1"
     else:
         # A shell without job control starts background commands with SIGINT and SIGQUIT ignored (POSIX.1 XCU 2.12):
         # the command prefix restores them, or job control does in shells that have it without a terminal.
@@ -262,7 +282,7 @@ def choice(parameters: Mapping[str, Any]) -> Iterator[str]:
         yield f"    {name})"
         if message:
             line = shell.quote(f"{message} {parameters['description']}")
-            yield f'        [ "${{VERBOSE-yes}}" = no ] || echo {line}'
+            yield f"        [ \"${{VERBOSE-yes}}\" = no ] || printf '%s\\n' {line}"
         yield f"        {instructions[name]['instruction']}"
         yield "        ;;"
     yield "    *)"
@@ -300,7 +320,8 @@ class SysvinitDriver(Driver):
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Run the scripts side by side with ``stop``; they wait for the end, and kill what does not stop."""
-        self.machine.run(self._commands(units, "stop"), deadline)
+        # Beyond the deadline, scripts are about to kill; to leave them alone in it would be a race for who is first.
+        self.machine.run(self._commands(units, "stop"), self.machine.deadline(deadline.remaining + KILL_SECONDS))
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Run the script with ``reload``."""
@@ -314,23 +335,35 @@ class SysvinitDriver(Driver):
 
     def _status(self, unit: Unit) -> Status:
         assert unit.pid_file is not None
+        record = self.machine.read(record_of(unit.name, self.target))
         content = self.machine.read(unit.pid_file)
-        if content is None:
-            return Status(running=False, text="not running, no PID file")
-        if not content.split()[:1] or not content.split()[0].isdigit():
-            return Status(running=False, text=f"PID file holds {content[:20]!r}")
-        pid = int(content.split()[0])
+        if record is None:
+            return Status(running=False, text="not running")
+        started, named = first_number(record), first_number(content or b"")
+        pid = started or named
+        if pid is None:
+            return self._without_pid(unit, content)
         if not self.machine.ended([pid]):
-            return Status(running=True, pid=pid, text=f"running, pid {pid}")
-        exit_status = self._exit_status(pid)
-        return Status(running=False, has_ended=True, pid=pid, exit_status=exit_status, text="dead, PID file exists")
+            running = named == pid
+            text = f"running, pid {pid}" if running else f"pid {pid} runs, but {unit.pid_file} holds {content!r}"
+            return Status(running=running, pid=pid if running else None, text=text)
+        exit_status = self.machine.exit_status(pid)
+        text = f"dead, PID file {unit.pid_file} {'is gone' if content is None else 'exists'}"
+        return Status(running=False, has_ended=True, pid=pid, exit_status=exit_status, text=text)
 
-    def _exit_status(self, pid: int) -> int | None:
-        """Return how a process ended; that it has is seen a moment before the machine is told its status."""
-        for _ in self.machine.deadline(REPORT_SECONDS).pauses():
-            if (exit_status := self.machine.exit_status(pid)) is not None:
-                return exit_status
-        return None
+    def _without_pid(self, unit: Unit, content: bytes | None) -> Status:
+        """Return the status of a daemon that has been started and is known by no pid: alive if any process of it is."""
+        tags = [f"{name}={value}" for name, value in self.target.tags.items()]
+        strays = self.machine.strays(tags[0]) if tags else []
+        alive = any(self.machine.has_tag(pid, f"NIXPROC_INSTANCE={unit.key}") for pid in strays)
+        text = f"PID file {unit.pid_file} {'does not exist' if content is None else f'holds {content[:20]!r}'}"
+        return Status(running=False, has_ended=not alive, text=text)
+
+
+def first_number(content: bytes) -> int | None:
+    """Return the number with which a PID file or a record begins."""
+    word = (content.split() or [b""])[0]
+    return int(word) if word.isdigit() else None
 
 
 CAPABILITIES: Final = Capabilities(

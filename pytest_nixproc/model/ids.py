@@ -134,7 +134,8 @@ def assign(
 
     An id is retained while its instance still requires the pool and the pool still holds it. New ids are searched from
     the last assigned one on, so that a freed id is not used again at once. ``is_taken`` tells of numbers that somebody
-    else has. Raises :class:`~pytest_nixproc.errors.NixprocError` when a pool is exhausted.
+    else has. Pools of ports may overlap: none of them gives a port that another one has given. Raises
+    :class:`~pytest_nixproc.errors.NixprocError` when a pool is exhausted.
     """
     ids: dict[str, dict[str, int]] = {pool: {} for pool in pools}
     last = {pool: number for pool, number in old.last.items() if pool in pools}
@@ -145,9 +146,15 @@ def assign(
             ids[pool][name] = kept
     for pool, name in wanted:
         if name not in ids[pool]:
-            number = first_free(pool, pools[pool], last.get(pool), set(ids[pool].values()), is_taken)
+            number = first_free(pool, pools[pool], last.get(pool), used_beside(pool, ids), is_taken)
             ids[pool][name] = last[pool] = number
     return Assignments(ids, last)
+
+
+def used_beside(pool: str, ids: Mapping[str, Mapping[str, int]]) -> set[int]:
+    """Return what a new id of a pool must not be: an id of the same pool, and a port must be none of any pool."""
+    beside = [name for name in ids if name == pool or (is_port_pool(name) and is_port_pool(pool))]
+    return {number for name in beside for number in ids[name].values()}
 
 
 def first_free(name: str, pool: Pool, last: int | None, used: set[int], is_taken: IsTaken) -> int:
@@ -168,7 +175,8 @@ def read_pools(value: object, path: str, faults: list[Fault]) -> dict[str, Pool]
     for name, entry in value.items():
         try:
             pool = entry if isinstance(entry, Pool) else Pool(**{key: entry[key] for key in entry if key != "scope"})
-            sound = pool.min <= pool.max and pool.step > 0
+            numbers = (pool.min, pool.max, pool.step)
+            sound = all(type(number) is int for number in numbers) and pool.min <= pool.max and pool.step > 0
         except TypeError:
             sound = False
         if sound:

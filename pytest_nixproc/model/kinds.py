@@ -114,8 +114,10 @@ def sequence_of(kind: Kind) -> Kind:
 ENVIRONMENT_NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
 SHELL_OWN_NAMES: Final = frozenset(
     {"_", "IFS", "PWD", "OLDPWD", "SHLVL", "UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS"}
+    | {"OPTIND", "LINENO", "RANDOM", "SRANDOM", "SECONDS", "GROUPS", "DIRSTACK", "FUNCNAME", "HISTCMD"}
+    | {"BASHPID", "BASH_VERSINFO", "BASH_COMMAND", "BASH_SUBSHELL", "BASH_ARGV0", "EPOCHSECONDS", "EPOCHREALTIME"}
 )
-"""Some of them are read-only in bash, which is ``/bin/sh`` in places: exporting them ends a script."""
+"""Some are read-only, or have values of their own, in dash or in bash, which is ``/bin/sh`` in places."""
 
 
 def read_environment(value: object, path: str, faults: list[Fault]) -> dict[str, str]:

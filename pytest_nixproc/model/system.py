@@ -74,14 +74,17 @@ class ProcessesModel(Mapping[str, Instance]):
 
     def _required_pools(self, name: str, faults: list[Fault]) -> tuple[str, ...]:
         """Return the pools that an instance requires ids from; each that is not declared is a fault."""
-        pools = self._instances[name].attributes["requires_unique_ids_for"]
-        pools = (pools,) if isinstance(pools, str) else tuple(pools)
-        for index, pool in enumerate(pools):
-            if pool not in self.pools:
+        path = f"processes.{name}.requires_unique_ids_for"
+        wanted = self._instances[name].attributes["requires_unique_ids_for"]
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        if not isinstance(wanted, list | tuple | set | frozenset):
+            faults.append(Fault(path, f"is {wanted!r}, which is not a list", "name the pools in a list"))
+            return ()
+        for index, pool in enumerate(wanted):
+            if not isinstance(pool, str) or pool not in self.pools:
                 remedy = f"declare its min and max in id_resources; there are {', '.join(self.pools) or 'none'}"
-                path = f"processes.{name}.requires_unique_ids_for[{index}]"
-                faults.append(Fault(path, f"is {pool!r}, which is no pool", remedy))
-        return pools
+                faults.append(Fault(f"{path}[{index}]", f"is {pool!r}, which is no pool", remedy))
+        return tuple(pool for pool in wanted if isinstance(pool, str))
 
     def __getitem__(self, name: str) -> Instance:
         return self._instances[name]
