@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_nixproc.deployment.planner import Settings
@@ -17,6 +17,7 @@ from pytest_nixproc.model.system import ProcessesModel
 SETTLE_SECONDS: Final = 0.1
 """How long an instance without ports and without a condition must live to count as ready."""
 
+FIRST_QUESTION_SECONDS: Final = 0.02
 PROGRESS_SECONDS: Final = 2.0
 LOG_TAIL: Final = 2000
 
@@ -43,6 +44,7 @@ class Watch:
         self.begun = self.reported = self.machine.now()
         self.pending = list(units)
         self.pids: dict[str, int] = {}
+        self.next_question = self.begun + FIRST_QUESTION_SECONDS
         self.looker = Looker(self.machine, {"PATH": self.machine.path_variable, **driver.target.tags})
 
     def until_ready(self, deadline: Deadline) -> None:
@@ -91,7 +93,14 @@ class Watch:
         """Raise when an instance has ended; the manager is asked only about those whose process is not seen alive."""
         ended = self.machine.ended(self.pids.values())
         suspects = [name for name in self.pending if self.pids.get(name) is None or self.pids[name] in ended]
-        statuses = self.driver.status([self.units[name] for name in suspects]) if suspects else {}
+        if suspects and (ended or self.machine.now() >= self.next_question):
+            self._question(suspects)
+
+    def _question(self, suspects: Sequence[str]) -> None:
+        """Ask the manager about instances, no more than a tenth of the time: it has programs to start meanwhile."""
+        begun = self.machine.now()
+        statuses = self.driver.status([self.units[name] for name in suspects])
+        self.next_question = self.machine.now() + 10 * (self.machine.now() - begun)
         for name in suspects:
             status = statuses[self.units[name].name]
             if status.running and status.pid:
