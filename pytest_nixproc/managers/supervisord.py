@@ -290,7 +290,7 @@ class SupervisordDriver(Driver):
         """
         names = {unit.name for unit in units}
         if self._started & names or not self._opened_by_us:
-            self._entries()
+            self._entries(units)
         self._started |= names
         problems = self._ask_all("startProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
         statuses = self.status(units) if problems else {}
@@ -299,7 +299,7 @@ class SupervisordDriver(Driver):
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Stop programs, all in one request, and see their end by ourselves: supervisord looks once a second."""
-        entries = self._entries()
+        entries = self._entries(units)
         pids = [int(entries[unit.name]["pid"]) for unit in units]
         self._ask_all("stopProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
         self._await_end([pid for pid in pids if pid], deadline)
@@ -312,20 +312,22 @@ class SupervisordDriver(Driver):
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Ask for all programs at once."""
         try:
-            known = self._entries()
+            known = self._entries(units)
         except MachineError as error:
             return {unit.name: Status(running=False, text=str(error)) for unit in units}
         return {unit.name: self._status(unit, known[unit.name]) for unit in units}
 
-    def _entries(self) -> dict[str, dict[str, Any]]:
+    def _entries(self, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
         """Return what supervisord knows of each program, once it has noticed those that have ended.
 
-        It looks for them when it is woken, by a request too, but after the answer. Before it has, it would not start a
-        program again, and not say so.
+        It looks for them when it is woken, by a request too, but after the answer; and a proxy ends a moment after its
+        daemon. Before it has noticed, it would not start a program again, and not say so.
         """
         entries = self._known_entries()
         for _ in self.machine.deadline(NOTICE_SECONDS).pauses():
-            if not self.machine.ended([int(entry["pid"]) for entry in entries.values() if entry["pid"]]):
+            pids = {unit: int(entries[unit.name]["pid"]) for unit in units}
+            daemons = [self._daemon_pid(unit) for unit, pid in pids.items() if pid]
+            if not self.machine.ended([pid for pid in (*pids.values(), *daemons) if pid]):
                 break
             entries = self._known_entries()
         return entries
@@ -340,10 +342,7 @@ class SupervisordDriver(Driver):
     def _status(self, unit: Unit, entry: Mapping[str, Any]) -> Status:
         text = f"{entry['statename']} {entry['spawnerr'] or entry['description']}".strip()
         if pid := int(entry["pid"]):
-            daemon = self._daemon_pid(unit)
-            # Its proxy ends a moment after a daemon, and only then is the status known.
-            running = not (daemon and self.machine.ended([daemon]))
-            return Status(running=running, pid=(daemon or pid) if running else None, text=text)
+            return Status(running=True, pid=self._daemon_pid(unit) or pid, text=text)
         exit_status = self._exit_status(unit, entry) if entry["statename"] == "EXITED" else None
         has_ended = entry["statename"] in ("EXITED", "FATAL", "BACKOFF") or bool(entry["stop"])
         return Status(running=False, has_ended=has_ended, exit_status=exit_status, text=text)

@@ -36,17 +36,13 @@ SCRIPTS: Final = "etc/rc.d/init.d"
 RUNLEVELS: Final = tuple(range(7))
 DEFAULT_RUNLEVELS: Final = (3,)
 HIGHEST_SEQUENCE: Final = 99
-LSB_PROGRAM_NOT_INSTALLED: Final = 5
-LSB_NOT_RUNNING: Final = 3
-
-KILL_SECONDS: Final = 6.0
-"""What a script may take to kill what did not stop in time."""
 
 HINT: Final = "\n(if the program stays in the foreground, give it as foreground_process instead of process)"
 
 ACTIVITIES: Final = {
     "start": {"activity": "Starting", "instruction": "start_process"},
     "stop": {"activity": "Stopping", "instruction": "stop_process"},
+    "request-stop": {"activity": "Stopping", "instruction": "request_stop"},
     "reload": {"activity": "Reloading", "instruction": "reload_process"},
     "force-reload": {"activity": "Reloading", "instruction": "reload_process"},
     "restart": {"activity": "Restarting", "instruction": "stop_process && start_process"},
@@ -83,11 +79,10 @@ find_process() {
     [ "$known" = "$pid $started" ]
 }
 
-# Waits until process $1 does not run, for $2 seconds at most. Most end at once: looking again costs less than sleep.
+# Waits until process $1 does not run, for $2 seconds at most.
 await_end() {
-    looks=0 naps=0
+    naps=0
     while is_running "$1"; do
-        [ "$looks" -ge 40 ] || { looks=$((looks + 1)); continue; }
         [ "$naps" -lt $(($2 * 50)) ] || return 1
         sleep 0.02 2> /dev/null || { sleep 1; naps=$((naps + 49)); }
         naps=$((naps + 1))
@@ -108,6 +103,12 @@ start_process() {
     : > "$record"
     find_process
     return 0
+}
+
+# Asks the process to stop, and leaves it to the caller to see its end, and to forget it.
+request_stop() {
+    find_process || return 0
+    kill "-$stop_signal" "$pid" 2> /dev/null
 }
 
 stop_process() {
@@ -275,6 +276,9 @@ def choice(parameters: Mapping[str, Any]) -> Iterator[str]:
     instructions = parameters["instructions"] | {}
     for name, text in parameters["activities"].items():
         instructions[name] = {"activity": "", "instruction": text}
+    if instructions["stop"]["instruction"] != ACTIVITIES["stop"]["instruction"]:
+        # What stops a process in a way of its own is not done by halves.
+        instructions["request-stop"] = instructions["stop"]
     names = [name for name in instructions if name not in parameters["remove_activities"]]
     yield "case ${1-} in"
     for name in names:
@@ -319,9 +323,27 @@ class SysvinitDriver(Driver):
         }
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
-        """Run the scripts side by side with ``stop``; they wait for the end, and kill what does not stop."""
-        # Beyond the deadline, scripts are about to kill; to leave them alone in it would be a race for who is first.
-        self.machine.run(self._commands(units, "stop"), self.machine.deadline(deadline.remaining + KILL_SECONDS))
+        """Have the scripts ask all processes to stop, and see their ends by ourselves, in one look at all of them.
+
+        Scripts that wait, with a command each time that they look again, would take the time that programs need to end.
+        """
+        statuses = self.status(units)
+        pids = {unit: status.pid for unit in units if (status := statuses[unit.name]).running and status.pid}
+        self.machine.run(self._commands(units, "request-stop"), deadline)
+        running = set(pids.values()) - self.machine.ended(pids.values())
+        for _ in deadline.pauses() if running else ():
+            running -= self.machine.ended(running)
+            if not running:
+                break
+        for unit in units:
+            if pids.get(unit) not in running:
+                self._forget(unit)
+
+    def _forget(self, unit: Unit) -> None:
+        """Remove what says that a process runs, as its script does after a stop of its own."""
+        assert unit.pid_file is not None
+        self.machine.remove(unit.pid_file)
+        self.machine.remove(record_of(unit.name, self.target))
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Run the script with ``reload``."""

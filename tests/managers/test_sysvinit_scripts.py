@@ -292,7 +292,7 @@ def test_usage(make: Make, shell: tuple[str, ...]) -> None:
     for words in ((), ("unknown",), ("",), ("*",), ("-h",)):
         result = script.run(*words)
         assert result.returncode == USAGE
-        assert "{start|stop|reload|force-reload|restart|try-restart|status}" in result.stdout
+        assert "{start|stop|request-stop|reload|force-reload|restart|try-restart|status}" in result.stdout
 
 
 @in_both_modes

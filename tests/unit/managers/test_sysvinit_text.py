@@ -174,8 +174,16 @@ def test_override_as_function(generate: Any) -> None:
 
 
 def test_usual_activities(generate: Any) -> None:
-    """A script knows what the Linux Standard Base asks for."""
-    assert activities(generate()) == ["start", "stop", "reload", "force-reload", "restart", "try-restart", "status"]
+    """A script knows what the Linux Standard Base asks for, and how to be asked to stop without waiting for it."""
+    assert activities(generate()) == [
+        *("start", "stop", "request-stop", "reload", "force-reload", "restart", "try-restart", "status")
+    ]
+
+
+def test_stop_of_its_own_is_not_done_by_halves(generate: Any) -> None:
+    """A stop instruction that an override gives is also what a request to stop runs."""
+    text = text_of(generate({"instructions": {"stop": {"instruction": "my_stop"}}}))
+    assert "my_stop" in text.partition("    request-stop)\n")[2].partition(";;")[0]
 
 
 def test_instruction_is_replaced(generate: Any) -> None:
@@ -189,7 +197,7 @@ def test_instruction_is_replaced(generate: Any) -> None:
 def test_activities_are_added_and_removed(generate: Any) -> None:
     """Overrides can add activities, and remove usual ones."""
     unit = generate({"activities": {"backup": "my_backup"}, "removeActivities": ["reload", "force-reload"]})
-    assert activities(unit) == ["start", "stop", "restart", "try-restart", "status", "backup"]
+    assert activities(unit) == ["start", "stop", "request-stop", "restart", "try-restart", "status", "backup"]
     assert "    backup)\n        my_backup\n" in text_of(unit)
 
 

@@ -1,0 +1,467 @@
+"""What a deployment costs: seconds from nothing to all ports answering, and back, as ratios to a bare parallel spawn.
+
+Every repetition runs the floor three times; its median divides what the repetition's managers need. Absolute seconds
+belong to one machine in one hour, ratios of one repetition can be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+from xmlrpc import client
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from pytest_nixproc import Instance, ProcessesModel, System, create_managed_process
+from pytest_nixproc.deployment.planner import Load, Planner, Settings
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.registry import Registry
+from pytest_nixproc.sources.api import read_model
+
+HERE: Final = Path(__file__).resolve().parent
+EXAMPLE: Final = HERE.parent / "examples" / "webapps" / "processes_advanced.py"
+
+PORTS: Final = range(10_000, 20_000)
+"""Below the ports that the package leases, and those that the kernel gives to clients, who could meet themselves."""
+
+FLOOR_RUNS: Final = 3
+POLL_SECONDS: Final = 0.0005
+LIMIT_SECONDS: Final = 60.0
+
+FLOOR: Final = "floor"
+BARE: Final = "bare supervisord"
+TUNED: Final = "supervisord"
+
+SMALLEST_COUNT_OF_BARS: Final = 50
+FLOOR_BARS: Final = {"sysvinit": 6.0}
+BARE_BAR: Final = 1.2
+SLOW_BAR: Final = 2.0
+GROWTH_BAR: Final = 1.125
+"""How much faster than the number of servers the cost may grow (4.5 times from 50 to 200 servers)."""
+
+STEP_SECONDS: Final = 0.8
+"""A run this far above the median has waited for a timer that counts whole seconds."""
+
+ORIGINAL_SECONDS: Final = {"deploy": 0.76, "undeploy": 8.7}
+EXAMPLE_PORTS: Final = 9
+EXAMPLE_BARS: Final = {"deploy": 1.5, "undeploy": 15.0}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one deployment and its teardown."""
+
+    deploy: float
+    teardown: float
+
+    @property
+    def total(self) -> float:
+        """Return both together."""
+        return self.deploy + self.teardown
+
+
+@dataclass(frozen=True)
+class Work:
+    """The servers to be deployed: one for each port, listening after a delay in milliseconds."""
+
+    server: str
+    ports: Sequence[int]
+    delay: int
+
+    def argv(self, port: int) -> list[str]:
+        """Return the command of one server."""
+        return [self.server, str(port), *(["--delay", str(self.delay)] if self.delay else [])]
+
+
+Contender = Callable[[Work], Timing]
+
+
+@dataclass
+class Row:
+    """All repetitions of one contender with one number of servers."""
+
+    delay: int
+    count: int
+    contender: str
+    timings: list[Timing] = field(default_factory=list)
+    to_floor: list[float] = field(default_factory=list)
+    to_bare: list[float] = field(default_factory=list)
+
+    @property
+    def total(self) -> float:
+        """Return the median of the seconds."""
+        return statistics.median(timing.total for timing in self.timings)
+
+    @property
+    def worst_step(self) -> float:
+        """Return how far the slowest deployment or teardown lies above the median."""
+        parts = [[timing.deploy for timing in self.timings], [timing.teardown for timing in self.timings]]
+        return max(max(part) - statistics.median(part) for part in parts)
+
+    def cells(self) -> list[str]:
+        """Return the row of the table."""
+        deploy = statistics.median(timing.deploy for timing in self.timings)
+        teardown = statistics.median(timing.teardown for timing in self.timings)
+        ratio = f"x {statistics.median(self.to_floor):.2f} ({min(self.to_floor):.2f}..{max(self.to_floor):.2f})"
+        bare = f"x {statistics.median(self.to_bare):.2f}" if self.to_bare else ""
+        seconds = f"{deploy:.3f} + {teardown:.3f}"
+        return [f"{self.delay} ms", str(self.count), self.contender, seconds, ratio, bare]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One thing that has to hold, what was measured, and whether it holds."""
+
+    what: str
+    measured: str
+    holds: bool
+
+
+class Laboratory:
+    """What all measurements share: the compiled server, one machine as in a pytest session, the managers."""
+
+    def __init__(self, server: str, machine: Machine, registry: Registry, state_root: str | None) -> None:
+        self.server = server
+        self.machine = machine
+        self.registry = registry
+        self.state_root = state_root
+
+    def planner(self, manager: Manager, **params: int) -> Planner:
+        """Return a planner with all the checks."""
+        settings = Settings(state_root=self.state_root, params=params)
+        return Planner(manager, self.machine, self.registry.rules, settings)
+
+    def deployed(self, manager: Manager, load: Load, **params: int) -> Timing:
+        """Deploy and take down a model by ``manager``."""
+        system = System(self.planner(manager, **params))
+        begin = time.perf_counter()
+        system.start(load)
+        up = time.perf_counter()
+        system.stop()
+        return Timing(up - begin, time.perf_counter() - up)
+
+    def contender(self, name: str) -> Contender:
+        """Return the deployment of servers by the manager of this name."""
+        manager = self.registry.manager(name)
+        return lambda work: self.deployed(manager, lambda _: model_of(work))
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Make a directory on the same file system as the deployments."""
+        if self.state_root:
+            os.makedirs(self.state_root, 0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="np-", dir=self.state_root) as directory:
+            yield Path(directory)
+
+    def bare_supervisord(self, work: Work) -> Timing:
+        """Run the servers below a supervisord that is tuned by hand: ready at once, all in one group.
+
+        It is woken and shut down through its socket: at a signal it would end the second that it sleeps first.
+        """
+        with self.scratch() as directory:
+            begin = time.perf_counter()
+            configuration = directory / "supervisord.conf"
+            configuration.write_text(tuned_configuration(work, directory))
+            argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(configuration)]
+            with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
+                return bare_timing(begin, work, str(directory / "socket"), process)
+
+
+def bare_timing(begin: float, work: Work, path: str, process: subprocess.Popen[bytes]) -> Timing:
+    """Wake a supervisord, wait for all ports, shut it down, and return what both took."""
+    try:
+        await_answer(socket.AF_UNIX, path)
+        manager = client.ServerProxy("http://localhost", SupervisorTransport(None, None, f"unix://{path}")).supervisor
+        manager.getState()
+        await_ports(work.ports)
+        up = time.perf_counter()
+        manager.shutdown()
+        process.wait(LIMIT_SECONDS)
+    finally:
+        process.terminate()
+    return Timing(up - begin, time.perf_counter() - up)
+
+
+def compile_server(directory: str) -> str:
+    """Compile the server, statically where the C library can be linked so."""
+    program = f"{directory}/server"
+    command = ["cc", "-O2", "-o", program, str(HERE / "server.c")]
+    if subprocess.run([*command, "-static"], capture_output=True, check=False).returncode != 0:
+        subprocess.run(command, check=True)
+    return program
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports in a row that nobody uses, from a place that other runs are unlikely to choose."""
+    ports: list[int] = []
+    for port in range(random.randrange(PORTS.start, PORTS.stop - 2 * count), PORTS.stop):  # noqa: S311 - no secret
+        ports = [] if accepts(socket.AF_INET, ("127.0.0.1", port)) else [*ports, port]
+        if len(ports) == count:
+            return ports
+    raise SystemExit("there are not enough free ports")
+
+
+def model_of(work: Work) -> ProcessesModel:
+    """Return the servers as a processes model."""
+    return ProcessesModel({f"server{port}": instance_of(work, port) for port in work.ports})
+
+
+def instance_of(work: Work, port: int) -> Instance:
+    """Return one server as an instance."""
+    program, *args = work.argv(port)
+    return Instance(port=port, pkg=create_managed_process(name=f"server{port}", foreground_process=program, args=args))
+
+
+def await_ports(ports: Iterable[int]) -> None:
+    """Wait until all ports accept connections, looking at them in order."""
+    for port in ports:
+        await_answer(socket.AF_INET, ("127.0.0.1", port))
+
+
+def await_answer(family: socket.AddressFamily, address: tuple[str, int] | str) -> None:
+    """Wait until an address accepts connections."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not accepts(family, address):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{address} does not answer")
+        time.sleep(POLL_SECONDS)
+
+
+def accepts(family: socket.AddressFamily, address: tuple[str, int] | str) -> bool:
+    """Tell whether an address accepts connections."""
+    with socket.socket(family) as probe:
+        return probe.connect_ex(address) == 0
+
+
+def until_stopped(begin: float, work: Work, processes: Sequence[subprocess.Popen[bytes]]) -> Timing:
+    """Wait for all ports, end the processes, and return what both took."""
+    try:
+        await_ports(work.ports)
+        up = time.perf_counter()
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait(LIMIT_SECONDS)
+    return Timing(up - begin, time.perf_counter() - up)
+
+
+def floor(work: Work) -> Timing:
+    """Start all servers at once, and end them at once: nothing can be done with less."""
+    begin = time.perf_counter()
+    return until_stopped(begin, work, [subprocess.Popen(work.argv(port)) for port in work.ports])
+
+
+def tuned_configuration(work: Work, directory: Path) -> str:
+    """Return the configuration of the bare supervisord."""
+    names = {port: f"server{port}" for port in work.ports}
+    sections = [
+        f"[supervisord]\nlogfile={directory}/log\npidfile={directory}/pid\nchildlogdir={directory}",
+        f"[unix_http_server]\nfile={directory}/socket",
+        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+        f"[group:all]\nprograms={','.join(names.values())}",
+        *(program_section(names[port], work.argv(port)) for port in work.ports),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def program_section(name: str, argv: Sequence[str]) -> str:
+    """Return the section of one program."""
+    return f"[program:{name}]\ncommand={' '.join(argv)}\nstartsecs=0\nautostart=true\nautorestart=false"
+
+
+def repeat(contenders: dict[str, Contender], work: Work, repetitions: int) -> Iterator[Row]:
+    """Run all contenders in turn, the floor before them in each repetition, and return their rows."""
+    rows = {name: Row(work.delay, len(work.ports), name) for name in (FLOOR, *contenders)}
+    for _ in range(repetitions):
+        runs = sorted((floor(work) for _ in range(FLOOR_RUNS)), key=lambda timing: timing.total)
+        latest = {FLOOR: runs[FLOOR_RUNS // 2]} | {name: run(work) for name, run in contenders.items()}
+        refuse_left_ports(work)
+        for name, timing in latest.items():
+            rows[name].timings.append(timing)
+            rows[name].to_floor.append(timing.total / latest[FLOOR].total)
+        if BARE in latest and TUNED in latest:
+            rows[TUNED].to_bare.append(latest[TUNED].total / latest[BARE].total)
+    yield from rows.values()
+
+
+def refuse_left_ports(work: Work) -> None:
+    """Raise when a teardown has left a server behind: what it took would mean nothing."""
+    if left := [port for port in work.ports if accepts(socket.AF_INET, ("127.0.0.1", port))]:
+        raise SystemExit(f"still answering after the teardown: {left}")
+
+
+def measure(laboratory: Laboratory, options: argparse.Namespace) -> list[Row]:
+    """Return the rows of all numbers of servers, without delay and with it."""
+    contenders: dict[str, Contender] = {name: laboratory.contender(name) for name in options.managers}
+    if TUNED in contenders:
+        contenders = {BARE: laboratory.bare_supervisord} | contenders
+    ports = free_ports(max(options.counts))
+    rows = []
+    for delay in dict.fromkeys((0, options.delay)):
+        for count in options.counts:
+            work = Work(laboratory.server, ports[:count], delay)
+            rows += show_rows(repeat(contenders, work, options.repetitions))
+    return rows
+
+
+def show_rows(rows: Iterable[Row]) -> list[Row]:
+    """Print rows as soon as they are there."""
+    shown = list(rows)
+    for row in shown:
+        print("| " + " | ".join(row.cells()) + " |", flush=True)
+    return shown
+
+
+def warm_up(laboratory: Laboratory, managers: Iterable[str]) -> dict[str, float]:
+    """Deploy one server for the first time in this process; return the seconds, which hold imports and the guardian."""
+    work = Work(laboratory.server, free_ports(1), 0)
+    return {name: laboratory.contender(name)(work).total for name in managers}
+
+
+def example(laboratory: Laboratory, repetitions: int) -> list[Timing]:
+    """Deploy the example of eight processes, whose times on the original are known; nothing where nginx is absent."""
+    if not EXAMPLE.exists() or not shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin"):
+        return []
+    manager = laboratory.registry.manager(TUNED)
+    sources = laboratory.registry.sources
+    load: Load = lambda arguments: read_model(str(EXAMPLE), arguments, sources)  # noqa: E731
+    params = {"base_port": (first := free_ports(EXAMPLE_PORTS)[0]), "proxy_port": first + EXAMPLE_PORTS - 2}
+    return [laboratory.deployed(manager, load, **params) for _ in range(repetitions)]
+
+
+def bars_of(rows: Sequence[Row], timings: Sequence[Timing]) -> Iterator[Bar]:
+    """Yield everything that has to hold, as far as it was measured."""
+    for row in rows:
+        if row.count >= SMALLEST_COUNT_OF_BARS and row.contender not in (FLOOR, BARE):
+            yield from bars_of_row(row)
+    yield from growth_bars(rows)
+    yield from example_bars(timings)
+
+
+def bars_of_row(row: Row) -> Iterator[Bar]:
+    """Yield the bars of one manager with one number of servers."""
+    ratio = statistics.median(row.to_floor)
+    if row.delay:
+        yield at_most(f"{row.contender}, {row.count} servers of {row.delay} ms, to the floor", ratio, SLOW_BAR)
+    elif row.contender in FLOOR_BARS:
+        yield at_most(f"{row.contender}, {row.count} servers, to the floor", ratio, FLOOR_BARS[row.contender])
+    elif row.to_bare:
+        yield at_most(f"{row.contender}, {row.count} servers, to a bare one", statistics.median(row.to_bare), BARE_BAR)
+    if row.contender == TUNED:
+        what = f"{row.contender}, {row.count} servers of {row.delay} ms, no run {STEP_SECONDS} s above the median"
+        yield Bar(what, f"{row.worst_step:.2f} s", row.worst_step < STEP_SECONDS)
+
+
+def growth_bars(rows: Sequence[Row]) -> Iterator[Bar]:
+    """Yield, for each manager, that its cost grows no faster than the number of servers."""
+    for name in dict.fromkeys(row.contender for row in rows if row.contender not in (FLOOR, BARE)):
+        own = [row for row in rows if row.contender == name and not row.delay and row.count >= SMALLEST_COUNT_OF_BARS]
+        for fewer, more in pairwise(own):
+            allowed = GROWTH_BAR * more.count / fewer.count
+            yield at_most(
+                f"{name}, growth from {fewer.count} to {more.count} servers", more.total / fewer.total, allowed
+            )
+
+
+def example_bars(timings: Sequence[Timing]) -> Iterator[Bar]:
+    """Yield that the example of eight processes is as much faster than the original's as it has to be."""
+    if not timings:
+        return
+    seconds = {
+        "deploy": statistics.median(timing.deploy for timing in timings),
+        "undeploy": statistics.median(timing.teardown for timing in timings),
+    }
+    for part, original in ORIGINAL_SECONDS.items():
+        what = (
+            f"example of 8 processes on {TUNED}, {part}: at least {EXAMPLE_BARS[part]:g} times as fast as the original"
+        )
+        faster = original / seconds[part]
+        yield Bar(what, f"{seconds[part]:.3f} s to {original} s: {faster:.1f} times", faster >= EXAMPLE_BARS[part])
+
+
+def at_most(what: str, measured: float, allowed: float) -> Bar:
+    """Return the bar that a measured ratio is at most the allowed one."""
+    return Bar(f"{what}: at most {allowed:.2f}", f"{measured:.2f}", measured <= allowed)
+
+
+def show_bars(bars: Sequence[Bar]) -> None:
+    """Print what has to hold, and whether it does."""
+    print("\n| holds | what | measured |\n| --- | --- | --- |")
+    for bar in bars:
+        print(f"| {'yes' if bar.holds else 'NO'} | {bar.what} | {bar.measured} |")
+
+
+def write_json(path: str, rows: Sequence[Row], timings: Sequence[Timing], bars: Sequence[Bar]) -> None:
+    """Write everything that was measured."""
+    parts: dict[str, Sequence[Row | Timing | Bar]] = {"rows": rows, "example": timings, "bars": bars}
+    text = json.dumps({name: [asdict(item) for item in items] for name, items in parts.items()}, indent=1)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def numbers(text: str) -> list[int]:
+    """Read a list of numbers, smallest first."""
+    return sorted(int(part) for part in text.split(","))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--counts", type=numbers, default=[1, 10, 50, 100, 200], metavar="N,N", help="numbers of servers"
+    )
+    parser.add_argument("--repetitions", type=int, default=5, help="how often everything is repeated")
+    parser.add_argument(
+        "--managers", type=lambda text: text.split(","), default=["sysvinit", TUNED], metavar="NAME,NAME"
+    )
+    parser.add_argument("--delay", type=int, default=200, metavar="MS", help="of the slow servers; 0: leave them out")
+    parser.add_argument(
+        "--state-root", metavar="DIR", help="where deployments keep their files: a disk, or /dev/shm/np"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all measurements there")
+    parser.add_argument("--check", action="store_true", help="end with status 1 unless everything holds")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and tell whether everything holds."""
+    options = parse(argv)
+    registry = Registry()
+    machine = registry.machine("host")()
+    with tempfile.TemporaryDirectory(prefix="np-") as directory:
+        laboratory = Laboratory(compile_server(directory), machine, registry, options.state_root)
+        try:
+            for name, seconds in warm_up(laboratory, options.managers).items():
+                print(f"first deployment of one server in this process, {name}: {seconds:.3f} s")
+            print("\n| delay | servers | by | seconds deploy + teardown | to the floor | to the bare one |")
+            print("| --- | --- | --- | --- | --- | --- |")
+            rows = measure(laboratory, options)
+            timings = example(laboratory, options.repetitions) if TUNED in options.managers else []
+        finally:
+            machine.close()
+    bars = list(bars_of(rows, timings))
+    show_bars(bars)
+    if options.json:
+        write_json(options.json, rows, timings, bars)
+    return int(options.check and not all(bar.holds for bar in bars))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
