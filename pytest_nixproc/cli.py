@@ -26,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reaper.add_argument("--dry-run", action="store_true", help="only say what would be taken down")
     reaper.set_defaults(run=lambda options: reap_all(dry_run=options.dry_run))
     recover = commands.add_parser("recover", help="take one deployment down; the guardian calls this")
+    recover.add_argument("--run", action="store_true", dest="whole_run", help="take down what a run shares")
     recover.add_argument("directory")
-    recover.set_defaults(run=lambda options: recover_one(options.directory))
+    recover.set_defaults(run=lambda options: (recover_run if options.whole_run else recover_one)(options.directory))
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -59,6 +60,16 @@ def reap_all(*, dry_run: bool) -> int:
     if not found:
         print("nothing is left of earlier runs")
     return 1 if leases.corrupt() else 0
+
+
+def recover_run(identity: str) -> int:
+    """Take down what the members of a run share, if none of them lives; else they will do it."""
+    leases = Leases()
+    roots = Run(leases, identity).recover()
+    for found in leases.claims():
+        if found.root in roots:
+            reap(found, Registry(), leases)
+    return 0
 
 
 def recover_one(directory: str) -> int:

@@ -49,7 +49,8 @@ def connected(port: int) -> socket.socket:
 @pytest.fixture
 def port() -> int:
     """Return a free port."""
-    return free_port_block(1)
+    free: int = free_port_block(1)
+    return free
 
 
 @pytest.fixture

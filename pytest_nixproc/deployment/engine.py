@@ -25,7 +25,7 @@ from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError, 
 from pytest_nixproc.machines.api import Machine, Spawn, describe_status
 from pytest_nixproc.machines.process_table import ancestors, descendants
 from pytest_nixproc.machines.waiting import Deadline
-from pytest_nixproc.managers.api import Driver, Status, Unit
+from pytest_nixproc.managers.api import Driver, Status, Unit, joined
 
 CLOSE_SECONDS: Final = 10.0
 POST_INSTALL_SECONDS: Final = 60.0
@@ -155,7 +155,8 @@ class Deployment:
     def _undone_on_error(self) -> Iterator[None]:
         """Stop everything when the block fails; what goes wrong then becomes a note of the error."""
         try:
-            yield
+            with self._told_plainly():
+                yield
         except BaseException as error:
             keep = self.planner.settings.keep_failed and self._journal is not None
             try:
@@ -165,6 +166,17 @@ class Deployment:
             if keep:
                 error.add_note(f"the state is kept in {self.site.root}")
             raise
+
+    @contextmanager
+    def _told_plainly(self) -> Iterator[None]:
+        """Turn an error of the operating system into one of ours that says where: a full disk, most of all."""
+        try:
+            yield
+        except OSError as error:
+            brief = f"cannot deploy in {self.site.root}: {error.strerror or error}"
+            details = f"file: {error.filename}" if error.filename else ""
+            remedy = "make room there, or choose another --nixproc-state-root"
+            raise DeploymentError(brief, details=details, remedy=remedy) from error
 
     def _refuse_conflicts(self, draft: Draft) -> None:
         if errors := errors_of(draft.findings):
@@ -200,7 +212,7 @@ class Deployment:
     def _write(self, draft: Draft) -> None:
         """Write the generated files, and run what processes add to them."""
         units = draft.profile.units.values()
-        for file in (*draft.shared, *(file for unit in units for file in unit.files)):
+        for file in joined((*draft.shared, *(file for unit in units for file in unit.files))):
             self.machine.write(f"{draft.target.directory}/{file.path}", file.content, file.mode)
         for link in (link for unit in units for link in unit.links):
             self.machine.link(f"{draft.target.directory}/{link.path}", link.target)
@@ -264,8 +276,12 @@ class Deployment:
         for name in step.names:
             self.timeline.add("stopped", name)
         self.running = [name for name in self.running if name not in step.names]
-        self.journal.write("stopped", units=[unit.name for unit in units.values()])
-        return problems
+        return problems + attempt(lambda: self._note_stopped(units.values()))
+
+    def _note_stopped(self, units: Iterable[Unit]) -> list[str]:
+        """Write that units are stopped; what cannot be written must not end a teardown."""
+        self.journal.write("stopped", units=[unit.name for unit in units])
+        return []
 
     def _limit(self, names: Iterable[str], attribute: str, default: float) -> float:
         """Return the longest time that one of the instances is given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,12 @@ class Journal:
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event."""
-        os.write(self._descriptor, json.dumps({"event": event, **facts}).encode() + b"\n")
+        line = json.dumps({"event": event, **facts}).encode() + b"\n"
+        written = os.write(self._descriptor, line)
+        if written < len(line):
+            # The disk is full: a torn line would hide what is written behind it when there is room again.
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
 
     def close(self) -> None:
         """Close the file."""

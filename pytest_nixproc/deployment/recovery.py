@@ -25,9 +25,9 @@ ORDERLY_SECONDS: Final = 5.0
 BOOT: Final = "import sys; sys.path[:] = {path!r}; from pytest_nixproc.cli import main; sys.exit(main({argv!r}))"
 
 
-def recovery_command(root: str) -> list[str]:
+def recovery_command(root: str, *options: str) -> list[str]:
     """Return the command that takes a deployment down when its test process is gone; it needs nothing of that."""
-    argv = ["recover", root]
+    argv = ["recover", *options, root]
     return [sys.executable, "-I", "-c", BOOT.format(path=[path for path in sys.path if path], argv=argv)]
 
 

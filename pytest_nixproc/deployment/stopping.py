@@ -33,10 +33,20 @@ def stop_units(driver: Driver, units: Mapping[str, Unit], pids: Mapping[str, int
     machine = driver.machine
     ended_before = machine.ended(pids.values())
     problems = attempt(lambda: ask_to_stop(driver, list(units.values()), seconds))
+    ended = machine.ended(pids.values())
+    machine.catch_up()
     for name, pid in pids.items():
         if pid not in ended_before:
-            problems += force(machine, name, pid, seconds)
+            problems += (
+                manner_of_end(machine, name, pid, seconds) if pid in ended else force(machine, name, pid, seconds)
+            )
     return problems
+
+
+def manner_of_end(machine: Machine, name: str, pid: int, seconds: float) -> list[str]:
+    """Return what was not clean about the end of a process that its manager has stopped."""
+    killed = machine.exit_status(pid) == -signal.SIGKILL
+    return [f"{name} did not stop within {seconds:g} s and was killed by its manager"] if killed else []
 
 
 def ask_to_stop(driver: Driver, units: Sequence[Unit], seconds: float) -> list[str]:
@@ -48,14 +58,13 @@ def ask_to_stop(driver: Driver, units: Sequence[Unit], seconds: float) -> list[s
 def force(machine: Machine, name: str, pid: int, seconds: float) -> list[str]:
     """End a process that its manager did not stop in time; return what had to be done."""
     brief = f"{name} did not stop within {seconds:g} s"
-    if machine.ended([pid]):
-        return [f"{brief} and was killed by its manager"] if machine.exit_status(pid) == -signal.SIGKILL else []
     tree = [pid, *descendants([pid], machine.parents())]
     for number, limit in FORCES:
         for member in tree:
             machine.signal(member, number)
         if all_ended(machine, tree, machine.deadline(limit)):
             # It may have been its manager that killed it, in the same moment.
+            machine.catch_up()
             killed = machine.exit_status(pid) == -signal.SIGKILL
             return [f"{brief} and was ended by {signal.SIGKILL.name if killed else number.name}"]
     return [f"{brief}, and process {pid} survives SIGKILL"]

@@ -96,6 +96,10 @@ class Machine(ABC):
         """Return how a process ended, as far as the machine saw it: a status, or minus a signal's number."""
 
     @abstractmethod
+    def catch_up(self) -> None:
+        """Make sure that :meth:`exit_status` knows of all processes that have ended by now, as far as it ever will."""
+
+    @abstractmethod
     def ended(self, pids: Iterable[int]) -> set[int]:
         """Return those of ``pids`` that do not run any more."""
 

@@ -44,6 +44,7 @@ class Guardian:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+        self.messages = b""
         self.released = False
         self.ended: dict[int, int] = {}
         self.guarded: dict[str, list[str]] = {}
@@ -65,6 +66,7 @@ class Guardian:
         self.send(ready=os.getpid(), adopts=become_subreaper())
         pending = b""
         while True:
+            self.flush()
             readable = select.select([*self.watched, self.wakeup], [], [])[0]
             if self.wakeup in readable:
                 os.read(self.wakeup, 4096)
@@ -97,9 +99,14 @@ class Guardian:
             return b""
 
     def send(self, **message: Any) -> None:
-        """Write one message; a test process that is gone is noticed by the next read."""
+        """Have one message sent, together with the others of this round: each wakes the test process up."""
+        self.messages += json.dumps(message).encode() + b"\n"
+
+    def flush(self) -> None:
+        """Send the messages of this round; a test process that is gone is noticed by the next read."""
         with contextlib.suppress(OSError):
-            self.connection.sendall(json.dumps(message).encode() + b"\n")
+            self.connection.sendall(self.messages)
+        self.messages = b""
 
     def answer(self, request: dict[str, Any]) -> None:
         """Carry out one request."""

@@ -112,10 +112,12 @@ class Host(Machine):
             return status, output.read().decode(errors="replace")
 
     def exit_status(self, pid: int) -> int | None:
-        """Return what the guardian reported about the end of a process; it may see it a moment after us."""
-        if pid not in self.guardian.exited and self.ended([pid]):
-            self.guardian.synchronize()
+        """Return what the guardian reported about the end of a process."""
         return self.guardian.exited.get(pid)
+
+    def catch_up(self) -> None:
+        """Have the guardian report the ends that it may see a moment after us."""
+        self.guardian.synchronize()
 
     def ended(self, pids: Iterable[int]) -> set[int]:
         """Look at all processes in one system call, where pidfds exist (pidfd_open(2))."""

@@ -9,7 +9,7 @@ from pytest_nixproc.errors import WaitTimeout
 
 FIRST_PAUSE: Final = 0.001
 LONGEST_PAUSE: Final = 0.1
-GROWTH: Final = 1.1
+GROWTH: Final = 1.05
 
 
 class Clock(Protocol):

@@ -18,11 +18,22 @@ from pytest_nixproc.model.system import ProcessesModel
 
 @dataclass(frozen=True)
 class File:
-    """A generated file; the path is relative to the configuration's directory."""
+    """A generated file, or a part of one; the path is relative to the configuration's directory.
+
+    Parts of the same path are joined: those of the system as a whole, then those of the units in the model's order.
+    """
 
     path: str
     content: str
     mode: int = 0o644
+
+
+def joined(parts: Iterable[File]) -> list[File]:
+    """Return whole files, made of their parts."""
+    contents: dict[tuple[str, int], list[str]] = {}
+    for part in parts:
+        contents.setdefault((part.path, part.mode), []).append(part.content)
+    return [File(path, "".join(texts), mode) for (path, mode), texts in contents.items()]
 
 
 @dataclass(frozen=True)

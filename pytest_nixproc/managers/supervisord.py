@@ -39,7 +39,6 @@ from pytest_nixproc.model.process import Command, ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
 
 CONFIGURATION: Final = "etc/supervisord.conf"
-PROGRAMS: Final = "etc/conf.d"
 LAUNCHERS: Final = "libexec"
 SOCKET_PATH_LIMIT: Final = 103 - len(".4194304")
 """Bytes of a Unix socket's path, less the final NUL (unix(7); macOS has the smaller limit of 104).
@@ -83,7 +82,7 @@ class SupervisordGenerator(Generator):
             mode=mode,
             log_file=target.log_file(process),
             pid_file=target.pid_file(process) if mode == "daemon" else None,
-            files=(File(f"{PROGRAMS}/{process.name}.conf", "\n".join(section) + "\n"), *scripts),
+            files=(File(CONFIGURATION, "\n".join(section) + "\n\n"), *scripts),
         )
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
@@ -102,8 +101,6 @@ class SupervisordGenerator(Generator):
                 "loglevel": "warn",
                 "minfds": 64 + DESCRIPTORS_PER_PROGRAM * len(model),
             },
-            # Relative to this file: an absolute pattern would be split at its blanks.
-            "include": {"files": f"{PROGRAMS.removeprefix('etc/')}/*.conf"},
         }
         lines = []
         for section, values in settings.items():

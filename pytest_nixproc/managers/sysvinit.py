@@ -369,6 +369,7 @@ class SysvinitDriver(Driver):
             running = named == pid
             text = f"running, pid {pid}" if running else f"pid {pid} runs, but {unit.pid_file} holds {content!r}"
             return Status(running=running, pid=pid if running else None, text=text)
+        self.machine.catch_up()
         exit_status = self.machine.exit_status(pid)
         text = f"dead, PID file {unit.pid_file} {'is gone' if content is None else 'exists'}"
         return Status(running=False, has_ended=True, pid=pid, exit_status=exit_status, text=text)

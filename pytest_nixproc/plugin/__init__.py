@@ -132,9 +132,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leave the systems that are shared with other workers, after all fixtures are torn down."""
     used = systems_in_use(session.config)
     if used and used.sharing:
-        vars(session.config)["workeroutput"]["nixproc_problems"] = used.sharing.leave(used.registry)
+        problems = used.leave_run()
+        vars(session.config).get("workeroutput", {})["nixproc_problems"] = problems
     if used and used.problems:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Make the controller a member of the run whose workers share systems, before its first worker is started."""
+    if options.read_flag(node.config, "share"):
+        all_systems(node.config).control_run(node.workerinput["testrunuid"])
 
 
 @pytest.hookimpl(optionalhook=True)

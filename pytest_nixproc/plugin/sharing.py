@@ -35,6 +35,13 @@ class Sharing:
         """The shared systems that this worker uses, by their directory."""
 
     @classmethod
+    def of_controller(cls, leases: Leases, run: str) -> Self:
+        """Return the controller's part: as a member it outlives all workers, also while one is being replaced."""
+        part = cls(leases, Run(leases, run))
+        part.run.enter()
+        return part
+
+    @classmethod
     def of(cls, config: pytest.Config, leases: Leases) -> Self | None:
         """Return the worker's part, if this is a worker and it is to share."""
         worker = getattr(config, "workerinput", None)
@@ -79,7 +86,8 @@ def identity_of(model: ModelLike | None, directory: Path) -> str:
     if isinstance(model, str | os.PathLike):
         return str(directory / model)
     code = getattr(model, "__code__", None)
-    if code is None:
+    if code is None or getattr(model, "__closure__", None) or hasattr(model, "__self__"):
+        # Functions of the same code differ by what they close over or are bound to, which has no name.
         remedy = "give a path or a function, or do without --nixproc-share"
-        raise NixprocError("a model that is a mere object cannot be shared by workers", remedy=remedy)
+        raise NixprocError("objects, closures and methods cannot be shared by workers", remedy=remedy)
     return f"{code.co_filename}:{code.co_firstlineno}"

@@ -15,7 +15,7 @@ import pytest
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Draft, Load, Planner, Settings
-from pytest_nixproc.deployment.recovery import reap, take_over
+from pytest_nixproc.deployment.recovery import reap, recovery_command, take_over
 from pytest_nixproc.deployment.stopping import attempt
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
@@ -62,6 +62,22 @@ class Systems:
         if name not in self._machines:
             self._machines[name] = self.registry.machine(name)()
         return self._machines[name]
+
+    def control_run(self, run: str) -> None:
+        """Become a member, as the controller, of the run of pytest-xdist; a guardian does its part if it is killed."""
+        if self.sharing is None:
+            self.machine(options.read(self.config, "machine")).guard(f"run {run}", recovery_command(run, "--run"))
+            self.sharing = Sharing.of_controller(self.leases, run)
+
+    def leave_run(self) -> list[str]:
+        """End our part in the run; what was not clean on the controller is a problem of the session."""
+        assert self.sharing is not None, "only members leave"
+        sharing, self.sharing = self.sharing, None
+        problems = sharing.leave(self.registry)
+        if not hasattr(self.config, "workerinput"):
+            self.machine(options.read(self.config, "machine")).unguard(f"run {sharing.run.identity}")
+            self.problems += problems
+        return problems
 
     def close(self) -> None:
         """Close the machines; what still runs below them ends with them."""

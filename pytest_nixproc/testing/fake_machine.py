@@ -186,6 +186,9 @@ class FakeMachine(Machine):
         """Return how a process ended; None while it runs, or was never here."""
         return self.processes[pid].status if pid in self.processes else None
 
+    def catch_up(self) -> None:
+        """Know everything, as ever."""
+
     def ended(self, pids: Iterable[int]) -> set[int]:
         """Return those that do not run; a pid that was never here does not."""
         return set(pids) - {process.pid for process in self.running()}

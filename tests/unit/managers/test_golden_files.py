@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.managers.api import File, Target, Unit
+from pytest_nixproc.managers.api import File, Target, Unit, joined
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.registry import Registry
 
@@ -34,7 +34,9 @@ def generated(manager: str, model: ProcessesModel, target: Target) -> dict[str, 
     """Return everything that a manager generates for a model, by path."""
     generator = MANAGERS[manager].generator()
     units = {key: generator.generate(key, model, target) for key in model}
-    files = [*generator.generate_shared(model, target), *(file for unit in units.values() for file in unit.files)]
+    files = joined(
+        [*generator.generate_shared(model, target), *(file for unit in units.values() for file in unit.files)]
+    )
     contents = {f"files/{file.path}": file.content.encode(errors="surrogateescape") for file in files}
     return contents | {"LISTING": listing(files, units).encode()}
 

@@ -65,7 +65,7 @@ def test_plain_process_needs_no_script(generate: Callable[..., Unit]) -> None:
     """What the section can say, it says: one file, and no shell around the program."""
     unit = generate(args=["-p", 80], environment={"A": "1"}, directory="/srv", umask="0027")
     settings = program_of(unit)
-    assert [file.path for file in unit.files] == ["etc/conf.d/web.conf"]
+    assert [file.path for file in unit.files] == ["etc/supervisord.conf"]
     assert shlex.split(settings["command"]) == ["/bin/web", "-p", "80"]
     assert environment_of(settings) == {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -183,7 +183,7 @@ def test_shared_configuration(target: Target) -> None:
     sections = sections_of(file.content)
     assert file.path == "etc/supervisord.conf"
     assert sections["unix_http_server"] == {"file": "/srv/state/run/supervisord.sock", "chmod": "0700"}
-    assert sections["include"] == {"files": "conf.d/*.conf"}
+    assert "include" not in sections
     assert "inet_http_server" not in sections
 
 

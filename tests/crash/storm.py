@@ -1,0 +1,610 @@
+"""The kill storm: pytest sessions that deploy are hit by signals at random moments, and nothing may be left of them.
+
+Each round is a process of its own, which adopts every orphan of the session that it starts: what it has below it, once
+the session is gone, is what the session has left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from pytest_nixproc.deployment.assigner import Assigner
+from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc.deployment.site import TAG
+from pytest_nixproc.machines.host import Host
+from pytest_nixproc.machines.process_table import command_line, descendants, environment_of, is_alive, parents
+from pytest_nixproc.machines.subreaper import become_subreaper
+
+LIMIT_SECONDS: Final = 15.0
+RUN_SECONDS: Final = 60.0
+POLL_SECONDS: Final = 0.02
+MANAGERS: Final = ("supervisord", "sysvinit")
+LEASING_PROCESSES: Final = 16
+PORTS_EACH: Final = 50
+
+MODEL: Final = '''
+"""Servers on two levels: in the foreground, as a daemon, and, if asked for, one that ignores SIGTERM."""
+
+import os
+import sys
+
+from pytest_nixproc import Instance, create_managed_process
+from pytest_nixproc.testing.programs.models import misbehaving, probe
+
+WEB = """
+import http.server, sys
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def processes(state, free_port, stubborn=False):
+    names = ("web", "spool", "front", *(["stubborn"] if stubborn else []))
+    ports = {name: free_port(name) for name in names}
+    with open(os.environ["STORM_PORTS"], "a") as file:
+        file.write("".join(f"{port}\\n" for port in ports.values()))
+    pkg = create_managed_process(name="web", foreground_process=sys.executable, args=["-c", WEB, ports["web"]])
+    web = Instance(pkg, port=ports["web"])
+    spool = probe("spool", state, "daemon", port=ports["spool"])
+    front = probe("front", state, port=ports["front"], dependencies=[web.pkg, spool.pkg])
+    found = {"web": web, "spool": spool, "front": front}
+    if stubborn:
+        found["stubborn"] = misbehaving("stubborn", state, "foreground", "ignores-term", port=ports["stubborn"])
+    return found
+'''
+
+MARKS: Final = '''
+"""Tells the storm which phase each process of the session has reached."""
+
+import os
+import time
+
+import pytest
+
+
+def mark(phase):
+    descriptor = os.open(os.environ["STORM_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{os.getpid()} {phase}\\n".encode())
+    os.close(descriptor)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef):
+    watched = fixturedef.argname == "nixproc_system"
+    if watched:
+        mark("deployment")
+    result = yield
+    if watched:
+        mark("test")
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    mark("teardown")
+    result = yield
+    mark("end")
+    return result
+'''
+
+TEST: Final = """
+from urllib.request import urlopen
+
+
+def test_it(nixproc_system):
+    for _ in range(20):
+        urlopen(nixproc_system["web"].url, timeout=5).close()
+    nixproc_system["front"].restart()
+"""
+
+COUNTED: Final = '''
+"""A model of one program that counts its starts and orderly ends."""
+
+import os
+import sys
+
+from pytest_nixproc import Instance, create_managed_process
+
+PROGRAM = """
+import http.server, os, signal, sys
+
+def count(word):
+    descriptor = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, word.encode() + bytes([10]))
+    os.close(descriptor)
+
+def end(*_):
+    count("stop")
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, end)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler)
+count("start")
+server.serve_forever()
+"""
+
+
+def processes(free_port, name="counted"):
+    port = free_port(name)
+    arguments = ["-c", PROGRAM, port, os.environ["STORM_COUNTS"]]
+    pkg = create_managed_process(name=name, foreground_process=sys.executable, args=arguments)
+    return {name: Instance(pkg, port=port)}
+'''
+
+SHARING: Final = """
+import os
+import signal
+import time
+from urllib.request import urlopen
+
+import pytest
+from conftest import mark
+
+WORKERS = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+
+
+def users():
+    with open(os.environ["STORM_MARKS"]) as file:
+        return {line.split()[0] for line in file if line.split()[1] == "using"}
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_it(nixproc_system, number):
+    mark("using")
+    end = time.monotonic() + 30
+    while len(users()) < WORKERS:
+        assert time.monotonic() < end, "the other workers do not come"
+        time.sleep(0.01)
+    urlopen(nixproc_system["counted"].url, timeout=5).close()
+    role = "starter" if nixproc_system.timeline.order("start") else "guest"
+    if os.environ["STORM_VICTIM"] == role:
+        try:
+            os.close(os.open(os.environ["STORM_MARKS"] + ".killed", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of hit: how many workers the session has, who is hit, with what."""
+
+    name: str
+    workers: int
+    victim: str
+    number: int
+
+
+KINDS: Final = tuple(
+    Kind(f"{'-n 2: ' if workers else ''}{victim} {signal.Signals(number).name}", workers, victim, number)
+    for workers, victim, number in (
+        (0, "pytest", signal.SIGKILL),
+        (0, "pytest", signal.SIGTERM),
+        (0, "pytest", signal.SIGINT),
+        (0, "group", signal.SIGKILL),
+        (2, "worker", signal.SIGKILL),
+        (2, "worker", signal.SIGTERM),
+        (2, "controller", signal.SIGKILL),
+        (2, "controller", signal.SIGTERM),
+        (2, "controller", signal.SIGINT),
+        (2, "group", signal.SIGKILL),
+        (2, "group", signal.SIGINT),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a round is to do; ``spans`` are the seconds of an undisturbed run before and after its first deployment."""
+
+    manager: str
+    kind: str
+    seed: int
+    stubborn: bool = False
+    spans: tuple[float, float] | None = None
+
+
+@dataclass
+class Outcome:
+    """What a round has seen: the phase that was hit, the seconds until nothing was left, and what was left at last."""
+
+    manager: str
+    kind: str
+    phase: str = ""
+    seconds: float = 0.0
+    left: dict[str, list[str]] = field(default_factory=dict)
+    spans: tuple[float, float] = (0.0, 0.0)
+    output: str = ""
+
+
+class Session:
+    """One pytest session in a project of its own, below this process, which has to have nothing else below it."""
+
+    def __init__(self, place: str, files: dict[str, str]) -> None:
+        self.place = place
+        self.state_root = f"{place}/s"
+        self.marks_file = f"{place}/marks"
+        for name, text in files.items():
+            (Path(place) / "project" / name).parent.mkdir(exist_ok=True)
+            (Path(place) / "project" / name).write_text(text)
+        self.begun = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str, **variables: str) -> None:
+        """Start pytest in a process group of its own."""
+        places = {"STORM_MARKS": self.marks_file, "STORM_PORTS": f"{self.place}/ports"}
+        argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--nixproc-state-root={self.state_root}"]
+        foreign = ("NIXPROC_", "PYTEST_XDIST", "PYTEST_CURRENT", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        self.begun = time.monotonic()
+        self.forget()
+        with open(f"{self.place}/output", "wb") as output:
+            self.process = subprocess.Popen(
+                [*argv, *options],
+                cwd=f"{self.place}/project",
+                env={**clean, **places, **variables, "PYTHONDONTWRITEBYTECODE": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def forget(self) -> None:
+        """Keep the process object from waiting for the end of a process: all ends are taken in together."""
+        if self.process is not None:
+            self.process.returncode = 0
+
+    @property
+    def pid(self) -> int:
+        """The session's first process."""
+        assert self.process is not None, "the session is not started"
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        """What the session has printed."""
+        return Path(f"{self.place}/output").read_text(errors="replace")
+
+    def marks(self) -> dict[int, str]:
+        """Return the phase that each process of the session has reached."""
+        if not os.path.exists(self.marks_file):
+            return {}
+        lines = (line.split() for line in Path(self.marks_file).read_text().splitlines())
+        return {int(pid): phase for pid, phase in lines}
+
+    def is_over(self) -> bool:
+        """Tell whether the first process has ended."""
+        adopt_ends()
+        return not is_alive(self.pid)
+
+    def await_deployment(self) -> None:
+        """Wait until the first deployment begins, or the session ends."""
+        wait(lambda: bool(self.marks()) or self.is_over(), RUN_SECONDS)
+
+    def left(self) -> dict[str, list[str]]:
+        """Return what there is of the session and its deployments, by kind of trace."""
+        adopt_ends()
+        found = {
+            "processes": self.processes(),
+            "ports": self.ports(),
+            "directories": os.listdir(self.state_root) if os.path.isdir(self.state_root) else [],
+            "leases": self.leases(),
+        }
+        return {kind: traces for kind, traces in found.items() if traces}
+
+    def processes(self) -> list[str]:
+        """Return the processes below us, and those whose tag names the session's state root."""
+        table = parents()
+        tag = f"{TAG}={self.state_root}/".encode()
+        tagged = [pid for pid in table if any(part.startswith(tag) for part in environment_of(pid).split(b"\0"))]
+        found = {*tagged, *descendants([os.getpid()], table)}
+        return [f"{pid} (below {table[pid]}): {command_line(pid)}" for pid in sorted(found) if is_alive(pid)]
+
+    def ports(self) -> list[str]:
+        """Return the leased ports that are listened on, but for those that another round has now."""
+        file = Path(f"{self.place}/ports")
+        ours = set(map(int, file.read_text().split())) if file.exists() else set()
+        found = {}
+        for item in psutil.net_connections("tcp") if ours else ():
+            if item.status == psutil.CONN_LISTEN and item.laddr and not self.is_foreign(item.pid):
+                found[item.laddr.port] = item.pid
+        return [f"{port} by {pid}" for port, pid in found.items() if port in ours]
+
+    def is_foreign(self, pid: int | None) -> bool:
+        """Tell whether a process carries the tag of other deployments."""
+        tags = [part for part in environment_of(pid or 0).split(b"\0") if part.startswith(f"{TAG}=".encode())]
+        return bool(tags) and not any(tag.startswith(f"{TAG}={self.state_root}/".encode()) for tag in tags)
+
+    def leases(self) -> list[str]:
+        """Return the files among the leases, half written ones included, that name the session's state root."""
+        found = []
+        for path in Path(Leases().directory).glob("*"):
+            with suppress(OSError):
+                if self.state_root in path.read_text(errors="replace"):
+                    found.append(str(path))
+        return found
+
+    def clean_up(self) -> None:
+        """End everything that is left, so that the next round is not disturbed."""
+        for _ in range(100):
+            if not (pids := [int(line.split()[0]) for line in self.processes()]):
+                break
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            adopt_ends()
+        leases = Leases()
+        for claim in leases.claims():
+            if claim.root.startswith(f"{self.state_root}/"):
+                leases.unclaim(claim.root)
+
+
+def adopt_ends() -> None:
+    """Take in the ends of all children."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+
+
+def wait(look: Callable[[], bool], seconds: float) -> bool:
+    """Look until it is true or the time is over."""
+    end = time.monotonic() + seconds
+    while not look():
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+@contextmanager
+def session(files: dict[str, str]) -> Iterator[Session]:
+    """Return a session in a place with a short path; everything of it is removed in the end."""
+    place = tempfile.mkdtemp(prefix="ks")
+    one = Session(place, files)
+    try:
+        yield one
+    finally:
+        if one.process is not None:
+            one.clean_up()
+            one.forget()
+        shutil.rmtree(place)
+
+
+def storm_files() -> dict[str, str]:
+    """Return the project of the storm: four modules, with a system each."""
+    tests = {f"test_{number}.py": TEST for number in range(4)}
+    return {"processes.py": MODEL, "conftest.py": MARKS, "pytest.ini": "[pytest]\n", **tests}
+
+
+def run_round(order: Order) -> Outcome:
+    """Run a session, hit it, and wait until nothing is left of it."""
+    become_subreaper()
+    kind = next(kind for kind in KINDS if kind.name == order.kind)
+    with session(storm_files()) as one:
+        options = [f"--nixproc-manager={order.manager}", "--nixproc-model=processes.py", "--nixproc-stop-timeout=1"]
+        options += ["-n", str(kind.workers)] if kind.workers else ["-p", "no:xdist", "test_0.py"]
+        options += ["--nixproc-param=stubborn=true"] if order.stubborn else []
+        one.start(*options)
+        outcome = Outcome(order.manager, order.kind)
+        if order.spans is None:
+            measure(one, outcome)
+        else:
+            hit_at_random(one, kind, order, outcome)
+        hit = time.monotonic()
+        wait(lambda: not one.left(), LIMIT_SECONDS)
+        outcome.seconds = time.monotonic() - hit
+        outcome.left = one.left()
+        if outcome.left:
+            outcome.output = one.output[-3000:]
+    return outcome
+
+
+def measure(one: Session, outcome: Outcome) -> None:
+    """Let a session run to its end, and note how long it takes."""
+    one.await_deployment()
+    deployed = time.monotonic()
+    assert wait(one.is_over, RUN_SECONDS), "an undisturbed session does not end"
+    if " passed" not in one.output:
+        outcome.left["failure of an undisturbed run"] = [one.output]
+    outcome.spans = (deployed - one.begun, time.monotonic() - deployed)
+
+
+def hit_at_random(one: Session, kind: Kind, order: Order, outcome: Outcome) -> None:
+    """Hit a session: mostly after its first deployment has begun, now and then before."""
+    assert order.spans is not None, "a hit needs an undisturbed run before it"
+    chance = random.Random(order.seed)  # noqa: S311 - the same numbers for the same seed are what is wanted
+    before, after = order.spans
+    if chance.random() < 0.9:
+        one.await_deployment()
+        time.sleep(chance.uniform(0, after))
+    else:
+        time.sleep(chance.uniform(0, before + after))
+    victim = one.pid
+    if kind.victim == "worker":
+        workers = sorted(set(one.marks()) - {one.pid})
+        victim = chance.choice(workers) if workers else 0
+    phases = one.marks()
+    outcome.phase = phases.get(victim, "") or "+".join(sorted(set(phases.values()))) or "start"
+    if one.is_over():
+        outcome.phase = "over"
+    with suppress(ProcessLookupError):
+        if kind.victim == "group":
+            os.killpg(one.pid, kind.number)
+        elif victim:
+            os.kill(victim, kind.number)
+
+
+def run_share(seed: int, victim: str) -> Outcome:
+    """Let four workers share a deployment, one of which may be killed; it is to start once and end once."""
+    become_subreaper()
+    manager = MANAGERS[seed % len(MANAGERS)]
+    outcome = Outcome(manager, f"share, {victim} killed" if victim else "share")
+    files = {"processes.py": COUNTED, "conftest.py": MARKS, "pytest.ini": "[pytest]\n", "test_it.py": SHARING}
+    with session(files) as one:
+        counts = f"{one.place}/counts"
+        options = ["-n", "4", "--nixproc-scope=session", "--nixproc-share", "--nixproc-model=processes.py"]
+        one.start(*options, f"--nixproc-manager={manager}", STORM_COUNTS=counts, STORM_VICTIM=victim)
+        if not wait(one.is_over, RUN_SECONDS):
+            outcome.left["sessions without end"] = [one.output]
+        over = time.monotonic()
+        wait(lambda: not one.left(), LIMIT_SECONDS)
+        outcome.seconds = time.monotonic() - over
+        outcome.left |= one.left()
+        counted = Path(counts).read_text().split() if os.path.exists(counts) else []
+        if counted != ["start", "stop"]:
+            outcome.left["counts"] = counted or ["none"]
+        expected = "1 failed, 7 passed" if victim else "8 passed"
+        if expected not in one.output:
+            outcome.left["results"] = [one.output[-200:]]
+        if outcome.left:
+            outcome.output = one.output[-3000:]
+    return outcome
+
+
+def run_leasing(_: int) -> Outcome:
+    """Let processes lease ports side by side; a port that two of them have is a leftover."""
+    begun = time.monotonic()
+    outcome = Outcome("-", f"{LEASING_PROCESSES} processes lease {PORTS_EACH} ports each")
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(LEASING_PROCESSES)
+    with tempfile.TemporaryDirectory(prefix="kl") as place:
+        lease = partial(lease_ports, place, barrier)
+        members = [context.Process(target=lease, args=(number,)) for number in range(LEASING_PROCESSES)]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
+        ports = [int(port) for path in Path(place).glob("*.ports") for port in path.read_text().split()]
+        if len(ports) != len(set(ports)):
+            outcome.left["duplicates"] = sorted({str(port) for port in ports if ports.count(port) > 1})
+        if len(ports) != LEASING_PROCESSES * PORTS_EACH:
+            outcome.left["missing"] = [f"{len(ports)} ports"]
+        if left := os.listdir(f"{place}/top") if os.path.isdir(f"{place}/top") else []:
+            outcome.left["leases"] = left
+    outcome.seconds = time.monotonic() - begun
+    return outcome
+
+
+def lease_ports(place: str, barrier: Any, number: int) -> None:
+    """Lease ports at the same time as all others, and keep them until all others have theirs."""
+    assigner = Assigner(Leases(f"{place}/top/leases"), Host(), f"{place}/{number}")
+    barrier.wait(RUN_SECONDS)
+    ports = [assigner.free_port(f"port{index}") for index in range(PORTS_EACH)]
+    Path(f"{place}/{number}.ports").write_text(" ".join(map(str, ports)))
+    barrier.wait(RUN_SECONDS)
+    assigner.release()
+
+
+def in_own_process(order: dict[str, Any]) -> Outcome:
+    """Carry an order out in a process of its own."""
+    argv = [sys.executable, os.path.abspath(__file__), "--order", json.dumps(order)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        return Outcome("-", "storm", left={"crash of a round": [json.dumps(order)]})
+    return Outcome(**json.loads(done.stdout))
+
+
+def carry_out(order: dict[str, Any]) -> Outcome:
+    """Carry an order out here."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "victim" in order:
+        return run_share(order["seed"], order["victim"])
+    return run_leasing(order["seed"]) if "kind" not in order else run_round(Order(**order))
+
+
+def measurements(managers: Sequence[str]) -> list[Order]:
+    """Return orders for undisturbed runs: each manager, with and without workers."""
+    kinds = [next(kind for kind in KINDS if kind.workers == workers) for workers in (0, 2)]
+    return [Order(manager, kind.name, 0) for manager in managers for kind in kinds]
+
+
+def storm_orders(managers: Sequence[str], rounds: int, seed: int, spans: dict[Any, Any]) -> list[Order]:
+    """Return the rounds of the storm: the kinds take turns; every third round has a program that ignores SIGTERM."""
+    chance = random.Random(seed)  # noqa: S311 - the same numbers for the same seed are what is wanted
+    return [
+        Order(manager, kind.name, chance.randrange(1 << 30), number % 3 == 2, spans[manager, bool(kind.workers)])
+        for number in range(rounds)
+        for manager in managers
+        for kind in [KINDS[number % len(KINDS)]]
+    ]
+
+
+def report(outcomes: Sequence[Outcome]) -> None:
+    """Print the table, and details of what was left."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault((outcome.manager, outcome.kind), []).append(outcome)
+    print(f"{'manager':12} {'hit':38} {'rounds':>6} {'clean':>6} {'median s':>9} {'slowest s':>9}  phases; left")
+    for (manager, kind), group in sorted(groups.items()):
+        seconds = [outcome.seconds for outcome in group]
+        phases = [outcome.phase for outcome in group if outcome.phase]
+        counted = ", ".join(f"{phase} {phases.count(phase)}" for phase in sorted(set(phases)))
+        left = sorted({trace for outcome in group for trace in outcome.left})
+        clean = sum(not outcome.left for outcome in group)
+        numbers = f"{len(group):6} {clean:6} {statistics.median(seconds):9.2f} {max(seconds):9.2f}"
+        print(f"{manager:12} {kind:38} {numbers}  {counted}; {', '.join(left) or 'nothing'}")
+    for outcome in outcomes:
+        if outcome.left:
+            print(f"\n{outcome.manager}, {outcome.kind}, hit in {outcome.phase!r}, {outcome.seconds:.1f} s:")
+            print(json.dumps(outcome.left, indent=2))
+            print(outcome.output)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rounds", type=int, default=200, help="hits per manager")
+    parser.add_argument("--managers", default=",".join(MANAGERS))
+    parser.add_argument("--lease-rounds", type=int, default=20)
+    parser.add_argument("--share-rounds", type=int, default=20, help="runs that share a deployment, of each kind")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2, help="rounds side by side")
+    parser.add_argument("--order", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the storm; the exit status is 1 if anything was left."""
+    options = arguments()
+    if options.order:
+        print(json.dumps(asdict(carry_out(json.loads(options.order)))))
+        return 0
+    managers = options.managers.split(",")
+    orders: list[dict[str, Any]] = [{"seed": number} for number in range(options.lease_rounds)]
+    victims = ("", "starter", "guest")
+    orders += [{"seed": number, "victim": victim} for number in range(options.share_rounds) for victim in victims]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        measured = list(pool.map(in_own_process, map(asdict, measurements(managers)))) if options.rounds else []
+        spans = {(one.manager, one.kind.startswith("-n")): one.spans for one in measured}
+        orders += map(asdict, storm_orders(managers, options.rounds, options.seed, spans) if options.rounds else [])
+        outcomes = []
+        for number, outcome in enumerate(pool.map(in_own_process, orders), 1):
+            outcomes.append(outcome)
+            if outcome.left or number % 20 == 0:
+                print(f"{number} of {len(orders)} rounds; left: {outcome.left}", file=sys.stderr, flush=True)
+    report([*(one for one in measured if one.left), *outcomes])
+    return int(any(outcome.left for outcome in (*measured, *outcomes)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

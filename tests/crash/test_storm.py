@@ -1,0 +1,32 @@
+"""The short kill storm, and the lease race: the same program as the benchmark, with few rounds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STORM = Path(__file__).parent / "storm.py"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"managers": "supervisord", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="supervisord"),
+        pytest.param({"managers": "sysvinit", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="sysvinit"),
+        pytest.param({"rounds": 0, "lease-rounds": 3, "share-rounds": 0}, id="ports"),
+        pytest.param({"rounds": 0, "lease-rounds": 0, "share-rounds": 2}, id="share"),
+    ],
+)
+@pytest.mark.timeout(300)
+def test_nothing_is_left_by_the_storm(options: dict[str, object]) -> None:
+    """After hits of every kind nothing is left, and no two processes have leased the same port."""
+    words = [f"--{name}={value}" for name, value in options.items()]
+    seed = os.environ.get("NIXPROC_TEST_SEED", "11")
+    done = subprocess.run(
+        [sys.executable, STORM, f"--seed={seed}", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
