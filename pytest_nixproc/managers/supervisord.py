@@ -17,9 +17,9 @@ from typing import Any, Final, cast
 from urllib.parse import quote as percent_encoded
 from xmlrpc import client
 
-from pytest_nixproc.errors import CommandFailed, DeploymentError, MachineError, Unsupported
+from pytest_nixproc.errors import CommandFailed, DeploymentError, MachineError, Unsupported, WaitTimeout
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.machines.api import Machine, Spawn
+from pytest_nixproc.machines.api import OUTPUT_TAIL, Machine, Spawn
 from pytest_nixproc.machines.waiting import Deadline, wait_until
 from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import (
@@ -237,12 +237,30 @@ class SupervisordDriver(Driver):
         def look() -> str:
             problem = self.machine.connection_problem(socket_path(self.target))
             if problem and self.machine.ended([pid]):
-                output = self.machine.read(self._own_output) or b""
-                raise DeploymentError("supervisord ended at its start", details=output.decode(errors="replace")[-2000:])
+                raise DeploymentError("supervisord ended at its start", details=self._said())
+            if problem:
+                self._refuse_to_hang()
             return problem
 
-        wait_until(look, deadline, "wait for supervisord's socket")
+        try:
+            wait_until(look, deadline, "wait for supervisord's socket")
+        except WaitTimeout as error:
+            raise DeploymentError(error.brief, details=f"{error.details}\n{self._said()}") from error
         self._opened_by_us = True
+
+    def _refuse_to_hang(self) -> None:
+        """Raise when supervisord tries for ever to make its socket, which it does for whatever reason it fails.
+
+        It takes the failure for a stale socket; in a new directory there can be none.
+        """
+        if b"Unlinking stale socket" in (self.machine.read(self._own_output) or b""):
+            self.machine.write(f"{socket_path(self.target)}.try", "")
+            raise DeploymentError("supervisord cannot make its socket", details=f"in {self.target.state.runtime_dir}")
+
+    def _said(self) -> str:
+        """Return the end of what supervisord has written and logged by itself."""
+        contents = (self.machine.read(path) or b"" for path in (self._own_output, self._reported_log))
+        return "\n".join(content.decode(errors="replace")[-OUTPUT_TAIL:].rstrip() for content in contents)
 
     def close(self, deadline: Deadline) -> None:
         """Shut supervisord down and wait for its end."""
