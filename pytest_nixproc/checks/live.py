@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pytest_nixproc.checks.api import Finding, Rule, Snapshot
 from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.machines.api import Listener
 
 
 def not_running(snapshot: Snapshot) -> Iterator[Finding]:
@@ -23,24 +24,24 @@ def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
         holders[listener.port].append(listener)
     for name, instance in snapshot.model.items():
         for place, port in instance.declared_ports.items():
-            origin = (f"processes.{name}.{place} = {port}",)
-            if not holders[port]:
-                problem = f"{name} declares TCP port {port}, and nobody listens on it"
-                yield Finding("NP202", "error", problem, (name,), origin, "pass the port on to the program")
-                continue
             owners = [snapshot.owners[listener] for listener in holders[port]]
-            others = [owner for owner in owners if owner is not None]
-            if name in others:
-                continue
-            if others:
-                owner = others[0]
-                problem = f"{name} declares TCP port {port}, but {owner} listens on it"
-                yield Finding("NP202", "error", problem, (name, owner), origin, "give each instance its own port")
-            else:
-                pid = holders[port][0].pid
-                who = f"process {pid} ({snapshot.commands.get(pid, '?')})" if pid else "a process of another user"
-                problem = f"{name} declares TCP port {port}, but {who}, which is not part of it, listens on it"
-                yield Finding("NP202", "error", problem, (name,), origin, "end that process, or choose another port")
+            if name not in owners:
+                who, others, remedy = holder(snapshot, holders[port])
+                problem = f"{name} declares TCP port {port}, {who}"
+                origin = f"processes.{name}.{place} = {port}"
+                yield Finding("NP202", "error", problem, (name, *others), (origin,), remedy)
+
+
+def holder(snapshot: Snapshot, listeners: Sequence[Listener]) -> tuple[str, tuple[str, ...], str]:
+    """Say who listens instead of an instance: in words, as instances, and what to do about it."""
+    if not listeners:
+        return "and nobody listens on it", (), "pass the port on to the program"
+    for owner in (snapshot.owners[listener] for listener in listeners):
+        if owner is not None:
+            return f"but {owner} listens on it", (owner,), "give each instance its own port"
+    pid = listeners[0].pid
+    who = f"process {pid} ({snapshot.commands.get(pid, '?')})" if pid else "a process of another user"
+    return f"but {who}, which is not part of it, listens on it", (), "end that process, or choose another port"
 
 
 def undeclared_listeners(snapshot: Snapshot) -> Iterator[Finding]:

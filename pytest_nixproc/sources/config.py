@@ -140,54 +140,59 @@ def substituted(value: Any, placeholders: Placeholders) -> Any:
     return PLACEHOLDER.sub(lambda match: str(placeholders.value(match)), value)
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of configuration files, from the declarations of the parameters."""
+PORT: Final = {"type": ["integer", "string"], "minimum": 1, "maximum": 65535, "pattern": r"^\$\{[^}]+\}$"}
+NUMBER: Final = {"type": "integer"}
+POOL: Final = {
+    "type": "object",
+    "required": ["min", "max"],
+    "properties": {"min": NUMBER, "max": NUMBER, "step": NUMBER, "scope": {"type": "string"}},
+    "additionalProperties": False,
+}
+INSTANCE: Final = {
+    "type": "object",
+    "required": ["pkg"],
+    "properties": {
+        "pkg": {"$ref": "#/$defs/process"},
+        "port": PORT,
+        "ports": {"type": "object", "additionalProperties": PORT},
+    },
+    "patternProperties": {"(_port|Port)$": PORT},
+}
+SYSTEM: Final = {
+    "type": "object",
+    "required": ["processes"],
+    "properties": {
+        "processes": {"type": "object", "additionalProperties": {"$ref": "#/$defs/instance"}},
+        "idResources": {"type": "object", "additionalProperties": {"$ref": "#/$defs/pool"}},
+    },
+    "additionalProperties": False,
+}
+
+
+def process_schema() -> dict[str, Any]:
+    """Return the JSON schema of one process, from the declarations of its parameters."""
     parameters = {
         camel_case(item.name): {**item.metadata["kind"].schema, "description": item.metadata["doc"]}
         for item in fields(ManagedProcess)
         if item.metadata
     }
-    port = {"type": ["integer", "string"], "minimum": 1, "maximum": 65535, "pattern": r"^\$\{[^}]+\}$"}
-    number = {"type": "integer"}
-    pool = {
-        "type": "object",
-        "required": ["min", "max"],
-        "properties": {"min": number, "max": number, "step": number, "scope": {"type": "string"}},
-        "additionalProperties": False,
-    }
-    instance = {
-        "type": "object",
-        "required": ["pkg"],
-        "properties": {
-            "pkg": {"$ref": "#/$defs/process"},
-            "port": port,
-            "ports": {"type": "object", "additionalProperties": port},
-        },
-        "patternProperties": {"(_port|Port)$": port},
-    }
-    system = {
-        "type": "object",
-        "required": ["processes"],
-        "properties": {
-            "processes": {"type": "object", "additionalProperties": {"$ref": "#/$defs/instance"}},
-            "idResources": {"type": "object", "additionalProperties": {"$ref": "#/$defs/pool"}},
-        },
-        "additionalProperties": False,
-    }
-    process = {
+    has_name = {"anyOf": [{"required": ["name"]}, {"required": ["instanceName"]}]}
+    has_program = {"anyOf": [{"required": [name]} for name in ("process", "foregroundProcess", "daemon")]}
+    return {
         "type": "object",
         "properties": parameters,
         "additionalProperties": False,
-        "allOf": [
-            {"anyOf": [{"required": ["name"]}, {"required": ["instanceName"]}]},
-            {"anyOf": [{"required": [name]} for name in ("process", "foregroundProcess", "daemon")]},
-        ],
+        "allOf": [has_name, has_program],
     }
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of configuration files."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Processes model of pytest-nixproc",
-        "anyOf": [system, {"$ref": "#/$defs/process"}],
-        "$defs": {"process": process, "instance": instance, "pool": pool},
+        "anyOf": [SYSTEM, {"$ref": "#/$defs/process"}],
+        "$defs": {"process": process_schema(), "instance": INSTANCE, "pool": POOL},
     }
 
 
