@@ -14,7 +14,15 @@ from pytest_nixproc.machines.process_table import command_line, is_alive, parent
 from tests.crash.storm import COUNTED, MARKS, MODEL, Session, session
 
 INSIDE = "NIXPROC_TEST_ALONE"
-SCRIPT = 'mount -t tmpfs -o mode=1777 tmpfs /tmp && exec "$@"'
+SCRIPT = """
+root=$1
+shift
+case $root in /tmp/*) mount --bind "$root" /mnt || exit ;; esac
+mount -t tmpfs -o mode=1777 tmpfs /tmp || exit
+# A checkout below /tmp is needed, and is moved to where it was.
+case $root in /tmp/*) mkdir -p "$root" && mount --move /mnt "$root" || exit ;; esac
+cd "$root" && exec "$@"
+"""
 
 PROGRAM = """
 import sys
@@ -33,11 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: needs leases that no other session on the machine uses")
 
 
-def namespace() -> list[str]:
-    """Return the command that runs others in a mount namespace of their own; empty where that is not allowed."""
+def namespace(root: str) -> list[str]:
+    """Return the command that runs others, in a checkout, in a mount namespace; empty where that is not allowed."""
     unshare = shutil.which("unshare")
     for options in ("-m", "-rm"):
-        command = [unshare or "unshare", options, "--propagation", "private", "/bin/sh", "-c", SCRIPT, "sh"]
+        command = [unshare or "unshare", options, "--propagation", "private", "/bin/sh", "-c", SCRIPT, "sh", root]
         if unshare and subprocess.run([*command, "/bin/true"], capture_output=True, check=False).returncode == 0:
             return command
     return []
@@ -48,14 +56,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that is marked so once more, alone; its result is what counts."""
     if pyfuncitem.get_closest_marker("alone") is None or INSIDE in os.environ:
         return None
-    command = namespace()
+    command = namespace(str(pyfuncitem.config.rootpath))
     if not command:
         pytest.skip("this user cannot make mount namespaces (unshare -m)")
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--color=no", pyfuncitem.nodeid]
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TMPDIR"))}
     done = subprocess.run(
         [*command, sys.executable, "-m", "pytest", *options],
-        cwd=pyfuncitem.config.rootpath,
         env={**variables, INSIDE: "1"},
         capture_output=True,
         text=True,

@@ -83,7 +83,7 @@ def test_failure_of_the_start_reaches_all_workers(project: Session, manager: str
     (Path(project.place) / "project" / "processes.py").write_text(BROKEN)
     output = run(project, TESTS, f"--nixproc-manager={manager}")
     assert "8 errors" in output, output
-    assert output.count("broken did not start: it ended") == 8, output
+    assert output.count("\nbroken did not start: it ended") == 8, output
     assert project.left() == {}
 
 
