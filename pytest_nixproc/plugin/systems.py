@@ -115,6 +115,7 @@ class Systems:
             with self.deployed(point, load) as system:
                 yield system
             return
+        self.reap_abandoned()
         with self.signals.handled():
             system = self.sharing.system(self.planner(point), identity_of(model, directory), load)
         self.live[system] = {}
