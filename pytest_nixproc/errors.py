@@ -64,10 +64,6 @@ class Unsupported(NixprocError):
         super().__init__(f"{manager} cannot deploy {process!r}: {what}", remedy=remedy)
 
 
-class Unavailable(NixprocError):
-    """A manager or a machine that exists but cannot run here; the remedy says how to get it."""
-
-
 class MachineError(NixprocError):
     """The machine failed us: it could not start a command, or its guardian is gone."""
 

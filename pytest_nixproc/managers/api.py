@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.machines.api import Facts, Machine
@@ -194,8 +194,6 @@ class Manager:
     driver: Callable[[Machine, Target], Driver]
     capabilities: Capabilities
     obstacle: Callable[[], str] = str
-
-    HOSTED_ON: ClassVar[str] = "host"
 
 
 def apply_override(
