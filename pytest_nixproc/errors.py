@@ -68,6 +68,10 @@ class MachineError(NixprocError):
     """The machine failed us: it could not start a command, or its guardian is gone."""
 
 
+class Unreachable(MachineError):
+    """A process manager does not answer: what it runs can be taken down only when it is back."""
+
+
 class CommandFailed(NixprocError):
     """A command ended otherwise than expected; shows its arguments, its status and the end of its output."""
 

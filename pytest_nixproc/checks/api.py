@@ -43,7 +43,7 @@ class Snapshot:
     """What live rules look at: a running system, as it was at one moment.
 
     ``owners`` tells for each listener which instance's process holds it, None for foreign ones; ``pid_files`` holds
-    the content of each PID file that exists.
+    the content of each PID file that exists, ``named`` the process that it names, ``members`` whose the living are.
     """
 
     model: ProcessesModel
@@ -52,6 +52,7 @@ class Snapshot:
     listeners: tuple[Listener, ...]
     owners: Mapping[Listener, str | None]
     pid_files: Mapping[str, str]
+    named: Mapping[str, int]
     members: Mapping[int, str]
     commands: Mapping[int, str]
 

@@ -63,7 +63,7 @@ def pid_files_wrong(snapshot: Snapshot) -> Iterator[Finding]:
         if content is None:
             problem = f"{name} has no PID file {unit.pid_file}"
             yield Finding("NP204", "error", problem, (name,), (), "tell the program where, or set pid_file")
-        elif not content.strip().isdigit() or snapshot.members.get(int(content)) != name:
+        elif snapshot.members.get(snapshot.named.get(name, 0)) != name:
             problem = f"PID file {unit.pid_file} holds {content.strip()!r}, which is no living process of {name}"
             yield Finding("NP204", "error", problem, (name,))
 
@@ -71,10 +71,10 @@ def pid_files_wrong(snapshot: Snapshot) -> Iterator[Finding]:
 def pid_files_shared(snapshot: Snapshot) -> Iterator[Finding]:
     """Find PID files of different instances that name one process."""
     by_pid = defaultdict(list)
-    for name, content in snapshot.pid_files.items():
-        by_pid[content.strip()].append(name)
+    for name, pid in snapshot.named.items():
+        by_pid[pid].append(name)
     for pid, names in by_pid.items():
-        if pid and len(names) > 1:
+        if len(names) > 1:
             problem = f"the PID files of {' and '.join(names)} name the same process {pid}"
             yield Finding("NP205", "error", problem, tuple(names))
 

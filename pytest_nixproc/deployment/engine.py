@@ -10,7 +10,7 @@ from pytest_nixproc.checks.api import Snapshot, errors_of
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.journal import Journal, begin, facts_of, recall
 from pytest_nixproc.deployment.leases import Claim, Leases
-from pytest_nixproc.deployment.observation import Owners, observe
+from pytest_nixproc.deployment.observation import Owners, listeners, observe
 from pytest_nixproc.deployment.ownership import Owner, identity_of
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.planner import Draft, Load, Planner
@@ -21,13 +21,16 @@ from pytest_nixproc.deployment.site import Site
 from pytest_nixproc.deployment.starting import LOG_TAIL, Watch, start_error
 from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
 from pytest_nixproc.deployment.timeline import Timeline
-from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError, TeardownError
+from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError, TeardownError, Unreachable
 from pytest_nixproc.machines.api import Machine, Spawn, describe_status
 from pytest_nixproc.machines.process_table import ancestors, descendants
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers.api import Driver, Status, Unit, joined
 
 CLOSE_SECONDS: Final = 10.0
+LEFT_TO_REAPER: Final = (
+    "{root} is kept for what it still has: when it is back, python -m pytest_nixproc reap removes both"
+)
 POST_INSTALL_SECONDS: Final = 60.0
 
 Present = Callable[[Draft], Mapping[str, Subject]]
@@ -55,6 +58,7 @@ class Deployment:
         self._journal: Journal | None = None
         self._claimed = False
         self._is_guest = False
+        self._out_of_reach = False
 
     @property
     def draft(self) -> Draft:
@@ -329,7 +333,14 @@ class Deployment:
         # What stands above the main process is its manager's, like a foreground proxy.
         above = set(ancestors(status.pid, table))
         orphans = [pid for pid in self._strays() if pid not in above and owners.owner(pid) == name]
-        return list(dict.fromkeys([status.pid, *below, *orphans]))
+        members = self.driver.members(self.unit(name), status.pid)
+        return list(dict.fromkeys([status.pid, *below, *orphans, *members]))
+
+    def ports_of(self, name: str) -> set[int]:
+        """Return the TCP ports that an instance's processes listen on, or that are forwarded to them."""
+        pids = set(self.pids_of(name))
+        statuses = self.driver.status([self.unit(name)])
+        return {listener.port for listener in listeners(self.driver, statuses, pids) if listener.pid in pids}
 
     def stop(self, *, keep_state: bool = False) -> None:
         """Take everything down in reverse order and remove the state, unless it is to be kept.
@@ -345,9 +356,9 @@ class Deployment:
         problems: list[str] = []
         if self._journal is not None:
             problems += self._take_down()
-            if not keep_state:
+            if not keep_state and not self._out_of_reach:
                 problems += attempt(self._remove)
-        problems += attempt(self._unclaim)
+        problems += attempt(self._leave_to_reaper if self._out_of_reach else self._unclaim)
         if problems:
             raise TeardownError(problems)
 
@@ -367,8 +378,12 @@ class Deployment:
         return self.machine.tagged(self.site.tag) if self._is_guest else self.machine.strays(self.site.tag)
 
     def _close(self) -> list[str]:
-        """Bring the manager down."""
-        self.driver.close(self.machine.deadline(CLOSE_SECONDS))
+        """Bring the manager down; where it does not answer, the rest is for who comes when it is back."""
+        try:
+            self.driver.close(self.machine.deadline(CLOSE_SECONDS))
+        except Unreachable as error:
+            self._out_of_reach = True
+            return [f"{error}\n  {LEFT_TO_REAPER.format(root=self.site.root)}"]
         return []
 
     def _held_ports(self) -> list[str]:
@@ -383,6 +398,13 @@ class Deployment:
     def _remove(self) -> list[str]:
         """Remove the deployment's directory."""
         self.machine.remove(self.site.root)
+        return []
+
+    def _leave_to_reaper(self) -> list[str]:
+        """Keep journal, leases and guardian: without them, nobody could find what the manager still has."""
+        self.journal.close()
+        self._journal = None
+        self._claimed = False
         return []
 
     def _unclaim(self) -> list[str]:

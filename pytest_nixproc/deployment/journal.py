@@ -54,8 +54,9 @@ class Record:
 
 def begin(journal: Journal, manager: str, machine: str, target: Target) -> None:
     """Write the first event: who runs the deployment, and where."""
-    facts = {"state": asdict(target.state), "directory": target.directory, "tags": dict(target.tags)}
-    journal.write("begin", manager=manager, machine=machine, stop_seconds=target.stop_seconds, **facts)
+    facts: dict[str, Any] = {"state": asdict(target.state), "directory": target.directory, "identity": target.identity}
+    facts |= {"tags": dict(target.tags), "stop_seconds": target.stop_seconds}
+    journal.write("begin", manager=manager, machine=machine, **facts)
 
 
 def events(path: str) -> Iterator[Mapping[str, Any]]:
@@ -95,6 +96,7 @@ def beginning(event: Mapping[str, Any]) -> Record:
     target = Target(
         state=StateDirs(**event["state"]),
         directory=event["directory"],
+        identity=event["identity"],
         tags=event["tags"],
         stop_seconds=event["stop_seconds"],
     )

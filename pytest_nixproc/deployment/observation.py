@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pytest_nixproc.checks.api import Snapshot
 from pytest_nixproc.machines.api import Listener, Machine
-from pytest_nixproc.managers.api import Driver, Target, Unit
+from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.model.system import ProcessesModel
 
 
@@ -45,10 +45,11 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
     statuses = {name: by_unit[unit.name] for name, unit in units.items()}
     owners = Owners(driver.machine, target, {s.pid: name for name, s in statuses.items() if s.running and s.pid})
     declared = {port for instance in model.values() for port in instance.declared_ports.values()}
-    owned = {listener: owners.owner(listener.pid) for listener in driver.machine.listeners(owners.main)}
+    owned = {listener: owners.owner(listener.pid) for listener in listeners(driver, by_unit, owners.main)}
     relevant = {item: owner for item, owner in owned.items() if owner is not None or item.port in declared}
     pid_files = read_pid_files(driver.machine, model, target)
-    pids = {int(content) for content in pid_files.values() if content.strip().isdigit()}
+    named = {name: driver.process_named(units[name], content.encode()) for name, content in pid_files.items()}
+    pids = {pid for pid in named.values() if pid is not None}
     living = pids - driver.machine.ended(pids)
     return Snapshot(
         model=model,
@@ -57,9 +58,17 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
         listeners=tuple(relevant),
         owners=relevant,
         pid_files=pid_files,
+        named={name: pid for name, pid in named.items() if pid is not None},
         members={pid: name for pid in living if (name := owners.owner(pid)) is not None},
         commands=describe(driver.machine, relevant),
     )
+
+
+def listeners(driver: Driver, statuses: Mapping[str, Status], likely: Iterable[int]) -> list[Listener]:
+    """Return all listening sockets; a port that is forwarded to a unit is the unit's, not the forwarder's."""
+    forwarded = driver.listeners(statuses)
+    ports = {listener.port for listener in forwarded}
+    return [*forwarded, *(item for item in driver.machine.listeners(likely) if item.port not in ports)]
 
 
 def read_pid_files(machine: Machine, model: ProcessesModel, target: Target) -> dict[str, str]:

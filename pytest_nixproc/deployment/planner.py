@@ -113,6 +113,7 @@ class Planner:
         return Target(
             state=site.state,
             directory=site.profile,
+            identity=site.identity,
             facts=self.machine.facts,
             tags={TAG: site.root},
             stop_seconds=self.settings.stop_seconds,

@@ -13,8 +13,8 @@ from pytest_nixproc.deployment.leases import Claim, Leases
 from pytest_nixproc.deployment.ownership import Owner, identity_of
 from pytest_nixproc.deployment.sharing import Run, starter_lives
 from pytest_nixproc.deployment.site import Site
-from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
-from pytest_nixproc.errors import NixprocError, TeardownError
+from pytest_nixproc.deployment.stopping import end_strays, stop_units
+from pytest_nixproc.errors import NixprocError, TeardownError, Unreachable
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Driver, Manager, Status
 
@@ -55,22 +55,35 @@ def take_down(root: str, finder: Finder, leases: Leases) -> None:
 
 def clear_away(site: Site, finder: Finder, leases: Leases) -> list[str]:
     """Take down what is left of a deployment, whatever that is; return what was not clean."""
-    problems: list[str] = []
     machine = finder.machine("host")()
     try:
-        problems += despite(lambda: undo_all(finder, machine, site))
+        problems, is_complete = undo_as_far_as_possible(finder, machine, site)
         problems += end_strays(machine, lambda: machine.tagged(site.tag))
-        machine.remove(site.root)
-        problems += despite(lambda: give_back(leases, site))
+        if is_complete:
+            machine.remove(site.root)
+            problems += despite(lambda: give_back(leases, site))
     finally:
         machine.close()
     return problems
 
 
+def undo_as_far_as_possible(finder: Finder, machine: Machine, site: Site) -> tuple[list[str], bool]:
+    """Undo what the journal says; return what was not clean, and whether that was all that can ever be done."""
+    try:
+        return despite(lambda: undo_all(finder, machine, site)), True
+    except Unreachable as error:
+        return [f"{error}\n  {site.root} is kept until it is back"], False
+
+
 def despite(action: Callable[[], list[str]]) -> list[str]:
-    """Do one part; whatever fails in it becomes a problem: a journal or a driver that is broken must not stop us."""
+    """Do one part; whatever fails in it becomes a problem: a journal or a driver that is broken must not stop us.
+
+    Raises :class:`~pytest_nixproc.errors.Unreachable`: then there is something that only a later try can do.
+    """
     try:
         return action()
+    except Unreachable:
+        raise
     except Exception as error:  # noqa: BLE001 - the parts that end processes have still to come
         return [str(error) if isinstance(error, NixprocError) else f"{type(error).__name__}: {error}"]
 
@@ -100,7 +113,7 @@ def undo(record: journal.Record, manager: Manager, machine: Machine, site: Site)
             seconds = min(record.target.stop_seconds, deadline.remaining)
             problems += stop_units(driver, {name: units[name] for name in pids}, pids, seconds)
     if record.opened:
-        problems += attempt(lambda: close(driver))
+        problems += close(driver)
     return problems
 
 
@@ -118,8 +131,13 @@ def own_pids(
 
 
 def close(driver: Driver) -> list[str]:
-    """Bring a manager down."""
-    driver.close(driver.machine.deadline(CLOSE_SECONDS))
+    """Bring a manager down; raises :class:`~pytest_nixproc.errors.Unreachable`."""
+    try:
+        driver.close(driver.machine.deadline(CLOSE_SECONDS))
+    except Unreachable:
+        raise
+    except (NixprocError, OSError) as error:
+        return [str(error)]
     return []
 
 

@@ -44,6 +44,7 @@ class Watch:
         self.begun = self.reported = self.machine.now()
         self.pending = list(units)
         self.pids: dict[str, int] = {}
+        self.seen: dict[tuple[str, int | None], float] = {}
         self.next_question = self.begun + FIRST_QUESTION_SECONDS
         self.looker = Looker(self.machine, {"PATH": self.machine.path_variable, **driver.target.tags})
 
@@ -72,19 +73,15 @@ class Watch:
     def _missing(self, name: str) -> str:
         condition = condition_of(self.model[name])
         if condition is not None:
-            return self.looker.missing(condition, self.subjects[name]) or self._missing_pid(name)
+            return self.looker.missing(condition, self.subjects[name]) or self.driver.missing(self.units[name])
         status = self._status(name)
         if not status.running:
             return status.text
-        settled = self.machine.now() - self.begun >= SETTLE_SECONDS
-        return self._missing_pid(name) if settled else "it has only just been started"
-
-    def _missing_pid(self, name: str) -> str:
-        """Return what is missing for the manager to find its daemon: some listen before they write their PID file."""
-        path = self.units[name].pid_file
-        if path is None or (self.machine.read(path) or b"").strip().isdigit():
-            return ""
-        return f"PID file {path} is not written"
+        if status.pid is None:
+            return "its program has not been started"
+        seen = self.seen.setdefault((name, status.pid), self.machine.now())
+        settled = self.machine.now() - seen >= SETTLE_SECONDS
+        return self.driver.missing(self.units[name]) if settled else "it has only just been started"
 
     def _status(self, name: str) -> Status:
         return self.driver.status([self.units[name]])[self.units[name].name]

@@ -36,16 +36,18 @@ def stop_units(driver: Driver, units: Mapping[str, Unit], pids: Mapping[str, int
     ended = machine.ended(pids.values())
     machine.catch_up()
     for name, pid in pids.items():
-        if pid not in ended_before:
-            problems += (
-                manner_of_end(machine, name, pid, seconds) if pid in ended else force(machine, name, pid, seconds)
-            )
+        if pid in ended_before:
+            continue
+        if pid in ended:
+            problems += manner_of_end(driver, units[name], name, pid, seconds)
+        else:
+            problems += force(machine, name, pid, seconds)
     return problems
 
 
-def manner_of_end(machine: Machine, name: str, pid: int, seconds: float) -> list[str]:
+def manner_of_end(driver: Driver, unit: Unit, name: str, pid: int, seconds: float) -> list[str]:
     """Return what was not clean about the end of a process that its manager has stopped."""
-    killed = machine.exit_status(pid) == -signal.SIGKILL
+    killed = driver.exit_status(unit, pid) == -signal.SIGKILL
     return [f"{name} did not stop within {seconds:g} s and was killed by its manager"] if killed else []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pytest_nixproc.deployment.stopping import all_ended
 from pytest_nixproc.deployment.timeline import Timeline
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.managers.api import Manager, Status
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
@@ -190,8 +192,7 @@ class RunningInstance:
     @property
     def listening(self) -> set[int]:
         """The TCP ports that its processes listen on."""
-        pids = set(self.pids)
-        return {listener.port for listener in self._deployment.machine.listeners() if listener.pid in pids}
+        return self._deployment.ports_of(self.name)
 
     @property
     def log(self) -> str:
@@ -251,6 +252,12 @@ class RunningInstance:
         finally:
             for pid in pids:
                 machine.signal(pid, signal.SIGCONT)
+
+    def wait_for_log(self, pattern: str, *, timeout: float = 60) -> None:
+        """Wait until a regular expression is found in a line of its log; managers may write one a moment later."""
+        what = f"wait for a line of {self.name}'s log with {pattern!r}"
+        deadline = self._deployment.machine.deadline(timeout)
+        wait_until(lambda: "" if re.search(pattern, self.log, re.MULTILINE) else "it is not there", deadline, what)
 
     def wait_ready(self) -> None:
         """Wait until it is ready, after something that it has to recover from."""

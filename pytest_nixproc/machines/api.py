@@ -34,11 +34,22 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Account:
+    """A user and its group, by name and number."""
+
+    user: str = "root"
+    uid: int = 0
+    group: str = "root"
+    gid: int = 0
+
+
+@dataclass(frozen=True)
 class Facts:
     """What generated files may rely on: where the machine keeps the software that they call.
 
     ``reset_signals`` starts a command with default signals; empty where the machine has no such tool.
-    ``package_root`` is the directory that holds this package there.
+    ``package_root`` is the directory that holds this package there; ``account`` is who processes run as when users are
+    not changed.
     """
 
     shell: str = "/bin/sh"
@@ -48,6 +59,7 @@ class Facts:
     setpriv: str = "/usr/bin/setpriv"
     base_path: tuple[str, ...] = ("/usr/local/bin", "/usr/bin", "/bin")
     reset_signals: tuple[str, ...] = ()
+    account: Account = field(default_factory=Account)
 
 
 class Machine(ABC):
@@ -173,6 +185,13 @@ class Machine(ABC):
     @abstractmethod
     def exists(self, path: str) -> bool:
         """Tell whether there is a file, directory or socket of that path."""
+
+    @abstractmethod
+    def software(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Return the directories and files that hold ``paths`` and everything that programs among them load.
+
+        What the machine needs to run anything at all is part of it; paths that do not exist are left out.
+        """
 
     @abstractmethod
     def remove(self, path: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import os
+import pwd
 import select
 import shutil
 import signal
@@ -20,9 +22,10 @@ from typing import ClassVar, Final
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines import process_table
-from pytest_nixproc.machines.api import Facts, Listener, Machine, Spawn
+from pytest_nixproc.machines.api import Account, Facts, Listener, Machine, Spawn
 from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
 from pytest_nixproc.machines.listeners import listeners
+from pytest_nixproc.machines.software import Software
 from pytest_nixproc.machines.waiting import Deadline
 
 CONNECT_SECONDS: Final = 1.0
@@ -36,6 +39,7 @@ class Host(Machine):
     def __init__(self) -> None:
         self._guardian: GuardianConnection | None = None
         self._pidfds: dict[int, int] = {}
+        self._software = Software()
 
     @cached_property
     def facts(self) -> Facts:
@@ -49,6 +53,7 @@ class Host(Machine):
             setpriv=shutil.which("setpriv") or Facts.setpriv,
             base_path=present,
             reset_signals=signal_resetter(),
+            account=own_account(),
         )
 
     @property
@@ -252,6 +257,10 @@ class Host(Machine):
         """Tell whether there is a file, directory or socket of that path."""
         return os.path.lexists(path)
 
+    def software(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Follow symbolic links, interpreters and shared libraries."""
+        return self._software.needed_by(paths)
+
     def remove(self, path: str) -> None:
         """Remove a file or a whole directory; one that does not exist is no error."""
         try:
@@ -282,6 +291,14 @@ def can_bind(family: socket.AddressFamily, address: str, port: int) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRINUSE
     return True
+
+
+def own_account() -> Account:
+    """Return who we are; numbers stand for the names of accounts that the system does not know."""
+    uid, gid = os.geteuid(), os.getegid()
+    with contextlib.suppress(KeyError):
+        return Account(pwd.getpwuid(uid).pw_name, uid, grp.getgrgid(gid).gr_name, gid)
+    return Account(str(uid), uid, str(gid), gid)
 
 
 def signal_resetter() -> tuple[str, ...]:

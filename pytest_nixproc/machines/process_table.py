@@ -77,6 +77,21 @@ def ancestors(pid: int, table: Mapping[int, int]) -> Iterator[int]:
         yield pid
 
 
+def own_pid(pid: int) -> int:
+    """Return the number by which a process knows itself: another one than ours in a PID namespace of its own."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return innermost_pid(file.read()) or pid
+    except OSError:
+        return pid
+
+
+def innermost_pid(status: bytes) -> int | None:
+    """Return the last number in the ``NSpid`` of a ``/proc/PID/status`` (proc(5)); None where the kernel has none."""
+    line = next((line for line in status.splitlines() if line.startswith(b"NSpid:")), b"")
+    return int(line.split()[-1]) if line else None
+
+
 def environment_of(pid: int) -> bytes:
     """Return the initial environment of a process, NUL-separated; empty when it cannot be read."""
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.machines.api import Facts, Machine
+from pytest_nixproc.machines.api import Facts, Listener, Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.model.process import ManagedProcess, Mode
 from pytest_nixproc.model.state import StateDirs
@@ -48,12 +48,14 @@ class Link:
 class Target:
     """What a generator may know about the place where its files will be used.
 
-    ``directory`` is where the files are written; ``tags`` go into every process's environment, so that strays can be
-    found; ``stop_seconds`` is how long a process may take to stop.
+    ``directory`` is where the files are written; ``identity`` names the deployment, unlike any other of the machine;
+    ``tags`` go into every process's environment, so that strays can be found; ``stop_seconds`` is how long a process
+    may take to stop.
     """
 
     state: StateDirs
     directory: str
+    identity: str = "deployment"
     facts: Facts = field(default_factory=Facts)
     force_disable_user_change: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -117,12 +119,14 @@ class Status:
 class Capabilities:
     """What a manager honours, prefers and needs; the documentation's table is made of this.
 
-    ``unsupported`` maps parameters of a managed process to the reason why the manager refuses them.
+    ``unsupported`` maps parameters of a managed process to the reason why the manager refuses them. ``contains`` says
+    that nothing which an instance has started outlives it: what it leaves behind ends with it, and is no leak.
     """
 
     prefers: Mode
     platforms: tuple[str, ...] = ("linux", "darwin", "freebsd")
     unsupported: Mapping[str, str] = field(default_factory=dict)
+    contains: bool = False
     note: str = ""
 
 
@@ -173,6 +177,34 @@ class Driver(ABC):
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Return what the manager says of each unit, by its name."""
 
+    def missing(self, unit: Unit) -> str:
+        """Return what an instance that serves already still owes its manager; most owe the PID file of a daemon.
+
+        Some listen before they write it, and a manager could not find them then.
+        """
+        if unit.pid_file is None or self.process_named(unit, self.machine.read(unit.pid_file) or b""):
+            return ""
+        return f"PID file {unit.pid_file} is not written"
+
+    def process_named(self, unit: Unit, content: bytes) -> int | None:  # noqa: ARG002 - most know one PID namespace
+        """Return the process of the machine that the content of a unit's PID file names."""
+        return int(content) if content.strip().isdigit() else None
+
+    def members(self, unit: Unit, main: int) -> Sequence[int]:  # noqa: ARG002 - most know no others
+        """Return processes of a unit, whether or not they are below its main process."""
+        return ()
+
+    def exit_status(self, unit: Unit, pid: int) -> int | None:  # noqa: ARG002 - the machine saw most ends itself
+        """Return how a unit's main process has ended, as far as is known: a status, or minus a signal's number."""
+        return self.machine.exit_status(pid)
+
+    def listeners(self, statuses: Mapping[str, Status]) -> Sequence[Listener]:  # noqa: ARG002 - most hide none
+        """Return the ports of units that the machine itself shows as somebody else's: what is forwarded to them.
+
+        ``statuses`` are those of the units that are meant, by their names.
+        """
+        return ()
+
     def log_size(self, unit: Unit) -> int:
         """Return the number of bytes logged so far."""
         return self.machine.size(unit.log_file)
@@ -197,14 +229,20 @@ class Manager:
 
 
 def apply_override(
-    manager: str, process: ManagedProcess, parameters: dict[str, Any], *, spelling: Callable[[str], str] = str
+    manager: str,
+    process: ManagedProcess,
+    parameters: dict[str, Any],
+    *,
+    part: str = "",
+    spelling: Callable[[str], str] = str,
 ) -> dict[str, Any]:
-    """Return the generated parameters as the process overrides them for a manager.
+    """Return the generated parameters as the process overrides them for a manager, or for one part of it.
 
     A mapping is merged in deeply (nested mappings merge, all else is replaced); a function gets the parameters and
     returns all of them anew. ``spelling`` turns the names that users write into those of the parameters.
     """
-    override = process.overrides.get(manager, {})
+    override: Any = process.overrides.get(manager, {})
+    override = override.get(part, {}) if part else override
     if callable(override):
         return dict(override(deepcopy(parameters)))
     return merge(parameters, {spelling(name): value for name, value in override.items()})

@@ -3,6 +3,9 @@
 It starts the daemon, finds it by its PID file, passes signals on to it, ends when the daemon really ends, and ends as
 the daemon did: with its exit status, or killed by the same signal. A PID file left behind by an earlier process is
 not believed. Run on its own, without site-packages: only what a bare interpreter has is imported.
+
+Without a PID file it does the same for a program in the foreground that cannot be a container's first process itself:
+the kernel spares that one all signals that it does not handle (pid_namespaces(7)), and it has orphans to bury.
 """
 
 from __future__ import annotations
@@ -27,12 +30,14 @@ ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 PID_FILE_SECONDS: Final = 30.0
 REMAINDER_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.02
+SIGNALLED: Final = 128
+"""What is added to a signal's number in an exit status (POSIX.1 XCU 2.8.2)."""
 
 BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_nixproc.managers.proxy import main; main()"
 
 
-def proxy_argv(python: str, package_root: str, pid_file: str) -> tuple[str, ...]:
-    """Return the words to put before a daemon's own command line, to have it stand in the foreground."""
+def proxy_argv(python: str, package_root: str, pid_file: str = "") -> tuple[str, ...]:
+    """Return the words to put before a command line; without a PID file, it is one that stays in the foreground."""
     return (python, "-I", "-S", "-c", BOOT, package_root, pid_file)
 
 
@@ -55,6 +60,13 @@ class Proxy:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def run(self) -> int:
+        """Run the program; return its wait status."""
+        if self.pid_file:
+            return self.run_daemon()
+        self.daemon = self.start()
+        return self.await_status(self.daemon)
+
+    def run_daemon(self) -> int:
         """Run the daemon; return its wait status."""
         stale = self.read_pid_file()
         if stale and not is_alive(stale):
@@ -167,7 +179,9 @@ def end_as(status: int) -> NoReturn:
         with contextlib.suppress(OSError):  # SIGKILL has no handler to restore
             signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
         os.kill(os.getpid(), os.WTERMSIG(status))
-    sys.exit(os.waitstatus_to_exitcode(status))
+    code = os.waitstatus_to_exitcode(status)
+    # Still there after the signal: the first process of a container reports it as a shell would.
+    sys.exit(SIGNALLED - code if code < 0 else code)
 
 
 def main() -> None:

@@ -70,10 +70,11 @@ def working_directory(process: ManagedProcess) -> str:
     return f"cd -- {quote(process.directory or '/')}"
 
 
-def launch_script(process: ManagedProcess, command: Command, target: Target, key: str) -> str:
-    """Return a script that sets up everything around a program and then becomes it."""
+def launch_script(process: ManagedProcess, command: Command, target: Target, key: str, *first: str) -> str:
+    """Return a script that sets up everything around a program and then becomes it; ``first`` are lines before that."""
     lines = [
         f"#!{target.facts.shell}",
+        *first,
         *surroundings(process, target.environment(process, key)),
         *([f"{initialization(process, target)} {or_report(process, 'exit 1')}"] if process.initialize else []),
         f"{working_directory(process)} || exit 1",

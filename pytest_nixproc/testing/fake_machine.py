@@ -271,6 +271,10 @@ class FakeMachine(Machine):
         """Tell whether there is anything at or below a path."""
         return any(is_within(known, path) for known in self._paths())
 
+    def software(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Return the paths themselves: nothing here loads anything."""
+        return tuple(sorted(set(paths)))
+
     def remove(self, path: str) -> None:
         """Forget everything at and below a path."""
         for known in [known for known in self._paths() if is_within(known, path)]:

@@ -35,13 +35,19 @@ def listening(*holders: tuple[int, int | None, str | None]) -> dict[str, Any]:
     return {"listeners": tuple(owners), "owners": owners}
 
 
+def holding(contents: dict[str, str]) -> dict[str, Any]:
+    """Return what a snapshot says about PID files: their contents, and the processes they name."""
+    named = {name: int(content) for name, content in contents.items() if content.strip().isdigit()}
+    return {"pid_files": contents, "named": named}
+
+
 WEB, DB = (80, WEB_PID, "web"), (81, DB_PID, "db")
 
 HEALTHY = Snapshot(
     model=ProcessesModel({"web": instance("web", 80), "db": instance("db", 81)}),
     units={"web": unit("web"), "db": unit("db")},
     statuses={"web": Status(running=True, pid=WEB_PID), "db": Status(running=True, pid=DB_PID)},
-    pid_files={"web": f"{WEB_PID}\n", "db": f"{DB_PID}"},
+    **holding({"web": f"{WEB_PID}\n", "db": f"{DB_PID}"}),
     members={WEB_PID: "web", DB_PID: "db"},
     commands={ALIEN_PID: "nc -l 80"},
     **listening(WEB, DB),
@@ -97,31 +103,31 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
     ),
     (
         "NP204",
-        {"pid_files": {"db": f"{DB_PID}"}},
+        holding({"db": f"{DB_PID}"}),
         ("web",),
         ["web has no PID file /run/web.pid", "to mend it: tell the program where, or set pid_file"],
     ),
     (
         "NP204",
-        {"pid_files": {"web": f"{ALIEN_PID}", "db": f"{DB_PID}"}},
+        holding({"web": f"{ALIEN_PID}", "db": f"{DB_PID}"}),
         ("web",),
         ["PID file /run/web.pid holds '666', which is no living process of web"],
     ),
     (
         "NP204",
-        {"pid_files": {"web": f"{DB_PID}", "db": f"{DB_PID}"}},
+        holding({"web": f"{DB_PID}", "db": f"{DB_PID}"}),
         ("web",),
         ["PID file /run/web.pid holds '20', which is no living process of web"],
     ),
     (
         "NP204",
-        {"pid_files": {"web": "x\n", "db": f"{DB_PID}"}},
+        holding({"web": "x\n", "db": f"{DB_PID}"}),
         ("web",),
         ["PID file /run/web.pid holds 'x', which is no living process of web"],
     ),
     (
         "NP205",
-        {"pid_files": {"web": f"{DB_PID}\n", "db": f"{DB_PID}"}},
+        holding({"web": f"{DB_PID}\n", "db": f"{DB_PID}"}),
         ("web", "db"),
         ["the PID files of web and db name the same process 20"],
     ),
@@ -133,8 +139,8 @@ NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
     ("NP202", listening(WEB, (80, ALIEN_PID, None), DB)),
     ("NP203", listening(WEB, DB, (99, ALIEN_PID, None))),
     ("NP204", {}),
-    ("NP204", {"units": {"web": unit("web", pid_file=False), "db": unit("db")}, "pid_files": {"db": f"{DB_PID}"}}),
-    ("NP205", {"pid_files": {"web": "", "db": ""}}),
+    ("NP204", {"units": {"web": unit("web", pid_file=False), "db": unit("db")}, **holding({"db": f"{DB_PID}"})}),
+    ("NP205", holding({"web": "", "db": ""})),
 ]
 
 

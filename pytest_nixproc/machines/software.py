@@ -1,0 +1,145 @@
+"""Where this machine keeps the software that programs need: for places that have a root directory of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+ESSENTIAL: Final = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/run/current-system"),
+    # What the dynamic loader, libc and TLS libraries read; the rest of /etc is the machine's own affair.
+    *("/etc/ld.so.cache", "/etc/alternatives", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols"),
+    *("/etc/localtime", "/etc/ssl", "/etc/pki", "/etc/ca-certificates"),
+)
+
+TOO_MUCH: Final = frozenset(
+    {"/", "/dev", "/dev/shm", "/etc", "/home", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/srv", "/sys"}  # noqa: S108
+    | {"/tmp", "/var", "/var/cache", "/var/lib", "/var/log", "/var/run", "/var/spool", "/var/tmp"}  # noqa: S108
+)
+"""Directories that hold everything and nothing: of what lies directly in them, only the file itself is needed."""
+
+KERNEL: Final = ("/proc/", "/sys/", "/dev/")
+PARTS_OF_A_PREFIX: Final = ("bin", "sbin", "libexec")
+"""Directories of programs whose libraries and data lie beside them (Filesystem Hierarchy Standard 3.0, 4.1)."""
+
+SIGNS_OF_A_PREFIX: Final = ("lib", "lib64", "libexec", "share", "pyvenv.cfg")
+LIBRARIES_PER_PROGRAM_SECONDS: Final = 5
+HEAD_BYTES: Final = 4096
+LINKS_IN_A_CHAIN: Final = 40
+"""As many as the kernel follows (path_resolution(7))."""
+
+
+class Software:
+    """What this machine has, as far as it was asked for; every program is looked at once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, tuple[str, ...]] = {}
+
+    def needed_by(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Return the directories and files that hold ``paths`` and what they load, the outermost alone."""
+        places = {place for path in paths for file in self._closure(path) if (place := place_of(file))}
+        return outermost({*filter(os.path.exists, ESSENTIAL), *places})
+
+    def _closure(self, path: str) -> set[str]:
+        """Return the paths by which a file is reached, and those of everything that it loads."""
+        found: set[str] = set()
+        waiting = [path]
+        while waiting:
+            name = waiting.pop()
+            if name not in found and os.path.exists(name):
+                hops = set(chain(name))
+                found |= hops
+                waiting += self._loads(os.path.realpath(name))
+        return found
+
+    def _loads(self, file: str) -> tuple[str, ...]:
+        if file not in self._loaded:
+            self._loaded[file] = tuple(loads(file))
+        return self._loaded[file]
+
+
+def chain(path: str) -> Iterator[str]:
+    """Yield a path, what it links to, and what that links to; at last the path without any link."""
+    name = os.path.abspath(path)
+    yield name
+    for _ in range(LINKS_IN_A_CHAIN):
+        if not os.path.islink(name):
+            break
+        name = os.path.normpath(os.path.join(os.path.dirname(name), os.readlink(name)))
+        yield name
+    yield os.path.realpath(path)
+
+
+def loads(file: str) -> Iterator[str]:
+    """Yield what a program cannot run without: the interpreter of a script, the loader and libraries of a binary."""
+    head = head_of(file)
+    if head.startswith(b"#!"):
+        yield from (os.fsdecode(word) for word in head[2:].partition(b"\n")[0].split() if word.startswith(b"/"))
+    elif head.startswith(b"\x7fELF") and (loader := loader_of(head)):
+        yield loader
+        yield from libraries(loader, file)
+
+
+def head_of(file: str) -> bytes:
+    """Return the beginning of an executable file; nothing of others."""
+    if not (os.path.isfile(file) and os.access(file, os.R_OK | os.X_OK)):
+        return b""
+    with open(file, "rb") as content:
+        return content.read(HEAD_BYTES)
+
+
+def loader_of(head: bytes) -> str:
+    """Return the dynamic loader that a binary names (elf(5), PT_INTERP); it stands near the beginning."""
+    found = re.search(rb"/[\x21-\x7e]*/ld[-.\w]*\.so[.\d]*(?=\0)", head)
+    return found.group().decode() if found else ""
+
+
+def libraries(loader: str, file: str) -> Iterator[str]:
+    """Ask a binary's own loader what it would load (ld.so(8), ``--list``; the loader of musl has it too)."""
+    try:
+        command = [loader, "--list", file]
+        limit = LIBRARIES_PER_PROGRAM_SECONDS
+        listing = subprocess.run(command, capture_output=True, timeout=limit, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    for found in re.finditer(rb"^\s*(?:\S+ => )?(/.+?) \(0x[0-9a-f]+\)$", listing, re.MULTILINE):
+        yield os.fsdecode(found.group(1))
+
+
+def place_of(file: str) -> str:
+    """Return what to make available for a file to be of use: its directory, or the prefix that it is installed in.
+
+    Empty for what the kernel provides.
+    """
+    if f"{file}/".startswith(KERNEL) and not file.startswith("/dev/shm/"):  # noqa: S108
+        return ""
+    if os.path.isdir(file):
+        return "" if is_too_much(file) else file
+    directory, prefix = os.path.dirname(file), os.path.dirname(os.path.dirname(file))
+    if is_too_much(directory):
+        return file
+    return prefix if is_prefix_of(prefix, directory) else directory
+
+
+def is_too_much(directory: str) -> bool:
+    """Tell whether a directory holds far more than one program: a top level of the system, or somebody's home."""
+    return directory in TOO_MUCH or directory == os.path.expanduser("~") or os.path.dirname(directory) == "/home"
+
+
+def is_prefix_of(prefix: str, directory: str) -> bool:
+    """Tell whether a directory of programs belongs to an installation, all of which they may use."""
+    if is_too_much(prefix) or os.path.basename(directory) not in PARTS_OF_A_PREFIX:
+        return False
+    return any(os.path.exists(os.path.join(prefix, sign)) for sign in SIGNS_OF_A_PREFIX)
+
+
+def outermost(places: Iterable[str]) -> tuple[str, ...]:
+    """Return the places that lie in no other one."""
+    kept: list[str] = []
+    for place in sorted(places):
+        if not any(place.startswith(f"{above}/") for above in kept):
+            kept.append(place)
+    return tuple(kept)
