@@ -1,0 +1,29 @@
+"""docker: one container per instance, on an engine that is there already, driven through its API.
+
+The image is nearly empty; what runs is the machine's own software, mounted read-only. Network and state directory are
+the host's, so instances are told apart by their parameters, as under every manager.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.managers.api import Capabilities, Manager
+from pytest_nixproc.managers.docker.driver import DockerDriver
+from pytest_nixproc.managers.docker.engine import obstacle
+from pytest_nixproc.managers.docker.generator import DockerGenerator
+
+CAPABILITIES: Final = Capabilities(
+    prefers="foreground",
+    platforms=("linux",),
+    contains=True,
+    note="containers share the host's network and see the state directory and the software they need; "
+    "what else a program writes is lost",
+)
+
+
+@hookimpl
+def nixproc_managers() -> list[Manager]:
+    """Offer this manager."""
+    return [Manager("docker", DockerGenerator, DockerDriver, CAPABILITIES, obstacle)]

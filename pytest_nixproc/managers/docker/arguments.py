@@ -1,0 +1,224 @@
+"""The arguments of ``docker create``: as lines of a file, and as what the Docker SDK takes for them.
+
+The names are those of docs.docker.com/reference/cli/docker/container/create.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pytest_nixproc.errors import NixprocError
+
+Values = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: the SDK's keyword for it, and how to make its value of all values given; a switch needs none."""
+
+    keyword: str
+    read: Callable[[Values], Any]
+    repeats: bool = False
+    is_switch: bool = False
+
+
+def last(values: Values) -> str:
+    """Read an option that counts once."""
+    return values[-1]
+
+
+def number(values: Values) -> int:
+    """Read a whole number."""
+    return int(values[-1])
+
+
+def mapping(separator: str) -> Callable[[Values], dict[str, str]]:
+    """Return the reader of entries like ``NAME=VALUE``."""
+    return lambda values: {entry.partition(separator)[0]: entry.partition(separator)[2] for entry in values}
+
+
+def nano_cpus(values: Values) -> int:
+    """Read a number of processors."""
+    return int(float(values[-1]) * 10**9)
+
+
+def size(values: Values) -> int:
+    """Read a number of bytes, with a unit if need be."""
+    from docker.utils import parse_bytes
+
+    return int(parse_bytes(values[-1]))
+
+
+def ports(values: Values) -> Mapping[str, Any]:
+    """Read published ports: ``[[ADDRESS:]PORT:]CONTAINER_PORT[/PROTOCOL]``."""
+    from docker.utils.ports import build_port_bindings
+
+    bindings: Mapping[str, Any] = build_port_bindings(list(values))
+    return bindings
+
+
+def ulimits(values: Values) -> list[Any]:
+    """Read limits: ``NAME=SOFT[:HARD]``."""
+    from docker.types import Ulimit
+
+    limits = []
+    for value in values:
+        name, _, limit = value.partition("=")
+        soft, _, hard = limit.partition(":")
+        limits.append(Ulimit(name=name, soft=int(soft), hard=int(hard or soft)))
+    return limits
+
+
+def volumes(values: Values) -> dict[str, dict[str, str]]:
+    """Read volumes: ``SOURCE:TARGET[:MODE]``. Not left to the SDK, which takes some modes for a part of the target."""
+    found: dict[str, dict[str, str]] = {}
+    for value in values:
+        source, _, rest = value.partition(":")
+        target, _, mode = rest.partition(":")
+        if not target or source in found:
+            raise ValueError(f"{source} is given twice: use mount" if target else "it is not SOURCE:TARGET[:MODE]")
+        found[source] = {"bind": target, "mode": mode or "rw"}
+    return found
+
+
+SPELLINGS_OF_MOUNTS: Final = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
+
+
+def mounts(values: Values) -> list[Any]:
+    """Read mounts: comma-separated ``NAME=VALUE``, quoted like CSV."""
+    from docker.types import Mount
+
+    found = []
+    for value in values:
+        entries = dict(entry.partition("=")[::2] for entry in next(csv.reader([value])))
+        entries = {SPELLINGS_OF_MOUNTS.get(name, name): text for name, text in entries.items()}
+        kind: Any = entries.get("type", "volume")
+        is_read_only = entries.get("readonly", "false") in ("", "1", "true")
+        found.append(Mount(entries["target"], entries.get("source", ""), type=kind, read_only=is_read_only))
+    return found
+
+
+def restart_policy(values: Values) -> dict[str, Any]:
+    """Read when to restart: ``NAME[:ATTEMPTS]``."""
+    name, _, attempts = values[-1].partition(":")
+    return {"Name": name, "MaximumRetryCount": int(attempts or 0)}
+
+
+def on(values: Values) -> bool:
+    """Read a switch, which may say that it is off."""
+    return values[-1] not in ("false", "0")
+
+
+def alike(read: Callable[[Values], Any], *names: str, **properties: bool) -> dict[str, Option]:
+    """Return options whose keywords are their names."""
+    return {name: Option(name.replace("-", "_"), read, **properties) for name in names}
+
+
+OPTIONS: Final[Mapping[str, Option]] = {
+    **alike(last, "cgroup-parent", "cgroupns", "cpuset-cpus", "cpuset-mems", "domainname", "entrypoint", "hostname"),
+    **alike(last, "mac-address", "platform", "runtime", "stop-signal", "user"),
+    **alike(number, "blkio-weight", "cpu-period", "cpu-quota", "cpu-shares", "oom-score-adj", "pids-limit"),
+    **alike(size, "shm-size"),
+    **alike(
+        list, "cap-add", "cap-drop", "dns", "dns-search", "group-add", "security-opt", "volumes-from", repeats=True
+    ),
+    **alike(mapping("="), "storage-opt", repeats=True),
+    **alike(mapping(":"), "tmpfs", repeats=True),
+    **alike(on, "init", "oom-kill-disable", "privileged", "read-only", "tty", is_switch=True),
+    "add-host": Option("extra_hosts", mapping(":"), repeats=True),
+    "cpus": Option("nano_cpus", nano_cpus),
+    "device": Option("devices", list, repeats=True),
+    "device-cgroup-rule": Option("device_cgroup_rules", list, repeats=True),
+    "dns-option": Option("dns_opt", list, repeats=True),
+    "env": Option("environment", list, repeats=True),
+    "ipc": Option("ipc_mode", last),
+    "label": Option("labels", mapping("="), repeats=True),
+    "memory": Option("mem_limit", size),
+    "memory-reservation": Option("mem_reservation", size),
+    "memory-swap": Option("memswap_limit", size),
+    "memory-swappiness": Option("mem_swappiness", number),
+    "mount": Option("mounts", mounts, repeats=True),
+    "network": Option("network_mode", last),
+    "pid": Option("pid_mode", last),
+    "publish": Option("ports", ports, repeats=True),
+    "publish-all": Option("publish_all_ports", on, is_switch=True),
+    "restart": Option("restart_policy", restart_policy),
+    "sysctl": Option("sysctls", mapping("="), repeats=True),
+    "ulimit": Option("ulimits", ulimits, repeats=True),
+    "userns": Option("userns_mode", last),
+    "uts": Option("uts_mode", last),
+    "volume": Option("volumes", volumes, repeats=True),
+    "workdir": Option("working_dir", last),
+}
+
+SHORT: Final[Mapping[str, str]] = {
+    "c": "cpu-shares",
+    "e": "env",
+    "h": "hostname",
+    "l": "label",
+    "m": "memory",
+    "net": "network",
+    "P": "publish-all",
+    "p": "publish",
+    "t": "tty",
+    "u": "user",
+    "v": "volume",
+    "w": "workdir",
+}
+
+
+class NoArgument(NixprocError):
+    """Something that is no argument of ``docker create``, or none that we can pass on."""
+
+
+def full_name(name: str) -> str:
+    """Return the option that a name means, in any of its spellings; raises :class:`NoArgument`."""
+    dashed = name.lstrip("-").replace("_", "-")
+    option = SHORT.get(dashed, dashed)
+    if option not in OPTIONS:
+        raise NoArgument(f"{name!r} is no option of docker create that can be set; known are {', '.join(OPTIONS)}")
+    return option
+
+
+def arguments(parameters: Iterable[tuple[str, object]]) -> list[str]:
+    """Return parameters as arguments; raises :class:`NoArgument` for what a line of a file cannot hold."""
+    words = [word for name, value in parameters for word in argument(full_name(name), value)]
+    if broken := [word for word in words if "\n" in word]:
+        raise NoArgument(f"{broken[0]!r} cannot be an argument of docker create: it has more than one line")
+    return words
+
+
+def argument(name: str, value: object) -> Iterator[str]:
+    """Yield the words of one option; a list stands for the option given again and again."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from argument(name, item)
+    elif OPTIONS[name].is_switch:
+        is_on = value in (None, True) or on([str(value).lower()])
+        yield f"--{name}" if is_on else f"--{name}=false"
+    else:
+        yield from (f"--{name}", str(value))
+
+
+def keywords(words: Sequence[str]) -> dict[str, Any]:
+    """Return arguments as the SDK's keywords; raises :class:`NoArgument` for a value that cannot be read."""
+    values: dict[str, list[str]] = {}
+    waiting = iter(words)
+    for word in waiting:
+        name, _, text = word.removeprefix("--").partition("=")
+        is_switch = OPTIONS[full_name(name)].is_switch
+        values.setdefault(name, []).append(text if is_switch else next(waiting, ""))
+    return {OPTIONS[name].keyword: read(name, given) for name, given in values.items()}
+
+
+def read(name: str, values: Values) -> Any:
+    """Return what all values of an option mean."""
+    from docker.errors import DockerException
+
+    try:
+        return OPTIONS[name].read(values)
+    except (DockerException, TypeError, ValueError) as error:
+        raise NoArgument(f"--{name} {' '.join(values)}: {error}") from error

@@ -1,0 +1,129 @@
+"""The engine: where it is, whether it can be used, and errors in words.
+
+It is found as Docker's own clients find it: by ``DOCKER_HOST``, else by the current context, else by its usual
+sockets, that of the system first and that of a rootless engine next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from pytest_nixproc.errors import NixprocError, Unreachable
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+SYSTEM_SOCKET: Final = "/var/run/docker.sock"
+VARIABLES: Final = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "HOME")
+"""What decides about the engine, and is kept with a deployment: others are to find the same one."""
+
+ANSWER_SECONDS: Final = 10
+FIRST_ANSWER_SECONDS: Final = 3
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1", "")
+REMEDY: Final = "start the engine, let DOCKER_HOST name it, or join the group of its socket"
+
+
+def address(environment: Mapping[str, str]) -> str:
+    """Return the address of the engine, as a URL."""
+    return environment.get("DOCKER_HOST") or address_of_context(environment) or f"unix://{usual_socket(environment)}"
+
+
+def address_of_context(environment: Mapping[str, str]) -> str:
+    """Return the address in the current context; empty for the default one, which has none of its own."""
+    from docker.context import ContextAPI
+    from docker.errors import DockerException
+
+    name = environment.get("DOCKER_CONTEXT")
+    try:
+        context = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
+    except (DockerException, OSError, ValueError) as error:
+        raise NixprocError(f"the Docker context cannot be read: {error}", remedy="see docker context ls") from error
+    if name and context is None:
+        raise NixprocError(f"there is no Docker context {name!r}, which DOCKER_CONTEXT names", remedy="unset it")
+    return "" if context is None or context.Name == "default" else str(context.Host or "")
+
+
+def usual_socket(environment: Mapping[str, str]) -> str:
+    """Return the path of the system's socket, or of the user's own engine where only that is there."""
+    own = os.path.join(environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", "docker.sock")
+    return own if os.path.exists(own) and not os.path.exists(SYSTEM_SOCKET) else SYSTEM_SOCKET
+
+
+def settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that lead to the same engine from any other process."""
+    where = address(environment)
+    found = {name: environment[name] for name in VARIABLES if name in environment}
+    return found | ({"DOCKER_HOST": where} if where.startswith("unix:") else {})
+
+
+def connect(environment: Mapping[str, str], seconds: int = ANSWER_SECONDS) -> DockerClient:
+    """Return a client that has agreed with the engine on a version.
+
+    Raises :class:`~pytest_nixproc.errors.Unreachable`.
+    """
+    from docker import DockerClient
+
+    with answering(address(environment)):
+        client: DockerClient = DockerClient.from_env(environment=settings(environment), timeout=seconds)
+    return client
+
+
+@contextmanager
+def answering(where: str) -> Iterator[None]:
+    """Turn every way in which an engine does not answer into one error."""
+    from docker.errors import APIError, DockerException
+    from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except APIError:
+        raise
+    except (DockerException, RequestException, HTTPError, OSError) as error:
+        brief = f"the Docker engine at {where} does not answer"
+        raise Unreachable(brief, details=cause_of(error), remedy=REMEDY) from error
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the innermost reason of an error: libraries wrap it in the names of their classes."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error.strerror or error) if isinstance(error, OSError) else str(error)
+
+
+def obstacle() -> str:
+    """Tell why no engine can be used here, with the remedy."""
+    if not find_spec("docker"):
+        return "the Docker SDK is not installed: pip install docker"
+    try:
+        where = address(os.environ)
+        if (urlsplit(where).hostname or "") not in LOCAL_HOSTS:
+            return (
+                f"the engine at {where} is on another machine, and cannot mount our state: let DOCKER_HOST name another"
+            )
+        client = connect(os.environ, FIRST_ANSWER_SECONDS)
+        with client_closed(client):
+            return unsuitable(client.version())
+    except NixprocError as error:
+        return "; ".join(str(error).splitlines())
+
+
+@contextmanager
+def client_closed(client: DockerClient) -> Iterator[None]:
+    """Close a client's connections after the block."""
+    try:
+        yield
+    finally:
+        client.close()
+
+
+def unsuitable(version: Mapping[str, Any]) -> str:
+    """Tell why an engine cannot be used although it answers."""
+    if version.get("Os") != "linux":
+        return f"the engine runs {version.get('Os')} containers, and Linux ones are needed"
+    return ""

@@ -1,0 +1,262 @@
+"""What is generated for containers: the files of the original, which ``docker create`` could read too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final
+from urllib.parse import quote as percent_encoded
+
+from pytest_nixproc.errors import Unsupported
+from pytest_nixproc.managers import shell
+from pytest_nixproc.managers.api import File, Generator, Target, Unit, apply_override, ask_known
+from pytest_nixproc.managers.docker import arguments
+from pytest_nixproc.managers.proxy import proxy_argv
+from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.process import Command, ManagedProcess, Mode
+from pytest_nixproc.model.system import ProcessesModel
+
+LABEL: Final = "org.pytest-nixproc.deployment"
+"""Label of everything that a deployment has in an engine; its value is the deployment's identity."""
+
+IMAGE: Final = "docker-image"
+NIX_STORE: Final = "/nix/store"
+TMPFS: Final = ("/tmp:mode=1777,exec", "/var/tmp:mode=1777,exec", "/run:mode=755")  # noqa: S108 - the container's own
+
+OWN_VARIABLES: Final = ("HOME", "HOSTNAME")
+"""Variables that an engine adds by itself."""
+
+IMAGE_PARAMETERS: Final = ("archive", "reference", "files")
+CONTAINER_PARAMETERS: Final = (
+    *("docker_create_parameters", "docker_stop_timeout", "use_host_network", "use_host_nix_store"),
+    *("map_state_dir_volumes", "software", "command"),
+)
+
+
+class DockerGenerator(Generator):
+    """Five files for each instance as in the original, and the script that its container runs."""
+
+    def generate(self, key: str, model: ProcessesModel, target: Target) -> Unit:
+        """Return the files of one container; a conventional one has nothing of ours in it."""
+        process = model[key].pkg
+        image = image_parameters(process)
+        try:
+            files = ContainerFiles(key, process, target, image)
+            lines = files.create_parameters()
+            arguments.keywords(lines)
+        except arguments.NoArgument as error:
+            raise Unsupported("docker", process.name, error.brief) from error
+        priority = f"{model.level(key) + 1:02}-{file_name(process.name)}-docker-priority"
+        return Unit(
+            name=process.name,
+            mode=files.mode,
+            log_file=f"docker logs {container_name(target, process.name)}",
+            pid_file=target.pid_file(process) if files.mode == "daemon" else None,
+            files=(*files.generate(lines), File(priority, "")),
+        )
+
+    def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
+        """Return the files of the image that instances share."""
+        refuse_directory(target)
+        users, groups = accounts(model, target)
+        return (File(f"{IMAGE}/etc/passwd", users), File(f"{IMAGE}/etc/group", groups))
+
+
+class ContainerFiles:
+    """What is generated for one container."""
+
+    def __init__(self, key: str, process: ManagedProcess, target: Target, image: Mapping[str, Any]) -> None:
+        self.process = process
+        self.target = target
+        self.key = key
+        self.image = image
+        self.is_conventional = bool(image["archive"] or image["reference"])
+        self.mode: Mode = "foreground"
+        self.command: Command | None = None
+        if not self.is_conventional:
+            self.mode, self.command = process.command_for("foreground")
+        self.parameters = self._parameters()
+        self.options = named_options(self.parameters["docker_create_parameters"])
+        self.name = file_name(process.name)
+
+    def _parameters(self) -> dict[str, Any]:
+        """Return the parameters of the container as the process overrides them."""
+        is_ours = not self.is_conventional
+        generated = {
+            "docker_create_parameters": {},
+            "docker_stop_timeout": max(1, round(self.target.stop_seconds)),
+            "use_host_network": is_ours,
+            "use_host_nix_store": any(path.startswith(f"{NIX_STORE}/") for path in self.named_paths()),
+            "map_state_dir_volumes": is_ours,
+            "software": None,
+            "command": (),
+        }
+        return overridden("container", self.process, generated, CONTAINER_PARAMETERS)
+
+    def named_paths(self) -> list[str]:
+        """Return the paths that the process names anywhere: what of them exists has to exist in the container."""
+        if self.command is None:
+            return []
+        process = self.process
+        texts = (*self.command.argv, *process.environment.values(), process.initialize, process.directory or "")
+        found = [*process.path, *(text for text in texts if text.startswith("/"))]
+        found += [path for text in texts for path in re.findall(r"/[^\s'\"`;:,=|&<>(){}\[\]$*?]+", text)]
+        mounted = (f"{self.target.state.state_dir}/", f"{self.target.directory}/")
+        return [path for path in dict.fromkeys(found) if not f"{path}/".startswith(mounted)]
+
+    def create_parameters(self) -> list[str]:
+        """Return the arguments of ``docker create``: the user's first, then ours where the user has none."""
+        own = [(name, value) for name, value in self.own_options() if self._is_ours_to_set(name)]
+        return arguments.arguments([*self.options, *own])
+
+    def _is_ours_to_set(self, name: str) -> bool:
+        return arguments.OPTIONS[name].repeats or name not in {name for name, _ in self.options}
+
+    def own_options(self) -> Iterator[tuple[str, object]]:
+        """Yield the options that we add."""
+        target, parameters = self.target, self.parameters
+        yield "label", [f"{LABEL}={target.identity}", f"{LABEL}.instance={self.key}"]
+        if parameters["use_host_nix_store"]:
+            yield "volume", f"{NIX_STORE}:{NIX_STORE}:ro"
+        if parameters["use_host_network"]:
+            yield "network", "host"
+        if parameters["map_state_dir_volumes"]:
+            yield "volume", f"{target.state.state_dir}:{target.state.state_dir}:z"
+        if not self.is_conventional:
+            yield "volume", f"{target.directory}:{target.directory}:ro,z"
+            yield "user", f"{target.facts.account.uid}:{target.facts.account.gid}"
+            yield "read-only", None
+            yield "tmpfs", TMPFS
+            yield "env", [f"{name}={value}" for name, value in target.tags.items()]
+        if (self.process.nice or 0) < 0:
+            yield "cap-add", "SYS_NICE"
+
+    def generate(self, lines: Iterable[str]) -> Iterator[File]:
+        """Yield the files."""
+        image = self.image["archive"] or (
+            "" if self.image["reference"] else f"{self.target.directory}/{self.image_directory}"
+        )
+        settings = {
+            "dockerImage": image,
+            "dockerImageTag": self.image["reference"] or image_name(self.target, image),
+            "dockerStopTimeout": str(self.parameters["docker_stop_timeout"]),
+            "dockerConventional": "1" if self.is_conventional else "",
+        }
+        texts = "".join(f"{name}={shell.quote(value)}\n" for name, value in settings.items())
+        yield File(f"{self.name}-docker-settings", texts)
+        yield File(f"{self.name}-docker-createparams", "".join(f"{line}\n" for line in lines))
+        yield File(f"{self.name}-docker-cmd", shell.words(self.argv()) + "\n")
+        yield File(f"{self.name}-storepaths", "".join(f"{shell.quote(path)}\n" for path in self.store_paths()))
+        if self.command is not None:
+            yield File(f"{self.name}-docker-launch", self.launch_script(self.command), 0o755)
+        for path, content in self.image["files"].items():
+            yield File(f"{self.image_directory}/{path.lstrip('/')}", content)
+
+    @property
+    def image_directory(self) -> str:
+        """Where the files of the instance's image are; most instances share one."""
+        return f"{self.name}-{IMAGE}" if self.image["files"] else IMAGE
+
+    @property
+    def has_own_init(self) -> bool:
+        """Tell whether the engine's own init is wanted, so that a program needs none of ours."""
+        return self.mode == "foreground" and any(name == "init" and value is not False for name, value in self.options)
+
+    def argv(self) -> Sequence[str]:
+        """Return what the container runs; nothing where its image says that."""
+        if self.is_conventional:
+            return [str(word) for word in self.parameters["command"]]
+        script = f"{self.target.directory}/{self.name}-docker-launch"
+        facts, pid_file = self.target.facts, self.target.pid_file(self.process) if self.mode == "daemon" else ""
+        return [script] if self.has_own_init else [*proxy_argv(facts.python, facts.package_root, pid_file), script]
+
+    def store_paths(self) -> Sequence[str]:
+        """Return what the container needs of the machine's software."""
+        if self.is_conventional:
+            return []
+        facts = self.target.facts
+        own = (facts.shell, facts.python, facts.package_root, facts.nice, facts.setpriv)
+        software = self.parameters["software"]
+        return [*own, *(self.named_paths() if software is None else map(str, software))]
+
+    def launch_script(self, command: Command) -> str:
+        """Return the script that becomes the program; output and error go to one log, in their order."""
+        forget = f"unset {' '.join(OWN_VARIABLES)}"
+        return shell.launch_script(self.process, command, self.target, self.key, forget, "exec 2>&1")
+
+
+def overridden(part: str, process: ManagedProcess, generated: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Return the parameters of an image or a container as a process overrides them."""
+    parameters = apply_override("docker", process, generated, part=part, spelling=snake_case)
+    ask_known(parameters, known, "docker", process)
+    return parameters
+
+
+def image_parameters(process: ManagedProcess) -> dict[str, Any]:
+    """Return the parameters of a process's image."""
+    refuse_other_overrides(process)
+    image = overridden("image", process, {"archive": None, "reference": None, "files": {}}, IMAGE_PARAMETERS)
+    if image["archive"] and image["reference"]:
+        remedy = "name one of them"
+        raise Unsupported("docker", process.name, "its image has both an archive and a reference", remedy=remedy)
+    return image
+
+
+def refuse_other_overrides(process: ManagedProcess) -> None:
+    """Raise for overrides that are of neither an image nor a container."""
+    override = process.overrides.get("docker", {})
+    if callable(override) or not override.keys() <= {"image", "container"}:
+        remedy = 'give {"docker": {"image": ..., "container": ...}}'
+        raise Unsupported("docker", process.name, "its overrides are of neither image nor container", remedy=remedy)
+
+
+def named_options(given: Mapping[str, object] | Sequence[Mapping[str, object]]) -> list[tuple[str, object]]:
+    """Return options by their full names; given as a mapping, or as a list of ``name`` and maybe ``value``."""
+    pairs = given.items() if isinstance(given, Mapping) else [(str(item["name"]), item.get("value")) for item in given]
+    return [(arguments.full_name(name), value) for name, value in pairs]
+
+
+def accounts(model: ProcessesModel, target: Target) -> tuple[str, str]:
+    """Return the image's passwd and group files: root, the caller, nobody, and whom processes switch to (passwd(5))."""
+    own = target.facts.account
+    users = {"root": (0, 0), own.user: (own.uid, own.gid), "nobody": (65534, 65534)}
+    groups = {"root": 0, own.group: own.gid, "nogroup": 65534}
+    if not target.force_disable_user_change:
+        for process in (instance.pkg for instance in model.values()):
+            groups |= {name: group.gid for name, group in process.credentials.groups.items() if group.gid is not None}
+            for name, user in process.credentials.users.items():
+                if user.uid is not None:
+                    users[name] = (user.uid, groups.get(user.group or name, user.uid))
+    passwd = "".join(f"{name}:x:{uid}:{gid}:{name}:/:{target.facts.shell}\n" for name, (uid, gid) in users.items())
+    return passwd, "".join(f"{name}:x:{gid}:\n" for name, gid in groups.items())
+
+
+def file_name(name: str) -> str:
+    """Return a name that any file can have."""
+    return percent_encoded(name, safe=" ")
+
+
+def container_name(target: Target, name: str) -> str:
+    """Return a container's name: an engine allows few characters, so others are left out and told apart by a digest."""
+    plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", name)
+    digest = "" if plain == name else f"-{sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return f"nixproc-{target.identity}-{plain}{digest}"
+
+
+def image_name(target: Target, source: str) -> str:
+    """Return the name of an image that we make of a directory or an archive."""
+    return f"{image_prefix(target)}{sha256(source.encode(errors='surrogateescape')).hexdigest()[:8]}:latest"
+
+
+def image_prefix(target: Target) -> str:
+    """Return what the names of all images of a deployment begin with."""
+    return f"nixproc-{target.identity}-"
+
+
+def refuse_directory(target: Target) -> None:
+    """Raise where the place of a deployment cannot be mounted: in a volume, a colon separates."""
+    for path in (target.directory, target.state.state_dir):
+        if re.search(r"[:\n]", path) or not path.isprintable():
+            remedy = "choose a --nixproc-state-root without colons and control characters"
+            raise Unsupported("docker", "the system", f"{path!r} cannot be mounted as a volume", remedy=remedy)

@@ -1,0 +1,145 @@
+"""Images of a deployment: made of a directory of generated files, or loaded from an archive, under our own name."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from pytest_nixproc.errors import DeploymentError
+from pytest_nixproc.managers.docker.engine import client_closed, connect
+from pytest_nixproc.managers.docker.generator import LABEL
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+LOADING_SECONDS: Final = 600
+DIRECTORIES: Final = ("dev", "etc", "nix", "proc", "root", "run", "sys", "tmp", "usr", "var", "var/tmp")
+"""What an image has to have for things to be mounted on."""
+
+MANIFEST: Final = "manifest.json"
+INDEX: Final = "index.json"
+OLD_NAMES: Final = "repositories"
+NAMES_IN_INDEX: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+
+
+def make(environment: Mapping[str, str], source: str, tag: str, identity: str) -> None:
+    """Make an image of a directory, or load it from an archive; raises :class:`~pytest_nixproc.errors.DeploymentError`.
+
+    It goes by no other name than ``tag``: what a deployment has made, it can remove.
+    """
+    client = connect(environment, LOADING_SECONDS)
+    with client_closed(client):
+        if os.path.isdir(source):
+            repository, _, version = tag.rpartition(":")
+            changes = [f"LABEL {LABEL}={identity}"]
+            client.api.import_image_from_data(packed(source), repository=repository, tag=version, changes=changes)
+        else:
+            load(client, source, tag)
+
+
+def packed(directory: str) -> bytes:
+    """Return a directory's files, and the directories that every image has, as a tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in DIRECTORIES:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        for folder, _, names in sorted(os.walk(directory)):
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                archive.add(path, os.path.relpath(path, directory), filter=owned_by_root)
+    return buffer.getvalue()
+
+
+def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Return an entry as root's."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
+
+
+def load(client: DockerClient, archive: str, tag: str) -> None:
+    """Load an image under another name than its archive gives it."""
+    from docker.errors import APIError, DockerException
+
+    try:
+        with tempfile.TemporaryFile() as renamed, tarfile.open(archive) as given:
+            rename(given, renamed, tag)
+            client.images.load(renamed)
+    except APIError:
+        raise
+    except DockerException as error:
+        raise unloadable(archive, str(error)) from error
+    except KeyError as error:
+        raise unloadable(archive, f"it has no {MANIFEST}") from error
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+        raise unloadable(archive, getattr(error, "strerror", None) or str(error)) from error
+
+
+def unloadable(archive: str, problem: str) -> DeploymentError:
+    """Return the error about an archive that is no image."""
+    remedy = "give an archive that docker save or buildImage has made"
+    return DeploymentError(f"image archive {archive} cannot be loaded: {problem}", remedy=remedy)
+
+
+def rename(given: tarfile.TarFile, renamed: IO[bytes], tag: str) -> None:
+    """Write an archive anew, in which one image has one name (the image specification of Docker 1.2, and OCI's)."""
+    images = json.load(content_of(given, MANIFEST))
+    if len(images) != 1:
+        raise ValueError(f"it holds {len(images)} images, and one is needed")
+    with tarfile.open(fileobj=renamed, mode="w") as archive:
+        for entry in given:
+            if entry.name == MANIFEST:
+                add(archive, entry, [{**images[0], "RepoTags": [tag]}])
+            elif entry.name == INDEX:
+                add(archive, entry, without_names(json.load(content_of(given, INDEX)), tag))
+            elif entry.name != OLD_NAMES:
+                archive.addfile(entry, given.extractfile(entry) if entry.isfile() else None)
+    renamed.seek(0)
+
+
+def content_of(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    """Return the content of a file in an archive."""
+    file = archive.extractfile(name)
+    if file is None:
+        raise KeyError(name)
+    return file
+
+
+def add(archive: tarfile.TarFile, entry: tarfile.TarInfo, content: object) -> None:
+    """Add a file of JSON."""
+    data = json.dumps(content).encode()
+    entry.size = len(data)
+    archive.addfile(entry, io.BytesIO(data))
+
+
+def without_names(index: dict[str, Any], tag: str) -> dict[str, Any]:
+    """Return an OCI index that names its image as we do."""
+    for manifest in index.get("manifests", ()):
+        known = manifest.get("annotations") or {}
+        manifest["annotations"] = known | {name: tag for name in NAMES_IN_INDEX if name in known}
+    return index
+
+
+def made_for(client: DockerClient, label: str, prefix: str) -> Iterator[str]:
+    """Yield the images of a deployment: by our names, and by our label where the name has gone to a later one."""
+    for image in client.api.images(filters={"reference": f"{prefix}*"}):
+        yield from image["RepoTags"] or ()
+    for image in client.api.images(filters={"label": label, "dangling": True}):
+        yield image["Id"]
+
+
+def remove(client: DockerClient, name: str) -> None:
+    """Remove an image; one that is gone is no error."""
+    from docker.errors import NotFound
+
+    with suppress(NotFound):
+        client.api.remove_image(name, force=True)
