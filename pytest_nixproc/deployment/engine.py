@@ -28,9 +28,7 @@ from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers.api import Driver, Status, Unit, joined
 
 CLOSE_SECONDS: Final = 10.0
-LEFT_TO_REAPER: Final = (
-    "{root} is kept for what it still has: when it is back, python -m pytest_nixproc reap removes both"
-)
+LEFT_TO_REAPER: Final = "{root} is kept until it is back; python -m pytest_nixproc reap removes what is left then"
 POST_INSTALL_SECONDS: Final = 60.0
 
 Present = Callable[[Draft], Mapping[str, Subject]]
