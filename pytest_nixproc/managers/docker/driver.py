@@ -229,6 +229,8 @@ class DockerDriver(Driver):
         from docker.types import Mount
 
         taken = {volume["bind"] for volume in container.keywords.get("volumes", {}).values()}
+        # The engine puts its init there, and we would hide it; what is in /sbin is in /usr/sbin too, or is not needed.
+        taken |= {"/sbin"} if container.keywords.get("init") else set()
         taken |= {mount["Target"] for mount in container.keywords.get("mounts", ())}
         places = self.machine.software(container.paths) if container.paths else ()
         return [

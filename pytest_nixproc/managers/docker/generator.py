@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -116,7 +117,8 @@ class ContainerFiles:
     def own_options(self) -> Iterator[tuple[str, object]]:
         """Yield the options that we add."""
         target, parameters = self.target, self.parameters
-        yield "label", [f"{LABEL}={target.identity}", f"{LABEL}.instance={self.key}"]
+        root = posixpath.dirname(target.directory)
+        yield "label", [f"{LABEL}={target.identity}", f"{LABEL}.instance={self.key}", f"{LABEL}.root={root}"]
         if parameters["use_host_nix_store"]:
             yield "volume", f"{NIX_STORE}:{NIX_STORE}:ro"
         if parameters["use_host_network"]:
