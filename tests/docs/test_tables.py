@@ -14,6 +14,7 @@ import pytest
 from pytest_nixproc.deployment.system import RunningInstance, System
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Target
+from pytest_nixproc.managers.docker.generator import CONTAINER_PARAMETERS, IMAGE_PARAMETERS
 from pytest_nixproc.managers.sysvinit import default_parameters
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.credentials import Group, User
@@ -106,6 +107,14 @@ def sysvinit_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def docker_rows() -> Iterator[tuple[str, ...]]:
+    """Yield what an override for docker can change."""
+    yield "of", "in Python", "in JSON, YAML and Nix", "meaning"
+    for part, parameters in (("image", IMAGE_PARAMETERS), ("container", CONTAINER_PARAMETERS)):
+        for name, meaning in parameters.items():
+            yield part, code(name), code(camel_case(name)), meaning
+
+
 def rule_rows() -> Iterator[tuple[str, ...]]:
     """Yield the rules of the checks."""
     yield "code", "looks at", "severity", "what must hold"
@@ -151,6 +160,7 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows]]] = {
     ("model.md", "ready"): ready_rows,
     ("managers.md", "managers"): manager_rows,
     ("managers.md", "sysvinit"): sysvinit_rows,
+    ("managers.md", "docker"): docker_rows,
     ("checks.md", "rules"): rule_rows,
     ("testing.md", "fixtures"): fixture_rows,
     ("testing.md", "system"): member_rows(System, leave_out=("start", "stop", "abandon")),

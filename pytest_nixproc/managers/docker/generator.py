@@ -28,11 +28,20 @@ TMPFS: Final = ("/tmp:mode=1777,exec", "/var/tmp:mode=1777,exec", "/run:mode=755
 OWN_VARIABLES: Final = ("HOME", "HOSTNAME")
 """Variables that an engine adds by itself."""
 
-IMAGE_PARAMETERS: Final = ("archive", "reference", "files")
-CONTAINER_PARAMETERS: Final = (
-    *("docker_create_parameters", "docker_stop_timeout", "use_host_network", "use_host_nix_store"),
-    *("map_state_dir_volumes", "software", "command"),
-)
+IMAGE_PARAMETERS: Final[Mapping[str, str]] = {
+    "archive": "path of an archive with an image: runs as a conventional container",
+    "reference": "name of an image that the engine has: runs as a conventional container",
+    "files": "texts of more files in the image that we make, by path; the instance has one of its own then",
+}
+CONTAINER_PARAMETERS: Final[Mapping[str, str]] = {
+    "docker_create_parameters": "options of `docker create`; a mapping, or a list of mappings with `name` and `value`",
+    "docker_stop_timeout": "seconds until the engine kills what does not stop; default: the stop time-out",
+    "use_host_network": "whether to use the host's network unless another is named; default: not in conventional ones",
+    "use_host_nix_store": "whether to mount `/nix/store`; default: whether the process names something in it",
+    "map_state_dir_volumes": "whether to mount the state directory; default: not in conventional ones",
+    "software": "paths of what the container needs of the machine, instead of those that the process names",
+    "command": "arguments of a conventional container; default: those of its image",
+}
 
 
 class DockerGenerator(Generator):
