@@ -143,6 +143,10 @@ class Machine(ABC):
         """Return the processes of the whole machine that have ``NAME=VALUE`` in their environment."""
 
     @abstractmethod
+    def shares_network(self, pid: int) -> bool:
+        """Tell whether a process uses the machine's network, not one of its own."""
+
+    @abstractmethod
     def describe(self, pid: int) -> str:
         """Return a process's command line for people."""
 

@@ -178,6 +178,13 @@ class Host(Machine):
         """Look through the environments of all processes that we may look at."""
         return [pid for pid in process_table.parents() if self.has_tag(pid, tag) and process_table.is_alive(pid)]
 
+    def shares_network(self, pid: int) -> bool:
+        """Compare network namespaces (namespaces(7)); where there are none, all share one."""
+        try:
+            return os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+        except OSError:
+            return True
+
     def describe(self, pid: int) -> str:
         """Return a process's command line for people."""
         return process_table.command_line(pid)

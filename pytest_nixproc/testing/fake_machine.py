@@ -223,6 +223,10 @@ class FakeMachine(Machine):
         """Return what runs with a tag."""
         return [process.pid for process in self.running() if self.has_tag(process.pid, tag)]
 
+    def shares_network(self, pid: int) -> bool:  # noqa: ARG002 - nothing here has one of its own
+        """Return True: there is one network."""
+        return True
+
     def describe(self, pid: int) -> str:
         """Return a process's command line."""
         return " ".join(self.processes[pid].command.argv) if pid in self.processes else ""

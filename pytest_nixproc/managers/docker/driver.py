@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.managers.docker import arguments, images
 from pytest_nixproc.managers.docker.engine import ANSWER_SECONDS, address, answering, connect, settings
 from pytest_nixproc.managers.docker.generator import LABEL, container_name, file_name, image_prefix
+from pytest_nixproc.managers.docker.rootless import Forwards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 ENGINE: Final = "docker-engine"
 """The generated directory's record of the engine, for whoever takes the deployment down."""
+
+FORWARDS: Final = "docker-forwards"
+"""And of the ports that RootlessKit forwards for it."""
 
 IMPATIENT_SECONDS: Final = 1
 """How long to wait for an answer once the engine has owed one."""
@@ -44,9 +48,6 @@ SIGNALLED: Final = 128
 LISTENING: Final = "0A"
 """State of a listening socket in /proc/net/tcp (proc(5), linux/tcp_states.h)."""
 
-CONFLICT: Final = 409
-NOT_FOUND: Final = 404
-
 
 @dataclass(frozen=True)
 class Container:
@@ -58,8 +59,14 @@ class Container:
     command: tuple[str, ...]
     keywords: Mapping[str, Any]
     paths: tuple[str, ...]
+    ports: tuple[int, ...]
     stop_seconds: int
     is_conventional: bool
+
+    @property
+    def shares_network(self) -> bool:
+        """Tell whether it uses the network of the engine's host."""
+        return bool(self.keywords.get("network_mode") == "host")
 
 
 Item = TypeVar("Item")
@@ -79,6 +86,7 @@ def read_container(machine: Machine, target: Target, unit: Unit) -> Container:
         command=tuple(shlex.split(text("docker-cmd"))),
         keywords=arguments.keywords(text("docker-createparams").split("\n")[:-1]),
         paths=tuple(shlex.split(text("storepaths"))),
+        ports=tuple(map(int, found.get("dockerPorts", "").split())),
         stop_seconds=int(found.get("dockerStopTimeout") or 1),
         is_conventional=bool(found.get("dockerConventional")),
     )
@@ -97,6 +105,7 @@ class DockerDriver(Driver):
         self._mains: dict[str, int] = {}
         """Programs as last seen: what is the eldest child later may be an orphan."""
 
+        self._forwards = Forwards(machine, f"{target.directory}/{FORWARDS}")
         self._made: set[str] = set()
         self._making = Lock()
 
@@ -110,10 +119,6 @@ class DockerDriver(Driver):
     def _client(self) -> DockerClient:
         return connect(self._environment)
 
-    @cached_property
-    def _is_rootless(self) -> bool:
-        return "name=rootless" in (self._client.info().get("SecurityOptions") or ())
-
     @contextmanager
     def _asking(self) -> Iterator[DockerClient]:
         """Ask the engine; once it has not answered, it is not waited for as long as before."""
@@ -125,6 +130,11 @@ class DockerDriver(Driver):
                 client.api.timeout = IMPATIENT_SECONDS
                 raise
             client.api.timeout = ANSWER_SECONDS
+
+    @cached_property
+    def _is_rootless(self) -> bool:
+        with self._asking() as client:
+            return "name=rootless" in (client.info().get("SecurityOptions") or ())
 
     def open(self, deadline: Deadline) -> None:  # noqa: ARG002 - the client has limits of its own
         """Connect to the engine, and remember which it was."""
@@ -140,7 +150,11 @@ class DockerDriver(Driver):
             mine = {"label": f"{LABEL}={self.target.identity}"}
             found = {entry["Id"]: entry["Id"] for entry in client.api.containers(all=True, filters=mine)}
             self._side_by_side(STARTERS, self._remove, found)
-            for image in [*images.made_for(client, mine["label"], image_prefix(self.target))]:
+            self._forwards.close()
+            made = [*images.made_for(client, mine["label"], image_prefix(self.target))]
+            if self._is_rootless and made:
+                self._take_over_files(client, made[0])
+            for image in made:
                 images.remove(client, image)
             client.close()
 
@@ -150,6 +164,19 @@ class DockerDriver(Driver):
 
         with self._asking() as client, suppress(NotFound):
             client.api.remove_container(name, force=True, v=True)
+
+    def _take_over_files(self, client: DockerClient, image: str) -> None:
+        """Make all state the caller's, where programs that took themselves for root have given some of it away."""
+        state = self.target.state.state_dir
+        client.containers.run(
+            image,
+            ["chown", "-R", "0:0", state],
+            labels={LABEL: self.target.identity},
+            mounts=self._mounts_of((self.machine.facts.shell,), taken=()),
+            network_mode="none",
+            remove=True,
+            volumes={state: {"bind": state, "mode": "z"}},
+        )
 
     def _side_by_side(self, width: int, action: Callable[[Item], object], items: Mapping[str, Item]) -> dict[str, str]:
         """Do something to many at the same time; return what the engine says against some, by name."""
@@ -183,6 +210,14 @@ class DockerDriver(Driver):
             if not self._is_created(client, container):
                 self._await_end_of_dead(unit)
             client.api.start(container.name)
+        if self._is_rootless and container.shares_network and container.ports:
+            self._forward(unit, container)
+
+    def _forward(self, unit: Unit, container: Container) -> None:
+        """Make the ports of a container reachable whose engine has a network of its own."""
+        facts = self._facts(unit)
+        if facts and facts["State"]["Running"] and not self.machine.shares_network(facts["State"]["Pid"]):
+            self._forwards.open(facts["State"]["Pid"], container.ports)
 
     def _await_end_of_dead(self, unit: Unit) -> None:
         """Wait for the end of a container whose program has ended: until then, it would not be started again."""
@@ -210,32 +245,39 @@ class DockerDriver(Driver):
             keywords["user"] = "0:0"
         try:
             client.containers.create(container.tag, list(container.command) or None, name=container.name, **keywords)
-        except APIError as error:
-            if error.status_code != CONFLICT:
+        except APIError:
+            # Engines differ in how they word that the name is taken.
+            if not self._is_there(client, container.name):
                 raise
-            self._refuse_foreign(client, container.name)
             return False
         return True
 
-    def _refuse_foreign(self, client: DockerClient, name: str) -> None:
-        """Raise for a container of this name that is none of this deployment."""
-        labels = client.api.inspect_container(name)["Config"]["Labels"] or {}
+    def _is_there(self, client: DockerClient, name: str) -> bool:
+        """Tell whether there is a container of this name; raises for one that is none of this deployment."""
+        from docker.errors import NotFound
+
+        try:
+            labels = client.api.inspect_container(name)["Config"]["Labels"] or {}
+        except NotFound:
+            return False
         if labels.get(LABEL) != self.target.identity:
             brief = f"there is a container {name} already, which is none of this deployment"
             raise DeploymentError(brief, remedy=f"look at it, and remove it: docker rm {name}")
+        return True
 
     def _software(self, container: Container) -> list[Any]:
         """Return the mounts of the machine's software, but for places that the model mounts something else on."""
-        from docker.types import Mount
-
         taken = {volume["bind"] for volume in container.keywords.get("volumes", {}).values()}
         # The engine puts its init there, and we would hide it; what is in /sbin is in /usr/sbin too, or is not needed.
         taken |= {"/sbin"} if container.keywords.get("init") else set()
         taken |= {mount["Target"] for mount in container.keywords.get("mounts", ())}
-        places = self.machine.software(container.paths) if container.paths else ()
-        return [
-            Mount(target=place, source=place, type="bind", read_only=True) for place in places if place not in taken
-        ]
+        return self._mounts_of(container.paths, taken) if container.paths else []
+
+    def _mounts_of(self, paths: Sequence[str], taken: Collection[str]) -> list[Any]:
+        from docker.types import Mount
+
+        places = [place for place in self.machine.software(paths) if place not in taken]
+        return [Mount(target=place, source=place, type="bind", read_only=True) for place in places]
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Have the engine stop containers, which ends when they have; it kills what goes on past its limit."""
@@ -251,6 +293,8 @@ class DockerDriver(Driver):
         seconds = min(self._container(unit).stop_seconds, math.ceil(deadline.remaining))
         with self._asking() as client, suppress(NotFound):
             client.api.stop(container_name(self.target, unit.name), timeout=seconds)
+        if self._is_rootless:
+            self._forwards.close(self._container(unit).ports)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:  # noqa: ARG002 - it does not wait
         """Send SIGHUP, the usual request to read the configuration again."""
@@ -352,7 +396,7 @@ class DockerDriver(Driver):
     def missing(self, unit: Unit) -> str:
         """Return what a container still owes: ports are accepted for it before it listens on them."""
         facts = self._facts(unit)
-        for outer, inner in forwarded(facts).items():
+        for outer, inner in self._forwarded(unit.name, facts).items():
             if facts and inner not in self._listening(facts["State"]["Pid"]):
                 return f"port {inner} of its container, published as {outer}, is not listened on"
         return super().missing(unit)
@@ -360,6 +404,14 @@ class DockerDriver(Driver):
     def exit_status(self, unit: Unit, pid: int) -> int | None:  # noqa: ARG002 - a container has one main process
         """Return how a container has ended."""
         return self._status(unit).exit_status
+
+    def _forwarded(self, name: str, facts: Mapping[str, Any] | None) -> dict[int, int]:
+        """Return the ports of the machine that are forwarded to a container, with the container's."""
+        container = self._containers.get(name)
+        if facts and container and container.shares_network and self._is_rootless:
+            is_elsewhere = not self.machine.shares_network(facts["State"]["Pid"])
+            return {port: port for port in container.ports} if is_elsewhere else {}
+        return published(facts)
 
     def _listening(self, pid: int) -> set[int]:
         """Return the ports that are listened on in a process's network."""
@@ -372,7 +424,7 @@ class DockerDriver(Driver):
         return [
             Listener("127.0.0.1", outer, status.pid)
             for name, status in statuses.items()
-            for outer, inner in forwarded(self._running.get(name)).items()
+            for outer, inner in self._forwarded(name, self._running.get(name)).items()
             if status.pid and inner in self._listening(status.pid)
         ]
 
@@ -423,7 +475,7 @@ def describe_end(facts: Mapping[str, Any]) -> str:
     return f"{state['Status']} with status {state['ExitCode']} {state['Error']}".strip()
 
 
-def forwarded(facts: Mapping[str, Any] | None) -> dict[int, int]:
+def published(facts: Mapping[str, Any] | None) -> dict[int, int]:
     """Return the TCP ports of the machine that the engine forwards to a container, with the container's."""
     ports = (facts or {}).get("NetworkSettings", {}).get("Ports") or {}
     return {

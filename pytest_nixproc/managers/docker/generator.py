@@ -14,6 +14,7 @@ from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import File, Generator, Target, Unit, apply_override, ask_known
 from pytest_nixproc.managers.docker import arguments
 from pytest_nixproc.managers.proxy import proxy_argv
+from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.model.process import Command, ManagedProcess, Mode
 from pytest_nixproc.model.system import ProcessesModel
@@ -52,7 +53,7 @@ class DockerGenerator(Generator):
         process = model[key].pkg
         image = image_parameters(process)
         try:
-            files = ContainerFiles(key, process, target, image)
+            files = ContainerFiles(key, model[key], target, image)
             lines = files.create_parameters()
             arguments.keywords(lines)
         except arguments.NoArgument as error:
@@ -76,8 +77,9 @@ class DockerGenerator(Generator):
 class ContainerFiles:
     """What is generated for one container."""
 
-    def __init__(self, key: str, process: ManagedProcess, target: Target, image: Mapping[str, Any]) -> None:
-        self.process = process
+    def __init__(self, key: str, instance: Instance, target: Target, image: Mapping[str, Any]) -> None:
+        process = self.process = instance.pkg
+        self.ports = instance.declared_ports.values()
         self.target = target
         self.key = key
         self.image = image
@@ -152,6 +154,7 @@ class ContainerFiles:
             "dockerImage": image,
             "dockerImageTag": self.image["reference"] or image_name(self.target, image),
             "dockerStopTimeout": str(self.parameters["docker_stop_timeout"]),
+            "dockerPorts": " ".join(str(port) for port in sorted(set(self.ports))),
             "dockerConventional": "1" if self.is_conventional else "",
         }
         texts = "".join(f"{name}={shell.quote(value)}\n" for name, value in settings.items())
