@@ -116,6 +116,10 @@ class Machine(ABC):
         """Return those of ``pids`` that do not run any more."""
 
     @abstractmethod
+    def start_time(self, pid: int) -> str:
+        """Return when a process started, as proc(5) counts it: with the pid, its identity. Empty where unknown."""
+
+    @abstractmethod
     def signal(self, pid: int, number: int) -> None:
         """Send a signal to a process; one that has ended is no error."""
 

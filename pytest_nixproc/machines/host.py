@@ -146,6 +146,10 @@ class Host(Machine):
                 self._pidfds[pid] = os.pidfd_open(pid)
         return self._pidfds.get(pid)
 
+    def start_time(self, pid: int) -> str:
+        """Read it, where the system has ``/proc``."""
+        return process_table.start_time(pid)
+
     def signal(self, pid: int, number: int) -> None:
         """Send a signal, through the pidfd where there is one: it cannot reach a reused pid."""
         with contextlib.suppress(ProcessLookupError):

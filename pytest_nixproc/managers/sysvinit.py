@@ -50,7 +50,14 @@ ACTIVITIES: Final = {
     "status": {"activity": "", "instruction": "status_of_process"},
 }
 
+UNIDENTIFIED: Final = "unidentified"
+"""Second argument of ``start``: the script leaves it to its caller to write the record."""
+
 FUNCTIONS: Final = r"""
+# What a caller adds that looks after the processes by itself: to "start", that it writes the record; to "request-stop",
+# the pid of the process, which it has identified. Shells read /proc byte by byte: it takes longer than all the rest.
+added=${2-}
+
 # Tells whether process $1 runs, a zombie does not; sets $started, which identifies it together with its pid.
 is_running() {
     started=
@@ -101,13 +108,14 @@ start_process() {
     forget_process
     launch >> "$log_file" 2>&1 || return 1
     : > "$record"
-    find_process
+    [ "$added" = unidentified ] || find_process
     return 0
 }
 
 # Asks the process to stop, and leaves it to the caller to see its end, and to forget it.
 request_stop() {
-    find_process || return 0
+    pid=$added
+    [ -n "$pid" ] || find_process || return 0
     kill "-$stop_signal" "$pid" 2> /dev/null
 }
 
@@ -304,18 +312,17 @@ def signal_name(value: object) -> str:
 class SysvinitDriver(Driver):
     """Runs the scripts."""
 
-    def _commands(self, units: Sequence[Unit], activity: str) -> list[Spawn]:
-        """Return the script runs; what scripts print is for the log, where failures are looked for."""
+    def _command(self, unit: Unit, *words: str) -> Spawn:
+        """Return a script run; what scripts print is for the log, where failures are looked for."""
         environment = {"PATH": self.machine.path_variable, "VERBOSE": "no", **self.target.tags}
-        return [
-            Spawn((f"{self.target.directory}/{SCRIPTS}/{unit.name}", activity), environment, unit.log_file)
-            for unit in units
-        ]
+        return Spawn((f"{self.target.directory}/{SCRIPTS}/{unit.name}", *words), environment, unit.log_file)
 
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
         """Run the scripts side by side with ``start``."""
-        commands = self._commands(units, "start")
+        commands = [self._command(unit, "start", UNIDENTIFIED) for unit in units]
         statuses = self.machine.run(commands, deadline)
+        for unit in units:
+            self._identify(unit)
         return {
             unit.name: f"its script {describe_failure(command.argv, status)}{HINT if status is None else ''}"
             for unit, command, status in zip(units, commands, statuses, strict=True)
@@ -329,7 +336,7 @@ class SysvinitDriver(Driver):
         """
         statuses = self.status(units)
         pids = {unit: status.pid for unit in units if (status := statuses[unit.name]).running and status.pid}
-        self.machine.run(self._commands(units, "request-stop"), deadline)
+        self.machine.run([self._request(unit, pids.get(unit)) for unit in units], deadline)
         running = set(pids.values()) - self.machine.ended(pids.values())
         for _ in deadline.pauses() if running else ():
             running -= self.machine.ended(running)
@@ -339,6 +346,28 @@ class SysvinitDriver(Driver):
             if pids.get(unit) not in running:
                 self._forget(unit)
 
+    def _identify(self, unit: Unit) -> None:
+        """Complete the record of a process that its script has left unidentified; one without PID file stays so."""
+        assert unit.pid_file is not None
+        record = record_of(unit.name, self.target)
+        if self.machine.read(record) == b"" and (pid := first_number(self.machine.read(unit.pid_file) or b"")):
+            self.machine.write(record, self._identity(pid))
+
+    def _request(self, unit: Unit, pid: int | None) -> Spawn:
+        """Return the run that asks a process to stop; the script looks for itself unless the record is sure."""
+        words = [str(pid)] if pid and self._is_recorded(unit, pid) else []
+        return self._command(unit, "request-stop", *words)
+
+    def _is_recorded(self, unit: Unit, pid: int) -> bool:
+        """Tell whether a process is the very one that was started, and not a later one with its pid."""
+        record = self.machine.read(record_of(unit.name, self.target))
+        return record is not None and record.decode(errors="replace") == self._identity(pid) != ""
+
+    def _identity(self, pid: int) -> str:
+        """Return what a record holds about a process; empty where it cannot be identified."""
+        started = self.machine.start_time(pid)
+        return f"{pid} {started}\n" if started else ""
+
     def _forget(self, unit: Unit) -> None:
         """Remove what says that a process runs, as its script does after a stop of its own."""
         assert unit.pid_file is not None
@@ -347,9 +376,9 @@ class SysvinitDriver(Driver):
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Run the script with ``reload``."""
-        commands = self._commands([unit], "reload")
-        if status := self.machine.run(commands, deadline)[0]:
-            raise CommandFailed(f"{unit.name}: its script {describe_failure(commands[0].argv, status)}")
+        command = self._command(unit, "reload")
+        if status := self.machine.run([command], deadline)[0]:
+            raise CommandFailed(f"{unit.name}: its script {describe_failure(command.argv, status)}")
 
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Look at PID files, and at what the machine knows about the end of processes."""

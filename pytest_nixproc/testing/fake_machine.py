@@ -39,6 +39,7 @@ class FakeProcess:
 
     pid: int
     command: Spawn
+    started: str = ""
     parent: int = INIT
     ignored: frozenset[int] = frozenset()
     received: list[int] = field(default_factory=list)
@@ -159,7 +160,7 @@ class FakeMachine(Machine):
 
     def spawn(self, command: Spawn) -> int:
         """Start a process, and its script, if its program has one."""
-        process = FakeProcess(next(self._pids), command)
+        process = FakeProcess(next(self._pids), command, f"{self.time:.2f}")
         self.processes[process.pid] = process
         if script := self._programs.get(command.argv[0]):
             script(self, process)
@@ -192,6 +193,10 @@ class FakeMachine(Machine):
     def ended(self, pids: Iterable[int]) -> set[int]:
         """Return those that do not run; a pid that was never here does not."""
         return set(pids) - {process.pid for process in self.running()}
+
+    def start_time(self, pid: int) -> str:
+        """Return the time on the clock when a process was spawned; empty when it was never here."""
+        return self.processes[pid].started if pid in self.processes else ""
 
     def signal(self, pid: int, number: int) -> None:
         """Deliver a signal; it ends the process unless it is ignored or harmless."""

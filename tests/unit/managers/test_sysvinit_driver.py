@@ -1,0 +1,119 @@
+"""How the sysvinit driver runs scripts, and what it looks up for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_nixproc.machines.api import Spawn
+from pytest_nixproc.managers.api import Target, Unit
+from pytest_nixproc.managers.sysvinit import SysvinitDriver, SysvinitGenerator, record_of
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess
+
+SECONDS = 10.0
+
+
+class Scripts:
+    """A machine on which one script of a unit does what the real ones do; ``calls`` are its arguments."""
+
+    def __init__(self, target: Target) -> None:
+        process = create_managed_process(name="web", foreground_process="/bin/web")
+        self.unit: Unit = SysvinitGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
+        self.machine = FakeMachine()
+        self.driver = SysvinitDriver(self.machine, target)
+        self.record = record_of("web", target)
+        self.pid_file = str(self.unit.pid_file)
+        self.calls: list[tuple[str, ...]] = []
+        self.machine.program(f"{target.directory}/etc/rc.d/init.d/web", self._run)
+
+    def _run(self, machine: FakeMachine, script: FakeProcess) -> None:
+        _, *words = script.command.argv
+        self.calls.append(tuple(words))
+        getattr(self, words[0].replace("-", "_"))(*words[1:])
+        machine.end(script.pid)
+
+    def start(self, *_: str) -> None:
+        """Start the program, and write its pid."""
+        self.machine.write(self.pid_file, f"{self.machine.spawn(Spawn(('/bin/web',)))}\n")
+        self.machine.write(self.record, "")
+
+    def request_stop(self, *_: str) -> None:
+        """End the program."""
+        self.machine.end(self.pid)
+
+    @property
+    def pid(self) -> int:
+        """What the PID file says."""
+        return int(self.machine.files[self.pid_file])
+
+    def activate(self) -> None:
+        """Have the driver start the unit."""
+        assert self.driver.activate([self.unit], self.machine.deadline(SECONDS)) == {}
+
+    def deactivate(self) -> None:
+        """Have the driver stop the unit."""
+        self.driver.deactivate([self.unit], self.machine.deadline(SECONDS))
+
+
+@pytest.fixture
+def scripts(target: Target) -> Scripts:
+    """Return a machine with one script."""
+    return Scripts(target)
+
+
+def test_record_is_completed(scripts: Scripts) -> None:
+    """The driver writes down which process a script has started, so that the script need not look it up."""
+    scripts.machine.advance(3)
+    scripts.activate()
+    assert scripts.calls == [("start", "unidentified")]
+    assert scripts.machine.files[scripts.record] == f"{scripts.pid} 3.00\n".encode()
+
+
+def test_record_of_a_late_pid_file_stays_open(scripts: Scripts) -> None:
+    """Where there is no PID file yet, nothing is written about the process."""
+    scripts.start = lambda *_: scripts.machine.write(scripts.record, "")  # type: ignore[method-assign]
+    scripts.activate()
+    assert scripts.machine.files[scripts.record] == b""
+
+
+def test_record_of_a_script_that_has_looked_is_kept(scripts: Scripts) -> None:
+    """What a script has written by itself is not written again."""
+    scripts.activate()
+    scripts.machine.write(scripts.record, f"{scripts.pid} 1.00\n")
+    scripts.start = lambda *_: None  # type: ignore[method-assign]
+    scripts.activate()
+    assert scripts.machine.files[scripts.record] == f"{scripts.pid} 1.00\n".encode()
+
+
+def test_script_is_told_the_process(scripts: Scripts) -> None:
+    """A process that the record identifies is named to the script, and forgotten when it has ended."""
+    scripts.activate()
+    scripts.deactivate()
+    assert scripts.calls[1:] == [("request-stop", str(scripts_pid(scripts)))]
+    assert scripts.record not in scripts.machine.files
+    assert scripts.pid_file not in scripts.machine.files
+
+
+def scripts_pid(scripts: Scripts) -> int:
+    """Return the pid of the only program that was started."""
+    (pid,) = (pid for pid, process in scripts.machine.processes.items() if process.command.argv == ("/bin/web",))
+    return pid
+
+
+def test_later_process_with_the_pid_is_not_named(scripts: Scripts) -> None:
+    """A process that started at another time than the recorded one is not named: the script is to look for itself."""
+    scripts.activate()
+    scripts.machine.write(scripts.record, f"{scripts.pid} 7.00\n")
+    scripts.deactivate()
+    assert scripts.calls[1:] == [("request-stop",)]
+
+
+def test_process_that_cannot_be_identified_is_not_named(scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine does not know start times, scripts look for themselves."""
+    monkeypatch.setattr(scripts.machine, "start_time", lambda _: "")
+    scripts.activate()
+    assert scripts.machine.files[scripts.record] == b""
+    scripts.deactivate()
+    assert scripts.calls[1:] == [("request-stop",)]
