@@ -47,7 +47,6 @@ class Account:
 class Facts:
     """What generated files may rely on: where the machine keeps the software that they call.
 
-    ``reset_signals`` starts a command with default signals; empty where the machine has no such tool.
     ``package_root`` is the directory that holds this package there; ``account`` is who processes run as when users are
     not changed.
     """
@@ -58,7 +57,6 @@ class Facts:
     nice: str = "/usr/bin/nice"
     setpriv: str = "/usr/bin/setpriv"
     base_path: tuple[str, ...] = ("/usr/local/bin", "/usr/bin", "/bin")
-    reset_signals: tuple[str, ...] = ()
     account: Account = field(default_factory=Account)
 
 

@@ -11,7 +11,6 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -52,7 +51,6 @@ class Host(Machine):
             nice=shutil.which("nice") or Facts.nice,
             setpriv=shutil.which("setpriv") or Facts.setpriv,
             base_path=present,
-            reset_signals=signal_resetter(),
             account=own_account(),
         )
 
@@ -310,15 +308,6 @@ def own_account() -> Account:
     with contextlib.suppress(KeyError):
         return Account(pwd.getpwuid(uid).pw_name, uid, grp.getgrgid(gid).gr_name, gid)
     return Account(str(uid), uid, str(gid), gid)
-
-
-def signal_resetter() -> tuple[str, ...]:
-    """Return the command prefix that restores default signals: GNU env (coreutils 8.31 and newer) can."""
-    env = shutil.which("env")
-    prefix = (env or "", "--default-signal=INT,QUIT")
-    if env and subprocess.run([*prefix, env], capture_output=True, check=False).returncode == 0:
-        return prefix
-    return ()
 
 
 @hookimpl

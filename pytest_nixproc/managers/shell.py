@@ -43,9 +43,9 @@ def or_report(process: ManagedProcess, leave: str) -> str:
     return f'|| {{ echo {quote(f"{process.name}: initialize failed")} "(status $?)" >&2; {leave}; }}'
 
 
-def program(command: Command, process: ManagedProcess, target: Target, *before: str) -> str:
+def program(command: Command, process: ManagedProcess, target: Target) -> str:
     """Return the words that become the program: niceness and user are changed on the way."""
-    prefix = [*before]
+    prefix: list[str] = []
     if user := target.user_of(process):
         prefix += [
             target.facts.setpriv,

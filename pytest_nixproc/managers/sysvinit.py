@@ -69,6 +69,7 @@ is_running() {
         started=${20-}
         case ${1-} in Z* | X*) return 1 ;; esac
     else
+        started=unknown
         kill -0 "$1" 2> /dev/null
     fi
 }
@@ -142,6 +143,32 @@ status_of_process() {
     return 3
 }
 """
+
+DAEMON: Final = """\
+    ( become : ) < /dev/null && return
+    status=$?"""
+
+FOREGROUND: Final = """\
+    # A background command of a shell without job control ignores SIGINT and SIGQUIT for good (POSIX.1 XCU 2.12). So
+    # this is none: the inner subshell, which becomes the program, kills the outer one, which would wait for its end.
+    # POSIX has no variable for their pids, but a directory that is named so; and -ef since 2024, shells long before.
+    # shellcheck disable=SC3013
+    if [ /proc/self -ef "/proc/$$" ]; then
+        { (
+            cd -P /proc/self || exit
+            set -- "${PWD##*/}"
+            ( cd -P /proc/self && [ "${PWD##*/}" != "$1" ] && echo "${PWD##*/}" > "$pid_file" && cd / &&
+                become kill -KILL "$1" ) < /dev/null 2>&1
+            exit
+        ); status=$?; } 2> /dev/null
+        [ "$status" != 137 ] || return 0
+        rm -f "$pid_file"
+    else
+        set -m 2> /dev/null
+        ( become : ) < /dev/null &
+        echo "$!" > "$pid_file" && return
+        status=1
+    fi"""
 
 
 class SysvinitGenerator(Generator):
@@ -256,26 +283,21 @@ def header(name: str, parameters: Mapping[str, Any], dependencies: Sequence[str]
 def launch(key: str, process: ManagedProcess, parameters: Mapping[str, Any], target: Target) -> Iterator[str]:
     """Yield the function that runs ``initialize`` and then the program, as a daemon in any case."""
     command = Command(parameters["process"], tuple(map(str, parameters["args"])))
-    directory = shell.working_directory(process)
     yield "# Only called in a process of its own: the names below are the program's, not this script's."
     yield "enter() {"
     yield "unset VERBOSE"
     yield from shell.surroundings(process, target.environment(process, key))
     yield "}"
+    yield "# Does what its arguments say at the last moment before this process becomes the program."
+    yield "become() {"
+    yield f'    enter && {shell.working_directory(process)} && "$@" && exec {shell.program(command, process, target)}'
+    yield "}"
     yield "launch() {"
     if process.initialize:
         yield f"    ( enter && exec {shell.initialization(process, target)} ) {shell.or_report(process, 'return 1')}"
-    if parameters["process_is_daemon"]:
-        yield f"    ( enter && {directory} && exec {shell.program(command, process, target)} ) < /dev/null && return"
-        yield '    echo "$name: could not be started (status $?)" >&2'
-        yield "    return 1"
-    else:
-        # A shell without job control starts background commands with SIGINT and SIGQUIT ignored (POSIX.1 XCU 2.12):
-        # the command prefix restores them, or job control does in shells that have it without a terminal.
-        reset = target.facts.reset_signals
-        yield from () if reset else ("    set -m 2> /dev/null",)
-        yield f"    {{ enter && {directory} && exec {shell.program(command, process, target, *reset)}; }} < /dev/null &"
-        yield '    echo "$!" > "$pid_file"'
+    yield DAEMON if parameters["process_is_daemon"] else FOREGROUND
+    yield '    echo "$name: could not be started (status $status)" >&2'
+    yield "    return 1"
     yield "}"
 
 
@@ -420,7 +442,7 @@ def first_number(content: bytes) -> int | None:
 
 CAPABILITIES: Final = Capabilities(
     prefers="daemon",
-    note="needs a POSIX shell only; without GNU env or job control, daemonised programs ignore SIGINT and SIGQUIT",
+    note="needs a POSIX shell only; without /proc or job control, daemonised programs ignore SIGINT and SIGQUIT",
 )
 
 

@@ -24,7 +24,7 @@ from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import is_alive
 from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.managers.api import Target
-from pytest_nixproc.managers.sysvinit import SysvinitGenerator
+from pytest_nixproc.managers.sysvinit import UNIDENTIFIED, SysvinitGenerator, record_of
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import Mode, create_managed_process
 from pytest_nixproc.model.state import StateDirs
@@ -57,6 +57,7 @@ class Script:
     path: str
     pid_file: str
     log_file: str
+    record: str
     dump: str
     machine: Host
     tags: Mapping[str, str]
@@ -126,7 +127,9 @@ def dash(need: Need) -> tuple[str, ...]:
 def make(place: str, machine: Host) -> Make:
     """Return a function that generates an instance's script for a shell, and puts it in its place."""
 
-    def make(build: Build, command: tuple[str, ...], *, stop_seconds: float = 5, **facts: Any) -> Script:
+    def make(
+        build: Build, command: tuple[str, ...], *, stop_seconds: float = 5, with_proc: bool = True, **facts: Any
+    ) -> Script:
         state, tags = StateDirs.under(f"{place}/var"), {TAG: place}
         for directory in state.all():
             os.makedirs(directory, exist_ok=True)
@@ -138,10 +141,12 @@ def make(place: str, machine: Host) -> Make:
         unit = SysvinitGenerator().generate("it", model, target)
         (file,) = unit.files
         path = f"{place}/it.script"
-        Path(path).write_bytes(os.fsencode(file.content))
+        content = file.content if with_proc else file.content.replace("/proc/self", "/nowhere")
+        Path(path).write_bytes(os.fsencode(content))
         os.chmod(path, file.mode)
         assert unit.pid_file is not None
-        return Script(command, path, unit.pid_file, unit.log_file, models.dump_of(state, "it"), machine, tags)
+        files = (path, unit.pid_file, unit.log_file, record_of(unit.name, target), models.dump_of(state, "it"))
+        return Script(command, *files, machine, tags)
 
     return make
 
@@ -254,6 +259,47 @@ def test_stop_waits(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
 
 
 @in_both_modes
+def test_signals_are_at_their_default(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
+    """A program that a script puts into the background ignores neither SIGINT nor SIGQUIT, and says nothing of it."""
+    script = make(lambda state: probe("it", state, mode), shell)
+    pid = script.start()
+    mask = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    log = script.log
+    assert script("stop") == 0
+    ignored = {number for number in range(1, 32) if mask and int(mask[1], 16) >> (number - 1) & 1}
+    assert ignored <= {signal.SIGPIPE, signal.SIGXFSZ}, "an interpreter ignores these two by itself"
+    assert "illed" not in log
+
+
+@in_both_modes
+def test_caller_that_identifies_the_process(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
+    """A start can leave the record to the caller, and a request to stop can be told the process."""
+    script = make(lambda state: probe("it", state, mode), shell)
+    assert script("start", UNIDENTIFIED) == 0
+    assert Path(script.record).read_text() == ""
+    script.await_that(lambda: os.path.exists(script.dump), "the probe is up")
+    started = script.pid
+    with stranger() as pid:
+        Path(script.record).write_text(f"{pid} 1\n")
+        assert script("request-stop") == 0
+        assert is_alive(started)
+        assert script("request-stop", str(started)) == 0
+    script.await_that(lambda: not is_alive(started), "it has ended")
+    Path(script.record).write_text("")
+    assert script("stop") == 0
+
+
+def test_directory_that_is_missing(make: Make, shell: tuple[str, ...]) -> None:
+    """A program that cannot be brought into its surroundings makes the start fail, and leaves no PID file."""
+    script = make(lambda state: probe("it", state, directory="/nowhere"), shell)
+    assert script("start") == 1
+    assert "/nowhere" in script.log
+    assert "it: could not be started (status " in script.log
+    assert not os.path.exists(script.pid_file)
+    assert script("status") == NOT_RUNNING
+
+
+@in_both_modes
 def test_failing_start(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     """A failing ``initialize`` makes the start fail, with the reason in the log, and the program is not started."""
     text = "echo of no use\n(exit 42)\necho too far"
@@ -296,8 +342,8 @@ def test_usage(make: Make, shell: tuple[str, ...]) -> None:
 
 
 @in_both_modes
-@pytest.mark.parametrize("with_gnu_env", [True, False])
-def test_hostile_values(make: Make, shell: tuple[str, ...], place: str, mode: Mode, with_gnu_env: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("with_proc", [True, False])
+def test_hostile_values(make: Make, shell: tuple[str, ...], place: str, mode: Mode, with_proc: bool) -> None:  # noqa: FBT001
     """Arguments, variables, directory, umask and nice level arrive byte for byte under every shell."""
     directory = f"{place}/{HOSTILE_FILE_NAME}"
     os.mkdir(directory)
@@ -305,8 +351,7 @@ def test_hostile_values(make: Make, shell: tuple[str, ...], place: str, mode: Mo
     variables |= {name: f"{name} 'of' \"%(x)s\" $HOME" for name in HOSTILE_NAMES if name != "LANG"}
     given: dict[str, Any] = {"environment": variables, "directory": directory, "umask": "0027", "nice": 5}
     given["initialize"] = 'test "$HOSTILE_5" = "\'" && : "it\'s fine"'
-    facts: dict[str, Any] = {} if with_gnu_env else {"reset_signals": ()}
-    script = make(lambda state: probe("it", state, mode, *HOSTILE, **given), shell, **facts)
+    script = make(lambda state: probe("it", state, mode, *HOSTILE, **given), shell, with_proc=with_proc)
     script.start()
     found = script.dumped
     assert script("stop") == 0

@@ -222,8 +222,8 @@ def test_override_of_another_manager_does_not_count(target: Target) -> None:
 
 
 def test_foreground_program_is_made_a_daemon(target: Target) -> None:
-    """A program that only runs in the foreground is started in the background, and its pid written down."""
+    """A program that only runs in the foreground is left alone by its script, which writes its pid down."""
     process = create_managed_process(name="web", foreground_process="/bin/web")
     unit = SysvinitGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
     assert unit.mode == "foreground"
-    assert 'echo "$!" > "$pid_file"' in text_of(unit)
+    assert 'echo "${PWD##*/}" > "$pid_file"' in text_of(unit)
