@@ -54,21 +54,16 @@ class GuardianConnection:
 
     def spawn(self, commands: Sequence[Spawn]) -> list[int]:
         """Start processes in one round trip; raises when one of them cannot be started, the others run then."""
-        numbers = [next(self._numbers) for _ in commands]
-        requests = [
-            {"spawn": number, "argv": command.argv, "environment": dict(command.environment), "output": command.output}
-            for number, command in zip(numbers, commands, strict=True)
-        ]
-        replies = self._ask(requests, numbers)
-        if errors := [reply["error"] for reply in replies if "error" in reply]:
-            raise MachineError("a command could not be started", details="\n".join(errors))
-        return [reply["pid"] for reply in replies]
+        fields = [(command.argv, dict(command.environment), command.output) for command in commands]
+        reply = self._ask("spawn", commands=fields)
+        if reply["errors"]:
+            raise MachineError("a command could not be started", details="\n".join(reply["errors"]))
+        pids: list[int] = reply["pids"]
+        return pids
 
     def strays(self, tag: str, spare: Sequence[int]) -> list[int]:
         """Ask which processes below the guardian carry a tag, or none at all and are not to be spared."""
-        number = next(self._numbers)
-        (reply,) = self._ask([{"strays": number, "tag": tag, "spare": list(spare)}], [number])
-        pids: list[int] = reply["pids"]
+        pids: list[int] = self._ask("strays", tag=tag, spare=list(spare))["pids"]
         return pids
 
     def synchronize(self) -> None:
@@ -77,17 +72,15 @@ class GuardianConnection:
 
     def guard(self, root: str, recovery: Sequence[str]) -> None:
         """Give a deployment to the guardian, with the command that recovers it; return when it has it."""
-        number = next(self._numbers)
-        self._ask([{"guard": number, "root": root, "argv": list(recovery)}], [number])
+        self._ask("guard", root=root, argv=list(recovery))
 
     def unguard(self, root: str) -> None:
         """Take a deployment back from the guardian."""
-        number = next(self._numbers)
-        self._ask([{"unguard": number, "root": root}], [number])
+        self._ask("unguard", root=root)
 
     def release(self) -> None:
         """Tell the guardian to let its processes live on, and to stay with them when we are gone."""
-        self._send([{"release": True}])
+        self._send({"release": True})
         self.released = True
 
     def close(self) -> None:
@@ -119,25 +112,27 @@ class GuardianConnection:
 
     def _take_in(self, message: dict[str, Any]) -> None:
         if "exited" in message:
-            self.exited[message["exited"]] = message["status"]
-        for kind in ("spawned", "failed", "strays", "guarding"):
+            self.exited.update(message["exited"])
+        for kind in ("spawned", "strays", "guarding"):
             if kind in message:
                 self._replies[message[kind]] = message
         if "spawned" in message:
             # Pids come again: what its last owner's end was must not be taken for the new one's.
-            self.exited.pop(message["pid"], None)
+            for pid in message["pids"]:
+                self.exited.pop(pid, None)
 
-    def _ask(self, requests: Sequence[dict[str, Any]], numbers: Sequence[int]) -> list[dict[str, Any]]:
-        self._send(requests)
-        while not self._replies.keys() >= set(numbers):
+    def _ask(self, verb: str, **facts: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._send({verb: number, **facts})
+        while number not in self._replies:
             if not self.listen(ANSWER_SECONDS):
                 raise MachineError(f"the guardian (pid {self.process.pid}) does not answer")
-        return [self._replies.pop(number) for number in numbers]
+        return self._replies.pop(number)
 
-    def _send(self, requests: Sequence[dict[str, Any]]) -> None:
+    def _send(self, request: dict[str, Any]) -> None:
         try:
             # The first line break ends what a signal may have cut off.
-            self.connection.sendall(b"".join(b"\n" + json.dumps(request).encode() + b"\n" for request in requests))
+            self.connection.sendall(b"\n" + json.dumps(request).encode() + b"\n")
         except OSError as error:
             raise guardian_gone() from error
 

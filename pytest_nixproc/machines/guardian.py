@@ -5,11 +5,10 @@ the test process ends in whatever way, the guardian runs the command that recove
 one first, and then ends what is left below it. Run on its own, without site-packages, by
 :mod:`pytest_nixproc.machines.host`; it imports only what a bare interpreter has, to be small and quick to start.
 
-Messages are lines of JSON. Requests: ``{"spawn": ID, "argv": [], "environment": {}, "output": PATH}``,
-``{"guard": ID, "root": PATH, "argv": []}``, ``{"unguard": ID, "root": PATH}``, ``{"strays": ID, "tag": TEXT,
-"spare": []}``, ``{"release": true}`` (let the processes live on). Replies: ``{"ready": PID}``,
-``{"spawned": ID, "pid": N}``, ``{"failed": ID, "error": TEXT}``, ``{"exited": PID, "status": N}``,
-``{"guarding": ID}``, ``{"strays": ID, "pids": []}``.
+Messages are lines of JSON. Requests: ``{"spawn": ID, "commands": [[ARGV, ENVIRONMENT, PATH]]}``, ``{"guard": ID,
+"root": PATH, "argv": []}``, ``{"unguard": ID, "root": PATH}``, ``{"strays": ID, "tag": TEXT, "spare": []}``,
+``{"release": true}`` (let the processes live on). Replies: ``{"ready": PID}``, ``{"spawned": ID, "pids": [],
+"errors": []}``, ``{"exited": [[PID, STATUS]]}``, ``{"guarding": ID}``, ``{"strays": ID, "pids": []}``.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ class Guardian:
     def answer(self, request: dict[str, Any]) -> None:
         """Carry out one request."""
         if "spawn" in request:
-            self.spawn(request)
+            self.spawn_all(request)
         elif "guard" in request:
             self.guarded[request["root"]] = request["argv"]
             self.send(guarding=request["guard"])
@@ -144,42 +143,47 @@ class Guardian:
                 found.append(pid)
         return found
 
-    def spawn(self, request: dict[str, Any]) -> None:
+    def spawn_all(self, request: dict[str, Any]) -> None:
+        """Start processes; one that cannot be started does not keep the others from it."""
+        pids, errors = [], []
+        for argv, environment, output in request["commands"]:
+            try:
+                pids.append(self.spawn(argv, environment, output or os.devnull))
+            except OSError as error:
+                errors.append(f"{error.strerror}: {argv[0]}")
+        self.spawned.update(pids)
+        self.send(spawned=request["spawn"], pids=pids, errors=errors)
+
+    def spawn(self, argv: list[str], environment: dict[str, str], output: str) -> int:
         """Start a process in a session of its own, with default signals; output is appended to a file."""
-        output = request["output"] or os.devnull
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
-        argv = request["argv"]
-        try:
-            pid = os.posix_spawn(
-                argv[0],
-                argv,
-                request["environment"],
-                file_actions=actions,
-                setsid=True,
-                setsigdef=[*IGNORED, *PYTHON_IGNORES],
-            )
-        except OSError as error:
-            self.send(failed=request["spawn"], error=f"{error.strerror}: {argv[0]}")
-        else:
-            self.spawned.add(pid)
-            self.send(spawned=request["spawn"], pid=pid)
+        return os.posix_spawn(
+            argv[0], argv, environment, file_actions=actions, setsid=True, setsigdef=[*IGNORED, *PYTHON_IGNORES]
+        )
 
     def reap(self) -> bool:
-        """Report every child that has ended; return whether there are children left."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return False
-            if not pid:
-                return True
-            self.spawned.discard(pid)
-            self.ended[pid] = os.waitstatus_to_exitcode(status)
-            self.send(exited=pid, status=self.ended[pid])
+        """Report every child that has ended, all in one message; return whether there are children left."""
+        ended = {}
+        try:
+            while (waited := os.waitpid(-1, os.WNOHANG))[0]:
+                ended[waited[0]] = os.waitstatus_to_exitcode(waited[1])
+        except ChildProcessError:
+            return False
+        else:
+            return True
+        finally:
+            self.note_ended(ended)
+
+    def note_ended(self, ended: dict[int, int]) -> None:
+        """Keep the exit statuses of children that have ended, and report them."""
+        if ended:
+            self.spawned.difference_update(ended)
+            self.ended.update(ended)
+            self.send(exited=list(ended.items()))
 
     def recover(self, roots: Sequence[str]) -> list[str]:
         """Have deployments taken down by their journals, the last one first; return those where that has failed."""

@@ -96,19 +96,21 @@ class Host(Machine):
     def run(self, commands: Sequence[Spawn], deadline: Deadline) -> list[int | None]:
         """Run commands side by side until all have ended or the deadline is reached."""
         pids = self.guardian.spawn(commands)
-        waiting = set(pids)
-        while waiting := waiting - self.guardian.exited.keys():
-            if not (remaining := deadline.remaining):
-                break
-            self.guardian.listen(remaining)
+        for pid in pids:
+            self._await_exit(pid, deadline)
         return [self.guardian.exited.get(pid) for pid in pids]
+
+    def _await_exit(self, pid: int, deadline: Deadline) -> int | None:
+        """Wait until the guardian reports the end of a process; None when it has not before the deadline."""
+        while (status := self.guardian.exited.get(pid)) is None and (remaining := deadline.remaining):
+            self.guardian.listen(remaining)
+        return status
 
     def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
         """Run one command with its output in a temporary file; kill its whole session at the deadline."""
         with tempfile.NamedTemporaryFile("rb") as output:
             pid = self.spawn(Spawn(command.argv, command.environment, output.name))
-            while (status := self.guardian.exited.get(pid)) is None and (remaining := deadline.remaining):
-                self.guardian.listen(remaining)
+            status = self._await_exit(pid, deadline)
             if status is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
