@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pytest_nixproc.checks.api import Snapshot
 from pytest_nixproc.machines.api import Listener, Machine
@@ -45,7 +45,7 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
     statuses = {name: by_unit[unit.name] for name, unit in units.items()}
     owners = Owners(driver.machine, target, {s.pid: name for name, s in statuses.items() if s.running and s.pid})
     declared = {port for instance in model.values() for port in instance.declared_ports.values()}
-    owned = {listener: owners.owner(listener.pid) for listener in listeners(driver, by_unit, owners.main)}
+    owned = {item: owners.owner(item.pid) for item in listeners(driver, by_unit, owners.main, declared)}
     relevant = {item: owner for item, owner in owned.items() if owner is not None or item.port in declared}
     pid_files = read_pid_files(driver.machine, model, target)
     named = {name: driver.process_named(units[name], content.encode()) for name, content in pid_files.items()}
@@ -64,11 +64,13 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
     )
 
 
-def listeners(driver: Driver, statuses: Mapping[str, Status], likely: Iterable[int]) -> list[Listener]:
+def listeners(
+    driver: Driver, statuses: Mapping[str, Status], likely: Iterable[int], wanted: Collection[int] = ()
+) -> list[Listener]:
     """Return all listening sockets; a port that is forwarded to a unit is the unit's, not the forwarder's."""
     forwarded = driver.listeners(statuses)
     ports = {listener.port for listener in forwarded}
-    return [*forwarded, *(item for item in driver.machine.listeners(likely) if item.port not in ports)]
+    return [*forwarded, *(item for item in driver.machine.listeners(likely, wanted) if item.port not in ports)]
 
 
 def read_pid_files(machine: Machine, model: ProcessesModel, target: Target) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -157,8 +157,12 @@ class Machine(ABC):
         """Tell whether a process was started with ``tag`` in its environment."""
 
     @abstractmethod
-    def listeners(self, likely: Iterable[int] = ()) -> list[Listener]:
-        """Return all listening TCP sockets of the machine; ``likely`` processes are looked at before all others."""
+    def listeners(self, likely: Iterable[int] = (), wanted: Container[int] | None = None) -> list[Listener]:
+        """Return all listening TCP sockets of the machine; ``likely`` processes are looked at before all others.
+
+        Given ``wanted`` ports, the holders of others may be left out, unless they are likely, or were started by us,
+        or descend from such a process.
+        """
 
     @abstractmethod
     def port_is_free(self, port: int) -> bool:

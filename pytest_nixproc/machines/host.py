@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import cached_property
 from typing import ClassVar, Final
 
@@ -197,11 +197,11 @@ class Host(Machine):
         """Tell whether a process was started with ``tag`` in its environment."""
         return tag.encode() in process_table.environment_of(pid).split(b"\0")
 
-    def listeners(self, likely: Iterable[int] = ()) -> list[Listener]:
+    def listeners(self, likely: Iterable[int] = (), wanted: Container[int] | None = None) -> list[Listener]:
         """Ask the kernel for listening sockets alone, where it can be asked; else for all."""
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
-                return listeners(likely)
+                return listeners(likely, [self._guardian.process.pid] if self._guardian else [], wanted)
         import psutil
 
         return [
@@ -234,8 +234,10 @@ class Host(Machine):
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(os.fsencode(content))
+        with os.fdopen(descriptor, "wb", 0) as file:
+            left = memoryview(os.fsencode(content))
+            while left:
+                left = left[file.write(left) :]
 
     def link(self, path: str, target: str) -> None:
         """Make a symbolic link, with the directories it needs."""
@@ -251,9 +253,7 @@ class Host(Machine):
     def read(self, path: str, start: int = 0) -> bytes | None:
         """Return a file's content from byte ``start`` on; None without such a file."""
         try:
-            with open(path, "rb") as file:
-                file.seek(start)
-                return file.read()
+            return process_table.read_file(path, start)
         except FileNotFoundError:
             return None
 

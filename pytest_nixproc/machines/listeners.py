@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
 from pytest_nixproc.machines.api import Listener
+from pytest_nixproc.machines.process_table import all_processes, offspring
 
 NETLINK_SOCK_DIAG: Final = 4  # <linux/netlink.h>
 SOCK_DIAG_BY_FAMILY: Final = 20  # <linux/sock_diag.h>
@@ -66,12 +67,19 @@ def inodes_of(pid: int) -> Iterator[int]:
                     yield int(target[8:-1])
 
 
-def listeners(likely: Iterable[int]) -> list[Listener]:
-    """Return all listening sockets with their processes; others than the likely ones are looked at for what is left."""
+def listeners(likely: Iterable[int], starter: Iterable[int], wanted: Container[int] | None) -> list[Listener]:
+    """Return all listening sockets with their processes, as far as those are wanted.
+
+    Looked at are the likely processes, for what is left their offspring and that of the starter, and in the end, if any
+    of the wanted ports is left, or all are wanted, everybody.
+    """
     sockets = listening_sockets()
+    likely = list(likely)
     found = list(held_by(likely, sockets))
     if sockets:
-        found += held_by((int(entry) for entry in os.listdir("/proc") if entry.isdigit()), sockets)
+        found += held_by(offspring({*likely, *starter}) - set(likely), sockets)
+    if any(wanted is None or port in wanted for _, port in sockets.values()):
+        found += held_by(all_processes(), sockets)
     return found + [Listener(*address, None) for address in sockets.values()]
 
 

@@ -7,17 +7,39 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 HAS_PROC: Final = os.path.exists("/proc/self/stat")
+HAS_CHILDREN: Final = os.path.exists("/proc/thread-self/children")
+"""Whether the kernel lists the children of a process (proc(5), CONFIG_PROC_CHILDREN)."""
+
+
+def read_file(path: str, start: int = 0) -> bytes:
+    """Return a file's content from byte ``start`` on; takes half the time that ``open`` and its buffers take."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if start:
+            os.lseek(descriptor, start, os.SEEK_SET)
+        return b"".join(iter(lambda: os.read(descriptor, 1 << 16), b""))
+    finally:
+        os.close(descriptor)
+
+
+def read_facts(path: str) -> bytes:
+    """Return the content of a file about a process; empty when there is no such process, or it is not shown to us."""
+    try:
+        return read_file(path)
+    except OSError:
+        return b""
+
+
+def all_processes() -> list[int]:
+    """Return all processes, where there is ``/proc``."""
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
 def parents() -> dict[int, int]:
     """Return the parent of every process of this machine."""
     if not HAS_PROC:
         return parents_by_ps()
-    table = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (fields := stat_fields(int(entry))):
-            table[int(entry)] = int(fields[1])
-    return table
+    return {pid: int(fields[1]) for pid in all_processes() if (fields := stat_fields(pid))}
 
 
 def parents_by_ps() -> dict[int, int]:
@@ -28,12 +50,8 @@ def parents_by_ps() -> dict[int, int]:
 
 def stat_fields(pid: int) -> list[str]:
     """Return the fields of ``/proc/PID/stat`` from the state on (proc(5)); empty when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # The second field is the command in parentheses, and may hold spaces and parentheses itself.
-            return file.read().rpartition(")")[2].split()
-    except OSError:
-        return []
+    # The second field is the command in parentheses, and may hold spaces and parentheses itself.
+    return read_facts(f"/proc/{pid}/stat").rpartition(b")")[2].decode().split()
 
 
 def start_time(pid: int) -> str:
@@ -71,6 +89,28 @@ def descendants(roots: Iterable[int], table: Mapping[int, int]) -> list[int]:
     return found
 
 
+def offspring(roots: Iterable[int]) -> set[int]:
+    """Return all processes below ``roots``; where the kernel can be asked for children, no others are looked at."""
+    if not HAS_CHILDREN:
+        return set(descendants(roots, parents()))
+    found: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        below = children_of(waiting.pop()) - found
+        found |= below
+        waiting += below
+    return found
+
+
+def children_of(pid: int) -> set[int]:
+    """Return the children of a process, which the kernel lists by the threads that have made them."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return set()
+    return {int(child) for thread in threads for child in read_facts(f"/proc/{pid}/task/{thread}/children").split()}
+
+
 def ancestors(pid: int, table: Mapping[int, int]) -> Iterator[int]:
     """Yield the processes above ``pid``, its parent first."""
     while pid := table.get(pid, 0):
@@ -94,17 +134,9 @@ def innermost_pid(status: bytes) -> int | None:
 
 def environment_of(pid: int) -> bytes:
     """Return the initial environment of a process, NUL-separated; empty when it cannot be read."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
+    return read_facts(f"/proc/{pid}/environ")
 
 
 def command_line(pid: int) -> str:
     """Return the command line of a process for people; empty when it cannot be read."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
+    return read_facts(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")

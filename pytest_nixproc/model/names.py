@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 
+@cache
 def snake_case(name: str) -> str:
     """Return ``daemon_extra_args`` for ``daemonExtraArgs``; a name in snake_case stays as it is."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar, Final
@@ -241,7 +241,11 @@ class FakeMachine(Machine):
         name, _, value = tag.partition("=")
         return pid in self.processes and self.processes[pid].command.environment.get(name) == value
 
-    def listeners(self, likely: Iterable[int] = ()) -> list[Listener]:  # noqa: ARG002 - all are known
+    def listeners(
+        self,
+        likely: Iterable[int] = (),  # noqa: ARG002 - all are known
+        wanted: Container[int] | None = None,  # noqa: ARG002
+    ) -> list[Listener]:
         """Return the open ports, in order."""
         return [self._ports[port] for port in sorted(self._ports)]
 
