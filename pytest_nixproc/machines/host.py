@@ -23,7 +23,7 @@ from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines import process_table
 from pytest_nixproc.machines.api import Account, Facts, Listener, Machine, Spawn
 from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
-from pytest_nixproc.machines.listeners import listeners
+from pytest_nixproc.machines.listeners import listeners, listening_sockets
 from pytest_nixproc.machines.software import Software
 from pytest_nixproc.machines.waiting import Deadline
 
@@ -39,6 +39,8 @@ class Host(Machine):
         self._guardian: GuardianConnection | None = None
         self._pidfds: dict[int, int] = {}
         self._software = Software()
+        self._older_sockets: frozenset[int] = frozenset()
+        """Sockets that listened before the guardian had started anything."""
 
     @cached_property
     def facts(self) -> Facts:
@@ -59,6 +61,8 @@ class Host(Machine):
         """The guardian, started when it is needed first."""
         if self._guardian is None:
             self._guardian = GuardianConnection.start()
+            with contextlib.suppress(OSError):
+                self._older_sockets = frozenset(listening_sockets())
         return self._guardian
 
     def prepare(self) -> None:
@@ -201,7 +205,9 @@ class Host(Machine):
         """Ask the kernel for listening sockets alone, where it can be asked; else for all."""
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
-                return listeners(likely, [self._guardian.process.pid] if self._guardian else [], wanted)
+                likely = list(likely)
+                starter = [self._guardian.process.pid] if self._guardian else []
+                return listeners(likely, starter, self._strange_sockets(likely), wanted)
         import psutil
 
         return [
@@ -209,6 +215,12 @@ class Host(Machine):
             for connection in psutil.net_connections("tcp")
             if connection.status == psutil.CONN_LISTEN and connection.laddr
         ]
+
+    def _strange_sockets(self, likely: Sequence[int]) -> frozenset[int]:
+        """Return sockets that no offspring of ours can hold; none when ``likely`` processes are another guardian's."""
+        if self._guardian is None or (likely and ticks(likely[0]) < ticks(self._guardian.process.pid)):
+            return frozenset()
+        return self._older_sockets
 
     def port_is_free(self, port: int) -> bool:
         """Try to bind the port on the wildcard addresses, as servers do (with SO_REUSEADDR)."""
@@ -282,6 +294,11 @@ class Host(Machine):
             if error.errno not in (errno.EISDIR, errno.EPERM):
                 raise MachineError(f"cannot remove {path}: {error.strerror}") from error
             shutil.rmtree(path)
+
+
+def ticks(pid: int) -> int:
+    """Return when a process started; 0 for one that is gone."""
+    return int(process_table.start_time(pid) or 0)
 
 
 WILDCARDS: Final = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104 - bound for a moment, never listened on

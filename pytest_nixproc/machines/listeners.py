@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Container, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Final
 
@@ -67,16 +68,18 @@ def inodes_of(pid: int) -> Iterator[int]:
                     yield int(target[8:-1])
 
 
-def listeners(likely: Iterable[int], starter: Iterable[int], wanted: Container[int] | None) -> list[Listener]:
+def listeners(
+    likely: Iterable[int], starter: Iterable[int], older: AbstractSet[int], wanted: Container[int] | None
+) -> list[Listener]:
     """Return all listening sockets with their processes, as far as those are wanted.
 
-    Looked at are the likely processes, for what is left their offspring and that of the starter, and in the end, if any
-    of the wanted ports is left, or all are wanted, everybody.
+    Looked at are the likely processes, for what is left their offspring and that of the starter, unless all of it is
+    older than the starter, and in the end, if any of the wanted ports is left, or all are wanted, everybody.
     """
     sockets = listening_sockets()
     likely = list(likely)
     found = list(held_by(likely, sockets))
-    if sockets:
+    if not sockets.keys() <= older:
         found += held_by(offspring({*likely, *starter}) - set(likely), sockets)
     if any(wanted is None or port in wanted for _, port in sockets.values()):
         found += held_by(all_processes(), sockets)

@@ -7,6 +7,8 @@ Init Scripts". The scripts need a POSIX shell and nothing else, and are the same
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.errors import CommandFailed, Unsupported
@@ -331,6 +333,24 @@ def signal_name(value: object) -> str:
     return shell.quote(str(value).removeprefix("-").removeprefix("SIG"))
 
 
+@dataclass(frozen=True)
+class Traces:
+    """What a script and its program have left behind: the contents of their files, None for a missing one."""
+
+    record: bytes | None
+    pid_file: bytes | None
+
+    @property
+    def named(self) -> int | None:
+        """The process that the PID file names."""
+        return first_number(self.pid_file or b"")
+
+    @property
+    def pid(self) -> int | None:
+        """The process that was started, as far as it is known."""
+        return None if self.record is None else first_number(self.record) or self.named
+
+
 class SysvinitDriver(Driver):
     """Runs the scripts."""
 
@@ -404,26 +424,28 @@ class SysvinitDriver(Driver):
 
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Look at PID files, and at what the machine knows about the end of processes."""
-        return {unit.name: self._status(unit) for unit in units}
+        traces = {unit: self._traces(unit) for unit in units}
+        ended = self.machine.ended([pid for trace in traces.values() if (pid := trace.pid)])
+        if ended:
+            self.machine.catch_up()
+        return {unit.name: self._status(unit, trace, ended) for unit, trace in traces.items()}
 
-    def _status(self, unit: Unit) -> Status:
+    def _traces(self, unit: Unit) -> Traces:
         assert unit.pid_file is not None
-        record = self.machine.read(record_of(unit.name, self.target))
-        content = self.machine.read(unit.pid_file)
-        if record is None:
+        return Traces(self.machine.read(record_of(unit.name, self.target)), self.machine.read(unit.pid_file))
+
+    def _status(self, unit: Unit, trace: Traces, ended: AbstractSet[int]) -> Status:
+        pid, content = trace.pid, trace.pid_file
+        if trace.record is None:
             return Status(running=False, text="not running")
-        started, named = first_number(record), first_number(content or b"")
-        pid = started or named
         if pid is None:
             return self._without_pid(unit, content)
-        if not self.machine.ended([pid]):
-            running = named == pid
+        if pid not in ended:
+            running = trace.named == pid
             text = f"running, pid {pid}" if running else f"pid {pid} runs, but {unit.pid_file} holds {content!r}"
             return Status(running=running, pid=pid if running else None, text=text)
-        self.machine.catch_up()
-        exit_status = self.machine.exit_status(pid)
         text = f"dead, PID file {unit.pid_file} {'is gone' if content is None else 'exists'}"
-        return Status(running=False, has_ended=True, pid=pid, exit_status=exit_status, text=text)
+        return Status(running=False, has_ended=True, pid=pid, exit_status=self.machine.exit_status(pid), text=text)
 
     def _without_pid(self, unit: Unit, content: bytes | None) -> Status:
         """Return the status of a daemon that has been started and is known by no pid: alive if any process of it is."""

@@ -6,11 +6,12 @@ import os
 import socket
 import sys
 from collections.abc import Container, Iterator
+from collections.abc import Set as AbstractSet
 
 import pytest
 
 from pytest_nixproc.machines import process_table
-from pytest_nixproc.machines.listeners import listeners
+from pytest_nixproc.machines.listeners import listeners, listening_sockets
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel cannot be asked")
 
@@ -30,9 +31,15 @@ def offspring(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(process_table, "HAS_CHILDREN", request.param == "children")
 
 
-def holder(port: int, likely: list[int], starter: list[int], wanted: Container[int] | None) -> int | None:
+def holder(
+    port: int,
+    likely: list[int],
+    starter: list[int],
+    wanted: Container[int] | None,
+    older: AbstractSet[int] = frozenset(),
+) -> int | None:
     """Return who holds a port, as far as it is looked for."""
-    (found,) = (item for item in listeners(likely, starter, wanted) if item.port == port)
+    (found,) = (item for item in listeners(likely, starter, older, wanted) if item.port == port)
     assert found.host == "127.0.0.1"
     return found.pid
 
@@ -58,6 +65,14 @@ def test_strangers_are_looked_at_for_wanted_ports(port: int) -> None:
 def test_strangers_are_not_looked_at_for_other_ports(port: int) -> None:
     """Who holds a port that nobody wants to know of is left out."""
     assert holder(port, [], [], ()) is None
+
+
+def test_older_sockets(port: int) -> None:
+    """The offspring of a starter is not looked at for sockets that are older, but for each new one."""
+    older = listening_sockets().keys()
+    assert holder(port, [], [os.getppid()], (), older) is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert holder(server.getsockname()[1], [], [os.getppid()], (), older) == os.getpid()
 
 
 def test_process_that_is_gone() -> None:
