@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from pytest_nixproc.checks.api import Snapshot
 from pytest_nixproc.machines.api import Listener, Machine
@@ -65,7 +65,7 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
 
 
 def listeners(
-    driver: Driver, statuses: Mapping[str, Status], likely: Iterable[int], wanted: Collection[int] = ()
+    driver: Driver, statuses: Mapping[str, Status], likely: Iterable[int], wanted: Container[int] | None = None
 ) -> list[Listener]:
     """Return all listening sockets; a port that is forwarded to a unit is the unit's, not the forwarder's."""
     forwarded = driver.listeners(statuses)

@@ -48,7 +48,7 @@ class Facts:
     """What generated files may rely on: where the machine keeps the software that they call.
 
     ``package_root`` is the directory that holds this package there; ``account`` is who processes run as when users are
-    not changed.
+    not changed; ``open_files`` is how many files a process may have open before it has to ask for more.
     """
 
     shell: str = "/bin/sh"
@@ -58,6 +58,7 @@ class Facts:
     setpriv: str = "/usr/bin/setpriv"
     base_path: tuple[str, ...] = ("/usr/local/bin", "/usr/bin", "/bin")
     account: Account = field(default_factory=Account)
+    open_files: int = 256
 
 
 class Machine(ABC):

@@ -7,6 +7,7 @@ import errno
 import grp
 import os
 import pwd
+import resource
 import select
 import shutil
 import signal
@@ -54,6 +55,7 @@ class Host(Machine):
             setpriv=shutil.which("setpriv") or Facts.setpriv,
             base_path=present,
             account=own_account(),
+            open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
 
     @property

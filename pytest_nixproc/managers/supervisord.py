@@ -48,6 +48,8 @@ supervisord appends its pid at first, and renames the socket then.
 
 RPC_SECONDS: Final = 30.0
 DESCRIPTORS_PER_PROGRAM: Final = 4
+OWN_DESCRIPTORS: Final = 64
+STANDARD_DESCRIPTORS: Final = 3
 GRACE_OF_MANAGER: Final = 5
 NOTICE_SECONDS: Final = 2.0
 
@@ -86,7 +88,7 @@ class SupervisordGenerator(Generator):
         )
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
-        """Return the daemon's configuration; every forked child closes ``minfds`` descriptors, so there are few."""
+        """Return the daemon's configuration."""
         refuse_directory(target)
         settings: dict[str, dict[str, Any]] = {
             "unix_http_server": {"file": socket_path(target), "chmod": "0700"},
@@ -99,13 +101,23 @@ class SupervisordGenerator(Generator):
                 "childlogdir": target.state.log_dir,
                 "logfile_maxbytes": 0,
                 "loglevel": "warn",
-                "minfds": 64 + DESCRIPTORS_PER_PROGRAM * len(model),
+                "minfds": least_descriptors(len(model), target.facts.open_files),
             },
         }
         lines = []
         for section, values in settings.items():
             lines += [f"[{section}]", *(f"{name}={plain(value)}" for name, value in values.items()), ""]
         return (File(CONFIGURATION, "\n".join(lines)),)
+
+
+def least_descriptors(programs: int, allowed: int) -> int:
+    """Return the limit that supervisord raises its own to if that is lower.
+
+    Every forked child closes as many, one by one, though Python has marked all of them to be closed by exec (PEP 446):
+    hundreds of calls for each program, so no limit is named where the usual one will do.
+    """
+    needed = OWN_DESCRIPTORS + DESCRIPTORS_PER_PROGRAM * programs
+    return needed if needed > allowed else STANDARD_DESCRIPTORS
 
 
 def common_settings(key: str, model: ProcessesModel, target: Target) -> dict[str, Any]:
@@ -219,9 +231,12 @@ class SupervisordDriver(Driver):
         super().__init__(machine, target)
         self._reported_log = f"{target.state.log_dir}/supervisord.log"
         self._own_output = f"{target.state.log_dir}/supervisord.out"
-        self._opened_by_us = False
+        self._pid: int | None = None
+        """supervisord itself, if it was started by us."""
         self._started: set[str] = set()
         """Programs that supervisord can be mistaken about, because we have started them before."""
+        self._known: dict[str, dict[str, Any]] = {}
+        """What supervisord has said last; it holds for programs whose processes still run."""
 
     @cached_property
     def _server(self) -> client.ServerProxy:
@@ -246,7 +261,7 @@ class SupervisordDriver(Driver):
             wait_until(look, deadline, "wait for supervisord's socket")
         except WaitTimeout as error:
             raise DeploymentError(error.brief, details=f"{error.details}\n{self._said()}") from error
-        self._opened_by_us = True
+        self._pid = pid
 
     def _refuse_to_hang(self) -> None:
         """Raise when supervisord tries for ever to make its socket, which it does for whatever reason it fails.
@@ -288,6 +303,7 @@ class SupervisordDriver(Driver):
         requests = client.MultiCall(self._server)
         for unit in units:
             getattr(requests.supervisor, method)(unit.name, *arguments)
+        self._known = {}
         try:
             results: list[Any] = list(requests().results)
         except (OSError, HTTPException, client.Error) as error:
@@ -304,7 +320,7 @@ class SupervisordDriver(Driver):
         What runs already is no problem, and what has ended already is reported as it is by who waits for it.
         """
         names = {unit.name for unit in units}
-        if self._started & names or not self._opened_by_us:
+        if self._started & names or self._pid is None:
             self._entries(units)
         self._started |= names
         problems = self._ask_all("startProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
@@ -338,21 +354,27 @@ class SupervisordDriver(Driver):
         It looks for them when it is woken, by a request too, but after the answer; and a proxy ends a moment after its
         daemon. Before it has noticed, it would not start a program again, and not say so.
         """
-        entries = self._known_entries()
+        entries = self._known if self._is_up_to_date(units) else self._ask_for_entries()
         for _ in self.machine.deadline(NOTICE_SECONDS).pauses():
             pids = {unit: int(entries[unit.name]["pid"]) for unit in units}
             daemons = [self._daemon_pid(unit) for unit, pid in pids.items() if pid]
             if not self.machine.ended([pid for pid in (*pids.values(), *daemons) if pid]):
                 break
-            entries = self._known_entries()
+            entries = self._ask_for_entries()
         return entries
 
-    def _known_entries(self) -> dict[str, dict[str, Any]]:
+    def _is_up_to_date(self, units: Sequence[Unit]) -> bool:
+        """Tell whether supervisord lives, and has named a process of each unit; who asks looks whether those live."""
+        seen = all(self._known.get(unit.name, {}).get("pid") for unit in units)
+        return seen and self._pid is not None and not self.machine.ended([self._pid])
+
+    def _ask_for_entries(self) -> dict[str, dict[str, Any]]:
         try:
             entries = cast("list[dict[str, Any]]", self._server.supervisor.getAllProcessInfo())
         except (OSError, HTTPException, client.Error) as error:
             raise MachineError(f"supervisord does not answer: {error}") from error
-        return {str(entry["name"]): entry for entry in entries}
+        self._known = {str(entry["name"]): entry for entry in entries}
+        return self._known
 
     def _status(self, unit: Unit, entry: Mapping[str, Any]) -> Status:
         text = f"{entry['statename']} {entry['spawnerr'] or entry['description']}".strip()

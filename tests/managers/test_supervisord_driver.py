@@ -103,6 +103,21 @@ def test_dead_supervisord_is_named(bench: Bench) -> None:
         assert not is_alive(program)
 
 
+def test_supervisord_is_not_asked_again_about_what_runs(bench: Bench) -> None:
+    """What supervisord has said once holds while the process runs, even if supervisord cannot answer, and no longer."""
+    with bench.deploy(one(lambda state: probe("it", state, port=bench.port()))) as system:
+        it, daemon = system["it"], daemon_of(system)
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            assert it.is_running
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        it.kill()
+        assert not system.statuses()["it"].running
+        it.start()
+        assert system.statuses()["it"].running
+
+
 def test_supervisord_that_cannot_start(bench: Bench) -> None:
     """When supervisord ends at its start, the error has its own words."""
 

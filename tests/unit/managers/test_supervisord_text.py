@@ -204,3 +204,13 @@ def test_place_that_cannot_be_written_down(target: Target, directory: str) -> No
         with pytest.raises(Unsupported, match="cannot stand in its configuration") as caught:
             SupervisordGenerator().generate_shared(EMPTY, told)
         assert "--nixproc-state-root" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("programs", "limit"), [(48, "3"), (49, "260")])
+def test_limit_of_descriptors(target: Target, programs: int, limit: str) -> None:
+    """A limit is named only where the usual one is too low, because each child closes as many descriptors."""
+    process = create_managed_process(name="web", process="/bin/web")
+    model = ProcessesModel({f"web{number}": Instance(process) for number in range(programs)})
+    told = replace(target, facts=replace(target.facts, open_files=256))
+    (file,) = SupervisordGenerator().generate_shared(model, told)
+    assert sections_of(file.content)["supervisord"]["minfds"] == limit
