@@ -55,11 +55,18 @@ ACTIVITIES: Final = {
 UNIDENTIFIED: Final = "unidentified"
 """Second argument of ``start``: the script leaves it to its caller to write the record."""
 
-FUNCTIONS: Final = r"""
+ADDED: Final = """
 # What a caller adds that looks after the processes by itself: to "start", that it writes the record; to "request-stop",
 # the pid of the process, which it has identified. Shells read /proc byte by byte: it takes longer than all the rest.
-added=${2-}
+added=${2-}"""
 
+SHORT_CUT: Final = """\
+# Such a caller needs nothing of what follows, and the shell has not read it yet.
+case "${1-} $added" in
+    "request-stop "?*) kill "-$stop_signal" "$added" 2> /dev/null; exit ;;
+esac"""
+
+FUNCTIONS: Final = r"""
 # Tells whether process $1 runs, a zombie does not; sets $started, which identifies it together with its pid.
 is_running() {
     started=
@@ -117,8 +124,7 @@ start_process() {
 
 # Asks the process to stop, and leaves it to the caller to see its end, and to forget it.
 request_stop() {
-    pid=$added
-    [ -n "$pid" ] || find_process || return 0
+    find_process || return 0
     kill "-$stop_signal" "$pid" 2> /dev/null
 }
 
@@ -256,11 +262,15 @@ def script(
     yield f"stop_signal={signal_name(parameters['stop_signal'])}"
     yield f"reload_signal={signal_name(parameters['reload_signal'])}"
     yield f"stop_seconds={int(parameters['stop_seconds'])}"
+    yield ADDED
+    instructions = instructions_of(parameters)
+    if instructions.get("request-stop") == ACTIVITIES["request-stop"] and not parameters["global_instructions"]:
+        yield SHORT_CUT
     yield FUNCTIONS
     yield from launch(key, process, parameters, target)
     if parameters["global_instructions"]:
         yield str(parameters["global_instructions"])
-    yield from choice(parameters)
+    yield from choice(instructions, parameters["description"])
 
 
 def header(name: str, parameters: Mapping[str, Any], dependencies: Sequence[str]) -> Iterator[str]:
@@ -303,26 +313,29 @@ def launch(key: str, process: ManagedProcess, parameters: Mapping[str, Any], tar
     yield "}"
 
 
-def choice(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the dispatch on the script's argument."""
+def instructions_of(parameters: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return what each activity says and does."""
     instructions = parameters["instructions"] | {}
     for name, text in parameters["activities"].items():
         instructions[name] = {"activity": "", "instruction": text}
     if instructions["stop"]["instruction"] != ACTIVITIES["stop"]["instruction"]:
         # What stops a process in a way of its own is not done by halves.
         instructions["request-stop"] = instructions["stop"]
-    names = [name for name in instructions if name not in parameters["remove_activities"]]
+    return {name: text for name, text in instructions.items() if name not in parameters["remove_activities"]}
+
+
+def choice(instructions: Mapping[str, Mapping[str, str]], description: str) -> Iterator[str]:
+    """Yield the dispatch on the script's argument."""
     yield "case ${1-} in"
-    for name in names:
-        message = instructions[name].get("activity")
+    for name, told in instructions.items():
         yield f"    {name})"
-        if message:
-            line = shell.quote(f"{message} {parameters['description']}")
+        if message := told.get("activity"):
+            line = shell.quote(f"{message} {description}")
             yield f"        [ \"${{VERBOSE-yes}}\" = no ] || printf '%s\\n' {line}"
-        yield f"        {instructions[name]['instruction']}"
+        yield f"        {told['instruction']}"
         yield "        ;;"
     yield "    *)"
-    yield f'        echo "usage: $0 {{{"|".join(names)}}}" >&2'
+    yield f'        echo "usage: $0 {{{"|".join(instructions)}}}" >&2'
     yield "        exit 2"
     yield "        ;;"
     yield "esac"
