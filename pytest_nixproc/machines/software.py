@@ -41,7 +41,7 @@ class Software:
     def needed_by(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Return the directories and files that hold ``paths`` and what they load, the outermost alone."""
         places = {place for path in paths for file in self._closure(path) if (place := place_of(file))}
-        return outermost({*filter(os.path.exists, ESSENTIAL), *places})
+        return outermost(filter(os.path.exists, {*ESSENTIAL, *places}))
 
     def _closure(self, path: str) -> set[str]:
         """Return the paths by which a file is reached, and those of everything that it loads."""
@@ -126,7 +126,8 @@ def place_of(file: str) -> str:
 
 def is_too_much(directory: str) -> bool:
     """Tell whether a directory holds far more than one program: a top level of the system, or somebody's home."""
-    return directory in TOO_MUCH or directory == os.path.expanduser("~") or os.path.dirname(directory) == "/home"
+    home = os.path.expanduser("~")
+    return directory in {*TOO_MUCH, home, os.path.realpath(home)} or os.path.dirname(directory) == "/home"
 
 
 def is_prefix_of(prefix: str, directory: str) -> bool:
