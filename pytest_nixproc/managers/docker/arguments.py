@@ -6,8 +6,10 @@ The names are those of docs.docker.com/reference/cli/docker/container/create.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 from pytest_nixproc.errors import NixprocError
@@ -35,14 +37,20 @@ def number(values: Values) -> int:
     return int(values[-1])
 
 
-def mapping(separator: str) -> Callable[[Values], dict[str, str]]:
-    """Return the reader of entries like ``NAME=VALUE``."""
-    return lambda values: {entry.partition(separator)[0]: entry.partition(separator)[2] for entry in values}
+def mapping(separator: str, *, may_be_bare: bool = False) -> Callable[[Values], dict[str, str]]:
+    """Return the reader of entries like ``NAME=VALUE``; only some may be a name alone."""
+
+    def read_entries(values: Values) -> dict[str, str]:
+        if broken := [value for value in values if separator not in value and not may_be_bare]:
+            raise ValueError(f"{broken[0]} is not NAME{separator}VALUE")
+        return {entry.partition(separator)[0]: entry.partition(separator)[2] for entry in values}
+
+    return read_entries
 
 
 def nano_cpus(values: Values) -> int:
     """Read a number of processors."""
-    return int(float(values[-1]) * 10**9)
+    return int(Decimal(values[-1]) * 10**9)
 
 
 def size(values: Values) -> int:
@@ -84,6 +92,7 @@ def volumes(values: Values) -> dict[str, dict[str, str]]:
     return found
 
 
+PROPERTIES_OF_MOUNTS: Final = ("type", "source", "target", "readonly")
 SPELLINGS_OF_MOUNTS: Final = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 
 
@@ -92,13 +101,22 @@ def mounts(values: Values) -> list[Any]:
     from docker.types import Mount
 
     found = []
-    for value in values:
-        entries = dict(entry.partition("=")[::2] for entry in next(csv.reader([value])))
-        entries = {SPELLINGS_OF_MOUNTS.get(name, name): text for name, text in entries.items()}
+    for entries in map(properties_of_mount, values):
         kind: Any = entries.get("type", "volume")
-        is_read_only = entries.get("readonly", "false") in ("", "1", "true")
+        is_read_only = on([entries.get("readonly", "false")])
         found.append(Mount(entries["target"], entries.get("source", ""), type=kind, read_only=is_read_only))
     return found
+
+
+def properties_of_mount(value: str) -> dict[str, str]:
+    """Return the properties of one mount by their full names."""
+    given = dict(entry.partition("=")[::2] for entry in next(csv.reader([value])))
+    entries = {SPELLINGS_OF_MOUNTS.get(name, name): text for name, text in given.items()}
+    if unknown := entries.keys() - set(PROPERTIES_OF_MOUNTS):
+        raise ValueError(f"{min(unknown)} cannot be set; known are {', '.join(PROPERTIES_OF_MOUNTS)}")
+    if not entries.get("target"):
+        raise ValueError("it has no target")
+    return entries
 
 
 def restart_policy(values: Values) -> dict[str, Any]:
@@ -107,9 +125,21 @@ def restart_policy(values: Values) -> dict[str, Any]:
     return {"Name": name, "MaximumRetryCount": int(attempts or 0)}
 
 
+SWITCH: Final = {"": True, "1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
+
+
 def on(values: Values) -> bool:
     """Read a switch, which may say that it is off."""
-    return values[-1] not in ("false", "0")
+    if values[-1].lower() not in SWITCH:
+        raise ValueError("it is neither true nor false")
+    return SWITCH[values[-1].lower()]
+
+
+def host(values: Values) -> str:
+    """Read a namespace of which the SDK knows but the machine's own."""
+    if values[-1] != "host":
+        raise ValueError("only host can be set")
+    return "host"
 
 
 def alike(read: Callable[[Values], Any], *names: str, **properties: bool) -> dict[str, Option]:
@@ -126,7 +156,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
         list, "cap-add", "cap-drop", "dns", "dns-search", "group-add", "security-opt", "volumes-from", repeats=True
     ),
     **alike(mapping("="), "storage-opt", repeats=True),
-    **alike(mapping(":"), "tmpfs", repeats=True),
+    **alike(mapping(":", may_be_bare=True), "tmpfs", repeats=True),
     **alike(on, "init", "oom-kill-disable", "privileged", "read-only", "tty", is_switch=True),
     "add-host": Option("extra_hosts", mapping(":"), repeats=True),
     "cpus": Option("nano_cpus", nano_cpus),
@@ -135,7 +165,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "dns-option": Option("dns_opt", list, repeats=True),
     "env": Option("environment", list, repeats=True),
     "ipc": Option("ipc_mode", last),
-    "label": Option("labels", mapping("="), repeats=True),
+    "label": Option("labels", mapping("=", may_be_bare=True), repeats=True),
     "memory": Option("mem_limit", size),
     "memory-reservation": Option("mem_reservation", size),
     "memory-swap": Option("memswap_limit", size),
@@ -148,8 +178,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "restart": Option("restart_policy", restart_policy),
     "sysctl": Option("sysctls", mapping("="), repeats=True),
     "ulimit": Option("ulimits", ulimits, repeats=True),
-    "userns": Option("userns_mode", last),
-    "uts": Option("uts_mode", last),
+    "userns": Option("userns_mode", host),
+    "uts": Option("uts_mode", host),
     "volume": Option("volumes", volumes, repeats=True),
     "workdir": Option("working_dir", last),
 }
@@ -197,8 +227,10 @@ def argument(name: str, value: object) -> Iterator[str]:
         for item in value:
             yield from argument(name, item)
     elif OPTIONS[name].is_switch:
-        is_on = value in (None, True) or on([str(value).lower()])
+        is_on = value is None or read(name, [str(value)])
         yield f"--{name}" if is_on else f"--{name}=false"
+    elif isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
+        raise NoArgument(f"--{name} {value}: it is neither a string, a number nor a path")
     else:
         yield from (f"--{name}", str(value))
 
@@ -208,8 +240,9 @@ def keywords(words: Sequence[str]) -> dict[str, Any]:
     values: dict[str, list[str]] = {}
     waiting = iter(words)
     for word in waiting:
-        name, _, text = word.removeprefix("--").partition("=")
-        is_switch = OPTIONS[full_name(name)].is_switch
+        spelled, _, text = word.partition("=")
+        name = full_name(spelled)
+        is_switch = OPTIONS[name].is_switch
         values.setdefault(name, []).append(text if is_switch else next(waiting, ""))
     return {OPTIONS[name].keyword: read(name, given) for name, given in values.items()}
 
@@ -220,5 +253,5 @@ def read(name: str, values: Values) -> Any:
 
     try:
         return OPTIONS[name].read(values)
-    except (DockerException, TypeError, ValueError) as error:
+    except (ArithmeticError, csv.Error, DockerException, TypeError, ValueError) as error:
         raise NoArgument(f"--{name} {' '.join(values)}: {error}") from error
