@@ -247,6 +247,12 @@ def keywords(words: Sequence[str]) -> dict[str, Any]:
     return {OPTIONS[name].keyword: read(name, given) for name, given in values.items()}
 
 
+def mounted(found: Mapping[str, Any]) -> set[str]:
+    """Return the places that keywords mount something on."""
+    volumes = {volume["bind"] for volume in found.get("volumes", {}).values()}
+    return {*volumes, *(mount["Target"] for mount in found.get("mounts", ())), *found.get("tmpfs", ())}
+
+
 def read(name: str, values: Values) -> Any:
     """Return what all values of an option mean."""
     from docker.errors import DockerException

@@ -267,10 +267,9 @@ class DockerDriver(Driver):
 
     def _software(self, container: Container) -> list[Any]:
         """Return the mounts of the machine's software, but for places that the model mounts something else on."""
-        taken = {volume["bind"] for volume in container.keywords.get("volumes", {}).values()}
+        taken = arguments.mounted(container.keywords)
         # The engine puts its init there, and we would hide it; what is in /sbin is in /usr/sbin too, or is not needed.
         taken |= {"/sbin"} if container.keywords.get("init") else set()
-        taken |= {mount["Target"] for mount in container.keywords.get("mounts", ())}
         return self._mounts_of(container.paths, taken) if container.paths else []
 
     def _mounts_of(self, paths: Sequence[str], taken: Collection[str]) -> list[Any]:

@@ -90,6 +90,7 @@ class ContainerFiles:
             self.mode, self.command = process.command_for("foreground")
         self.parameters = self._parameters()
         self.options = named_options(self.parameters["docker_create_parameters"])
+        self.given = arguments.keywords(arguments.arguments(self.options))
         self.name = file_name(process.name)
 
     def _parameters(self) -> dict[str, Any]:
@@ -140,10 +141,11 @@ class ContainerFiles:
             yield "volume", f"{target.directory}:{target.directory}:ro,z"
             yield "user", f"{target.facts.account.uid}:{target.facts.account.gid}"
             yield "read-only", None
-            yield "tmpfs", TMPFS
+            taken = arguments.mounted(self.given)
+            yield "tmpfs", [entry for entry in TMPFS if entry.partition(":")[0] not in taken]
             yield "env", [f"{name}={value}" for name, value in target.tags.items()]
-        if (self.process.nice or 0) < 0:
-            yield "cap-add", "SYS_NICE"
+            if (self.process.nice or 0) < 0:
+                yield "cap-add", "SYS_NICE"
 
     def generate(self, lines: Iterable[str]) -> Iterator[File]:
         """Yield the files."""
@@ -175,7 +177,7 @@ class ContainerFiles:
     @property
     def has_own_init(self) -> bool:
         """Tell whether the engine's own init is wanted, so that a program needs none of ours."""
-        return self.mode == "foreground" and any(name == "init" and value is not False for name, value in self.options)
+        return self.mode == "foreground" and bool(self.given.get("init"))
 
     def argv(self) -> Sequence[str]:
         """Return what the container runs; nothing where its image says that."""
