@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,6 +116,8 @@ class ContainerFiles:
         texts = (*self.command.argv, *process.environment.values(), process.initialize, process.directory or "")
         found = [*process.path, *(text for text in texts if text.startswith("/"))]
         found += [path for text in texts for path in re.findall(r"/[^\s'\"`;:,=|&<>(){}\[\]$*?]+", text)]
+        # A URL has more slashes than a path: what is below a mounted directory has to be known all the same.
+        found = [re.sub("^/+", "/", os.path.normpath(path)) for path in found]
         mounted = (f"{self.target.state.state_dir}/", f"{self.target.directory}/")
         return [path for path in dict.fromkeys(found) if not f"{path}/".startswith(mounted)]
 
