@@ -253,13 +253,17 @@ def accounts(model: ProcessesModel, target: Target) -> tuple[str, str]:
 
 def file_name(name: str) -> str:
     """Return a name that any file can have."""
-    return percent_encoded(name, safe=" ")
+    return percent_encoded(name, safe=" ", errors="surrogateescape")
 
 
 def container_name(target: Target, name: str) -> str:
-    """Return a container's name: an engine allows few characters, so others are left out and told apart by a digest."""
+    """Return a container's name: an engine allows few characters, so others are left out and told apart by a digest.
+
+    What looks like it has a digest gets one too: it could be the name of another.
+    """
     plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", name)
-    digest = "" if plain == name else f"-{sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    is_plain = plain == name and not re.search("-[0-9a-f]{8}$", name)
+    digest = "" if is_plain else f"-{sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
     return f"nixproc-{target.identity}-{plain}{digest}"
 
 
