@@ -10,11 +10,12 @@ from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote as percent_encoded
 
-from pytest_nixproc.errors import Unsupported
+from pytest_nixproc.errors import Fault, Unsupported
 from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import File, Generator, Target, Unit, apply_override, ask_known
 from pytest_nixproc.managers.docker import arguments
 from pytest_nixproc.managers.proxy import proxy_argv
+from pytest_nixproc.model import kinds
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.model.process import Command, ManagedProcess, Mode
@@ -44,6 +45,25 @@ CONTAINER_PARAMETERS: Final[Mapping[str, str]] = {
     "software": "paths of what the container needs of the machine, instead of those that the process names",
     "command": "arguments of a conventional container; default: those of its image",
 }
+
+
+def read_seconds(value: object, path: str, faults: list[Fault]) -> int:
+    """Read a number of seconds to wait."""
+    seconds = kinds.typed(value, int, "a whole number", path, faults)
+    if seconds < 0:
+        faults.append(Fault(path, f"is {value!r}, which is less than nothing"))
+    return seconds
+
+
+KINDS: Final = {
+    "archive": kinds.PATH,
+    "reference": kinds.TEXT,
+    "files": kinds.Kind("files by path", kinds.read_mapping),
+    "docker_stop_timeout": kinds.Kind("number of seconds", read_seconds),
+    "software": kinds.PATHS,
+    "command": kinds.SCALARS,
+}
+"""What the parameters have to be, where not anything will do."""
 
 
 class DockerGenerator(Generator):
@@ -185,7 +205,8 @@ class ContainerFiles:
     def argv(self) -> Sequence[str]:
         """Return what the container runs; nothing where its image says that."""
         if self.is_conventional:
-            return [str(word) for word in self.parameters["command"]]
+            command: Sequence[str] = self.parameters["command"]
+            return command
         script = f"{self.target.directory}/{self.name}-docker-launch"
         facts, pid_file = self.target.facts, self.target.pid_file(self.process) if self.mode == "daemon" else ""
         return [script] if self.has_own_init else [*proxy_argv(facts.python, facts.package_root, pid_file), script]
@@ -197,7 +218,7 @@ class ContainerFiles:
         facts = self.target.facts
         own = (facts.shell, facts.python, facts.package_root, facts.nice, facts.setpriv)
         software = self.parameters["software"]
-        return [*own, *(self.named_paths() if software is None else map(str, software))]
+        return [*own, *(self.named_paths() if software is None else software)]
 
     def launch_script(self, command: Command) -> str:
         """Return the script that becomes the program; output and error go to one log, in their order."""
@@ -206,10 +227,15 @@ class ContainerFiles:
 
 
 def overridden(part: str, process: ManagedProcess, generated: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Return the parameters of an image or a container as a process overrides them."""
-    parameters = apply_override("docker", process, generated, part=part, spelling=snake_case)
-    ask_known(parameters, known, "docker", process)
-    return parameters
+    """Return the parameters of an image or a container as a process overrides them; what it leaves out stays."""
+    changed = apply_override("docker", process, generated, part=part, spelling=snake_case)
+    ask_known(changed, known, "docker", process)
+    given = {name: value for name, value in changed.items() if value is not None}
+    faults: list[Fault] = []
+    read = {name: KINDS[name].read(given[name], f"{part}.{name}", faults) for name in KINDS.keys() & given.keys()}
+    if faults:
+        raise Unsupported("docker", process.name, f"its override {min(faults)}")
+    return generated | given | read
 
 
 def image_parameters(process: ManagedProcess) -> dict[str, Any]:
@@ -225,15 +251,20 @@ def image_parameters(process: ManagedProcess) -> dict[str, Any]:
 def refuse_other_overrides(process: ManagedProcess) -> None:
     """Raise for overrides that are of neither an image nor a container."""
     override = process.overrides.get("docker", {})
-    if callable(override) or not override.keys() <= {"image", "container"}:
+    parts = {} if callable(override) else override
+    are_changes = all(isinstance(change, Mapping) or callable(change) for change in parts.values())
+    if callable(override) or not (are_changes and parts.keys() <= {"image", "container"}):
         remedy = 'give {"docker": {"image": ..., "container": ...}}'
         raise Unsupported("docker", process.name, "its overrides are of neither image nor container", remedy=remedy)
 
 
 def named_options(given: Mapping[str, object] | Sequence[Mapping[str, object]]) -> list[tuple[str, object]]:
     """Return options by their full names; given as a mapping, or as a list of ``name`` and maybe ``value``."""
-    pairs = given.items() if isinstance(given, Mapping) else [(str(item["name"]), item.get("value")) for item in given]
-    return [(arguments.full_name(name), value) for name, value in pairs]
+    try:
+        pairs = given.items() if isinstance(given, Mapping) else [(item["name"], item.get("value")) for item in given]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise arguments.NoArgument(f"docker_create_parameters has {given!r}, not a list of name and value") from error
+    return [(arguments.full_name(str(name)), value) for name, value in pairs]
 
 
 def accounts(model: ProcessesModel, target: Target) -> tuple[str, str]:
