@@ -9,11 +9,12 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
+from lzma import LZMAError
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.managers.docker.engine import client_closed, connect
+from pytest_nixproc.managers.docker.engine import connect
 from pytest_nixproc.managers.docker.generator import LABEL
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def make(environment: Mapping[str, str], source: str, tag: str, identity: str) -
 
     It goes by no other name than ``tag``: what a deployment has made, it can remove.
     """
-    client = connect(environment, LOADING_SECONDS)
-    with client_closed(client):
+    with closing(connect(environment, LOADING_SECONDS)) as client:
         if os.path.isdir(source):
             repository, _, version = tag.rpartition(":")
             changes = [f"LABEL {LABEL}={identity}"]
@@ -68,20 +68,28 @@ def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def load(client: DockerClient, archive: str, tag: str) -> None:
     """Load an image under another name than its archive gives it."""
-    from docker.errors import APIError, DockerException
+    from docker.errors import ImageLoadError
 
-    try:
-        with tempfile.TemporaryFile() as renamed, tarfile.open(archive) as given:
+    with tempfile.TemporaryFile() as renamed:
+        with readable(archive), tarfile.open(archive) as given:
             rename(given, renamed, tag)
+        try:
             client.images.load(renamed)
-    except APIError:
-        raise
-    except DockerException as error:
-        raise unloadable(archive, str(error)) from error
+        except ImageLoadError as error:
+            raise unloadable(archive, str(error)) from error
+
+
+@contextmanager
+def readable(archive: str) -> Iterator[None]:
+    """Turn every way in which an archive is none into one error."""
+    try:
+        yield
     except KeyError as error:
         raise unloadable(archive, f"it has no {MANIFEST}") from error
-    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
-        raise unloadable(archive, getattr(error, "strerror", None) or str(error)) from error
+    except (AttributeError, TypeError) as error:
+        raise unloadable(archive, f"its {MANIFEST} or {INDEX} is not of the known form") from error
+    except (OSError, EOFError, ValueError, LZMAError, tarfile.TarError, zlib.error) as error:
+        raise unloadable(archive, getattr(error, "strerror", None) or str(error).partition(":\n")[0]) from error
 
 
 def unloadable(archive: str, problem: str) -> DeploymentError:
@@ -92,13 +100,14 @@ def unloadable(archive: str, problem: str) -> DeploymentError:
 
 def rename(given: tarfile.TarFile, renamed: IO[bytes], tag: str) -> None:
     """Write an archive anew, in which one image has one name (the image specification of Docker 1.2, and OCI's)."""
-    images = json.load(content_of(given, MANIFEST))
+    images: list[dict[str, Any]] = json.load(content_of(given, MANIFEST))
     if len(images) != 1:
         raise ValueError(f"it holds {len(images)} images, and one is needed")
+    (image,) = images
     with tarfile.open(fileobj=renamed, mode="w") as archive:
         for entry in given:
             if entry.name == MANIFEST:
-                add(archive, entry, [{**images[0], "RepoTags": [tag]}])
+                add(archive, entry, [image | {"RepoTags": [tag]}])
             elif entry.name == INDEX:
                 add(archive, entry, without_names(json.load(content_of(given, INDEX)), tag))
             elif entry.name != OLD_NAMES:
