@@ -7,8 +7,10 @@ sockets, that of the system first and that of a rootless engine next.
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -36,12 +38,12 @@ def address(environment: Mapping[str, str]) -> str:
 def address_of_context(environment: Mapping[str, str]) -> str:
     """Return the address in the current context; empty for the default one, which has none of its own."""
     from docker.context import ContextAPI
-    from docker.errors import DockerException
 
     name = environment.get("DOCKER_CONTEXT")
     try:
         context = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
-    except (DockerException, OSError, ValueError) as error:
+    except Exception as error:
+        # The SDK raises just this for a broken context.
         raise NixprocError(f"the Docker context cannot be read: {error}", remedy="see docker context ls") from error
     if name and context is None:
         raise NixprocError(f"there is no Docker context {name!r}, which DOCKER_CONTEXT names", remedy="unset it")
@@ -67,10 +69,41 @@ def connect(environment: Mapping[str, str], seconds: int = ANSWER_SECONDS) -> Do
     Raises :class:`~pytest_nixproc.errors.Unreachable`.
     """
     from docker import DockerClient
+    from docker.constants import DEFAULT_DOCKER_API_VERSION
 
-    with answering(address(environment)):
-        client: DockerClient = DockerClient.from_env(environment=settings(environment), timeout=seconds)
+    where, found = address(environment), settings(environment)
+    # The SDK can do this alone, and leaves sockets open when it fails, which are warnings in somebody's test.
+    with answering(where):
+        refuse_dead_socket(where, seconds)
+        asking = DockerClient.from_env(environment=found, timeout=seconds, version=DEFAULT_DOCKER_API_VERSION)
+        with closing(asking):
+            version = newest_version(asking, where)
+        client: DockerClient = DockerClient.from_env(environment=found, timeout=seconds, version=version)
     return client
+
+
+def refuse_dead_socket(where: str, seconds: int) -> None:
+    """Raise if nothing listens on a socket."""
+    if where.startswith("unix:///"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(seconds)
+            probe.connect(urlsplit(where).path)
+
+
+def newest_version(client: DockerClient, where: str) -> str:
+    """Return the newest version of the API that an engine speaks."""
+    from docker.errors import APIError, DockerException
+
+    try:
+        version = str(client.version(api_version=False)["ApiVersion"])
+    except APIError as error:
+        brief = f"the Docker engine at {where} refuses to answer"
+        raise Unreachable(brief, details=str(error.explanation), remedy=REMEDY) from error
+    except (KeyError, TypeError):
+        version = ""
+    if not re.fullmatch(r"\d+\.\d+", version):
+        raise DockerException("what answers is no Docker engine")
+    return version
 
 
 @contextmanager
@@ -100,6 +133,8 @@ def obstacle() -> str:
     """Tell why no engine can be used here, with the remedy."""
     if not find_spec("docker"):
         return "the Docker SDK is not installed: pip install docker"
+    from docker.errors import APIError
+
     try:
         where = address(os.environ)
         if (urlsplit(where).hostname or "") not in LOCAL_HOSTS:
@@ -107,19 +142,12 @@ def obstacle() -> str:
                 f"the engine at {where} is on another machine, and cannot mount our state: let DOCKER_HOST name another"
             )
         client = connect(os.environ, FIRST_ANSWER_SECONDS)
-        with client_closed(client):
+        with closing(client), answering(where):
             return unsuitable(client.version())
-    except NixprocError as error:
+    except (APIError, NixprocError) as error:
         return "; ".join(str(error).splitlines())
-
-
-@contextmanager
-def client_closed(client: DockerClient) -> Iterator[None]:
-    """Close a client's connections after the block."""
-    try:
-        yield
-    finally:
-        client.close()
+    except ValueError as error:
+        return f"{where} is no address of an engine: {error}; let DOCKER_HOST name another"
 
 
 def unsuitable(version: Mapping[str, Any]) -> str:
