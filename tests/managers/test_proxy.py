@@ -1,4 +1,4 @@
-"""The foreground proxy, as a process of its own in front of real daemons."""
+"""The foreground proxy, as a process of its own in front of real daemons, and of programs in a container's place."""
 
 from __future__ import annotations
 
@@ -27,17 +27,35 @@ PYTHON = (models.INTERPRETER, *models.OPTIONS)
 
 
 class Proxied:
-    """A proxy, and the daemon behind it."""
+    """A proxy, and the program behind it: a daemon, or without a PID file one in the foreground.
 
-    def __init__(self, place: str, machine: Host, argv: tuple[str, ...], environment: dict[str, str]) -> None:
+    With ``before``, words that run the proxy in a place of its own, it is their only child.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        machine: Host,
+        argv: tuple[str, ...],
+        environment: dict[str, str],
+        *,
+        before: tuple[str, ...] = (),
+        is_daemon: bool = True,
+    ) -> None:
         self.machine = machine
-        self.pid_file = f"{place}/pid"
+        self.pid_file = f"{place}/pid" if is_daemon else ""
         self.log_file = f"{place}/log"
-        words = (*proxy_argv(sys.executable, PACKAGE_ROOT, self.pid_file), *argv)
+        self.before = before
+        words = (*before, *proxy_argv(sys.executable, PACKAGE_ROOT, self.pid_file), *argv)
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
                 words, env={TAG: place, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=place
             )
+
+    @property
+    def pid(self) -> int:
+        """The proxy's own pid, once the program has shown that it runs."""
+        return children_of(self.process.pid)[0] if self.before else self.process.pid
 
     def await_that(self, condition: Callable[[], object], what: str) -> None:
         """Wait until something holds."""
@@ -55,7 +73,7 @@ class Proxied:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send the proxy a signal and return how it ended."""
-        self.process.send_signal(number)
+        os.kill(self.pid, number)
         return self.process.wait(5)
 
     def destroy(self) -> None:
@@ -69,6 +87,11 @@ class Proxied:
     def below(self) -> list[int]:
         """Return all processes below the proxy."""
         return descendants([self.process.pid], parents())
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, its own before the adopted, and those that nobody has buried among them."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.fixture
@@ -85,6 +108,33 @@ def start(place: str, machine: Host) -> Iterator[Start]:
     yield start
     for proxied in started:
         proxied.destroy()
+
+
+@pytest.fixture
+def foreground(place: str, machine: Host) -> Iterator[Start]:
+    """Return a function that starts a command in the foreground behind a proxy; what is left below it is ended."""
+    started: list[Proxied] = []
+
+    def start(*argv: str, before: tuple[str, ...] = ()) -> Proxied:
+        environment = {"PROBE_DUMP": f"{place}/dump"}
+        started.append(Proxied(place, machine, argv, environment, before=before, is_daemon=False))
+        return started[-1]
+
+    yield start
+    for proxied in started:
+        proxied.destroy()
+
+
+@pytest.fixture(scope="module")
+def namespace(need: Callable[[str], str]) -> tuple[str, ...]:
+    """Return the words that make a command the first process of a PID namespace, as in a container."""
+    words = (need("unshare"), "--pid", "--fork", "--mount-proc", "--kill-child", "--")
+    if os.getuid() != 0:
+        pytest.skip("only root can make a PID namespace of its own")
+    tried = subprocess.run([*words, "/bin/sh", "-c", "test $$ = 1"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"no PID namespace can be made here: {tried.stderr.strip()}")
+    return words
 
 
 @pytest.fixture
@@ -218,3 +268,148 @@ def test_real_end_is_waited_for(start: Start) -> None:
     proxied.await_that(lambda: os.path.exists(proxied.pid_file), "the PID file is there")
     assert proxied.end() == 0
     assert proxied.log().endswith("ended after a while\n")
+
+
+ORPHANS = """
+import os, signal
+for _ in range(3):
+    if not os.fork():
+        if os.fork():
+            os._exit(0)
+        signal.pause()
+    os.wait()
+print("ready", flush=True)
+signal.pause()
+"""
+"""A program that leaves three processes behind, and goes on; a signal ends each of them."""
+
+ENDS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE]
+
+
+def misbehaving(*words: str) -> tuple[str, ...]:
+    """Return the command of a program that misbehaves."""
+    return (*PYTHON, f"{models.HERE}/misbehaving.py", *words)
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 127, 255])
+def test_status_of_a_program_is_the_proxys(foreground: Start, status: int) -> None:
+    """In front of a program in the foreground, the proxy ends with its exit status, and adds nothing to its output."""
+    proxied = foreground("/bin/sh", "-c", f"echo done; exit {status}")
+    assert proxied.process.wait(5) == status
+    assert proxied.log() == "done\n"
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda n: n.name)
+def test_signal_that_ended_a_program_ends_the_proxy(foreground: Start, place: str, number: signal.Signals) -> None:
+    """When a signal has killed the program, the same one kills the proxy; and no core is left behind."""
+    assert foreground(*misbehaving("dies", f"signal={number:d}")).process.wait(5) == -number
+    assert os.listdir(place) == ["log"]
+
+
+def test_signals_are_passed_on_to_a_program(foreground: Start, place: str) -> None:
+    """A program in the foreground gets SIGHUP and SIGUSR1, each once, and SIGTERM ends it and then the proxy."""
+    proxied = foreground(*PYTHON, f"{models.HERE}/probe.py")
+    proxied.await_that(lambda: os.path.exists(f"{place}/dump"), "the probe is up")
+    program = daemon_of(place)
+    for number, line in (
+        (signal.SIGHUP, "reloaded"),
+        (signal.SIGUSR1, "line 1 on request"),
+        (signal.SIGUSR1, "line 2 on request"),
+    ):
+        proxied.process.send_signal(number)
+        proxied.await_line(line)
+    assert proxied.end() == 0
+    assert not is_alive(program)
+    lines = ["the probe is up", "reloaded", "line 1 on request", "line 2 on request", "ending"]
+    assert proxied.log().splitlines() == lines
+
+
+def test_program_that_stays_is_waited_for(foreground: Start) -> None:
+    """A program that takes its time to end, or does not end at all, keeps the proxy there."""
+    proxied = foreground(*misbehaving("ends-slowly", "delay=0.4", "ready=1"))
+    proxied.await_line("ready")
+    assert proxied.end() == 0
+    assert proxied.log().endswith("ended after a while\n")
+
+
+@pytest.mark.parametrize("kind", ["absent", "not executable", "no format"])
+def test_program_that_cannot_be_started(foreground: Start, place: str, kind: str) -> None:
+    """A program that the system does not start ends the proxy with its path and the system's words."""
+    if kind != "absent":
+        Path(f"{place}/program").write_text("nonsense")
+        Path(f"{place}/program").chmod(0o755 if kind == "no format" else 0o644)
+    reasons = {"absent": "No such file or directory", "not executable": "Permission denied"}
+    proxied = foreground(f"{place}/program")
+    assert proxied.process.wait(5) == 1
+    assert proxied.log() == f"foreground proxy: {place}/program: {reasons.get(kind, 'Exec format error')}\n"
+
+
+def test_program_starts_with_the_usual_signals(foreground: Start) -> None:
+    """What the proxy and Python do with signals is not handed down: the program has none blocked or ignored."""
+    proxied = foreground("/bin/sh", "-c", 'while read -r line; do echo "$line"; done </proc/$$/status')
+    assert proxied.process.wait(5) == 0
+    status = dict(line.split(":", 1) for line in proxied.log().splitlines())
+    # The signals past 31 are for the C library and for programs: nobody here has touched them.
+    assert [int(status[name], 16) % (1 << 31) for name in ("SigBlk", "SigIgn")] == [0, 0]
+
+
+def test_first_process_buries_orphans(foreground: Start, namespace: tuple[str, ...]) -> None:
+    """What is left behind in a container becomes the proxy's: it is buried when it ends, and is no zombie."""
+    proxied = foreground(*PYTHON, "-c", ORPHANS, before=namespace)
+    proxied.await_line("ready")
+    program, *orphans = children_of(proxied.pid)
+    assert len(orphans) == 3
+    for orphan in orphans:
+        os.kill(orphan, signal.SIGKILL)
+    proxied.await_that(lambda: children_of(proxied.pid) == [program], "orphans are buried")
+    assert proxied.process.poll() is None
+
+
+def test_everything_ends_with_the_program(foreground: Start, namespace: tuple[str, ...]) -> None:
+    """Nothing of a container goes on when its program has ended, whatever that has left behind."""
+    proxied = foreground(*PYTHON, "-c", ORPHANS, before=namespace)
+    proxied.await_line("ready")
+    below = proxied.below()
+    assert len(below) == 5
+    proxied.end()
+    assert not any(map(is_alive, below))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda n: n.name)
+def test_signal_reaches_a_program_without_a_handler(
+    foreground: Start, namespace: tuple[str, ...], number: signal.Signals
+) -> None:
+    """A signal that nobody handles ends a program in a container, which it would not if that were the first process."""
+    program = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print('ready', flush=True); signal.pause()"
+    proxied = foreground(*PYTHON, "-c", program, before=namespace)
+    proxied.await_line("ready")
+    assert proxied.end(number) == 128 + number
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda n: n.name)
+def test_first_process_reports_a_signal_by_its_status(
+    foreground: Start, namespace: tuple[str, ...], number: signal.Signals
+) -> None:
+    """The first process of a container cannot be killed by its own signal: it ends as a shell would, with 128 more."""
+    proxied = foreground(*misbehaving("dies", f"signal={number:d}"), before=namespace)
+    assert proxied.process.wait(5) == 128 + number
+
+
+def test_first_process_ends_with_the_status(foreground: Start, namespace: tuple[str, ...]) -> None:
+    """A container ends with its program's status."""
+    assert foreground("/bin/sh", "-c", "exit 7", before=namespace).process.wait(5) == 7
+
+
+def test_daemon_in_a_container(place: str, machine: Host, namespace: tuple[str, ...]) -> None:
+    """A daemon is found by the number that it has in its container, gets its signals, and ends the container."""
+    environment = {"PROBE_DUMP": f"{place}/dump", "PROBE_PID_FILE": f"{place}/pid"}
+    proxied = Proxied(place, machine, (*PYTHON, f"{models.HERE}/probe.py", "-D"), environment, before=namespace)
+    try:
+        proxied.await_that(lambda: os.path.exists(f"{place}/dump"), "the probe is up")
+        assert daemon_of(place) not in proxied.below()
+        os.kill(proxied.pid, signal.SIGHUP)
+        proxied.await_line("reloaded")
+        assert proxied.end() == 0
+        assert "ending\n" in proxied.log()
+    finally:
+        proxied.destroy()
