@@ -26,7 +26,7 @@ from requests.exceptions import ConnectionError as NoConnection
 
 from pytest_nixproc.errors import DeploymentError, NixprocError, Unreachable
 from pytest_nixproc.managers.docker import engine
-from pytest_nixproc.managers.docker.driver import describe_end, exit_status_of, forwarded
+from pytest_nixproc.managers.docker.driver import describe_end, exit_status_of, published
 from pytest_nixproc.managers.docker.engine import address, cause_of, connect, obstacle, settings
 from pytest_nixproc.managers.docker.images import DIRECTORIES, load, packed
 
@@ -79,14 +79,14 @@ def test_end_in_words(state: dict[str, object], text: str) -> None:
     ],
 )
 def test_forwarded_ports(ports: object, found: dict[int, int]) -> None:
-    """Only TCP ports that lead from the machine into a container are forwarded."""
-    assert forwarded({"NetworkSettings": {"Ports": ports}}) == found
+    """Only TCP ports that lead from the machine into a container are published."""
+    assert published({"NetworkSettings": {"Ports": ports}}) == found
 
 
 @pytest.mark.parametrize("facts", [None, {}, {"NetworkSettings": {}}])
 def test_nothing_is_forwarded_to_what_does_not_run(facts: dict[str, Any] | None) -> None:
     """Without a container there are no ports."""
-    assert forwarded(facts) == {}
+    assert published(facts) == {}
 
 
 def test_packed_directory(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_container_of_ours(generate: Generate) -> None:
     """A container has the deployment's label, the machine's network, its state, and no writable root of its own."""
     found = keywords_of(generate(environment={"A": "1"}))
     assert found == {
-        "labels": {LABEL: "deployment", f"{LABEL}.instance": "key"},
+        "labels": {LABEL: "deployment", f"{LABEL}.instance": "key", f"{LABEL}.root": "/srv"},
         "network_mode": "host",
         "volumes": {
             "/srv/state": {"bind": "/srv/state", "mode": "z"},
@@ -425,7 +425,7 @@ def test_image_of_two_origins(generate: Generate) -> None:
 def test_conventional_container_is_left_alone(generate: Generate, image: dict[str, str]) -> None:
     """A container of a foreign image has nothing of ours but its label, and the precedence is its own affair."""
     unit = generate(image=image, user="web", nice=-5, path=["/nix/store/x"], environment={"A": "/opt/x"})
-    assert keywords_of(unit) == {"labels": {LABEL: "deployment", f"{LABEL}.instance": "key"}}
+    assert keywords_of(unit) == {"labels": {LABEL: "deployment", f"{LABEL}.instance": "key", f"{LABEL}.root": "/srv"}}
     assert (argv_of(unit), paths_of(unit)) == ([], [])
     assert not [file for file in unit.files if file.path.endswith("-launch")]
     assert settings_of(unit)["dockerConventional"]
