@@ -5,10 +5,11 @@ The public names are imported when they are used: pytest imports this package in
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Not imported from typing, which the small processes of this package can do without.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pytest_nixproc.deployment.system import RunningInstance, System
     from pytest_nixproc.hooks import hookimpl
     from pytest_nixproc.model import ready
@@ -49,6 +50,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     if name == "ready":
         return import_module("pytest_nixproc.model.ready")
     if name in HOMES:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Final
 
 HAS_PROC: Final = os.path.exists("/proc/self/stat")
 HAS_CHILDREN: Final = os.path.exists("/proc/thread-self/children")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # <linux/prctl.h>
 P_PID: Final = 0  # <sys/wait.h>

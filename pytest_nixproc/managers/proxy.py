@@ -10,17 +10,20 @@ the kernel spares that one all signals that it does not handle (pid_namespaces(7
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import select
 import signal
 import sys
 import time
-from typing import Final, NoReturn
 
 from pytest_nixproc.machines.process_table import descendants, is_alive, parents
 from pytest_nixproc.machines.subreaper import become_subreaper
+
+# Not imported from typing: there is a proxy for each container, and the import costs as much as a bare interpreter.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NoReturn
 
 FORWARDED: Final = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
@@ -51,7 +54,8 @@ class Proxy:
         self.told: set[int] = set()
         self.statuses: dict[int, int] = {}
         self.arrived: list[int] = []
-        self.adopts = become_subreaper()
+        # The first process of a PID namespace adopts by itself; ctypes is slow to import.
+        self.adopts = os.getpid() == 1 or become_subreaper()
         self.wakeup, signalled = os.pipe()
         os.set_blocking(signalled, False)
         signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
@@ -153,8 +157,7 @@ class Proxy:
                 os.kill(self.starter, number)
                 self.told.add(number)
         while self.daemon and self.arrived:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.daemon, self.arrived.pop(0))
+            send(self.daemon, self.arrived.pop(0))
 
     def end_remainder(self) -> None:
         """End a daemon that cannot be told from its children: SIGTERM, and SIGKILL after a second."""
@@ -162,9 +165,16 @@ class Proxy:
         while self.reap():
             number = signal.SIGKILL if time.monotonic() > end else signal.SIGTERM
             for pid in descendants([os.getpid()], parents()):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
+                send(pid, number)
             select.select([], [], [], LOOK_SECONDS)
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process that may have ended."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
 
 
 def fail(problem: str) -> NoReturn:
@@ -176,7 +186,7 @@ def end_as(status: int) -> NoReturn:
     """End the way that a wait status says."""
     if os.WIFSIGNALED(status):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with contextlib.suppress(OSError):  # SIGKILL has no handler to restore
+        if os.WTERMSIG(status) != signal.SIGKILL:
             signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
         os.kill(os.getpid(), os.WTERMSIG(status))
     code = os.waitstatus_to_exitcode(status)

@@ -1,0 +1,154 @@
+"""What docker deployments cost: against the same containers, made with the Docker SDK alone by eight threads.
+
+The SDK's containers have the same nearly empty image, made before the clock runs, the same mounts, and the bare server
+as their first process; they are killed, because such a process is deaf to SIGTERM. Ours include everything else: the
+image, the checks, the foreground proxy, the wait for readiness, an orderly end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from deploy import Laboratory, Timing, Work, await_ports, compile_server, free_ports, model_of, refuse_left_ports
+
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.docker.engine import connect
+from pytest_nixproc.managers.docker.images import packed
+from pytest_nixproc.registry import Registry
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+ALLOWED_RATIO: Final = 1.3
+THREADS: Final = 8
+IMAGE: Final = "nixproc-benchmark"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One deployment of ours, and one of the SDK's right before it."""
+
+    ours: Timing
+    sdk: Timing
+
+    @property
+    def deploy(self) -> float:
+        """Return the ratio of the times until all ports answer."""
+        return float(self.ours.deploy / self.sdk.deploy)
+
+    @property
+    def teardown(self) -> float:
+        """Return the ratio of the times until everything is gone."""
+        return float(self.ours.teardown / self.sdk.teardown)
+
+
+@contextmanager
+def image(client: DockerClient) -> Iterator[str]:
+    """Make the image that the SDK's containers share."""
+    with tempfile.TemporaryDirectory() as empty:
+        client.api.import_image_from_data(packed(empty), repository=IMAGE, tag="latest")
+    try:
+        yield f"{IMAGE}:latest"
+    finally:
+        client.api.remove_image(f"{IMAGE}:latest", force=True)
+
+
+def mounts_of(machine: Machine, work: Work) -> list[Any]:
+    """Return the mounts that our containers of these servers have, too."""
+    from docker.types import Mount
+
+    facts = machine.facts
+    paths = (work.server, facts.shell, facts.python, facts.package_root, facts.nice, facts.setpriv)
+    return [Mount(place, place, type="bind", read_only=True) for place in machine.software(paths)]
+
+
+def by_sdk(client: DockerClient, tag: str, mounts: list[Any], work: Work) -> Timing:
+    """Create and start containers with the SDK alone, wait for their ports, stop and remove them."""
+
+    def start(port: int) -> Any:
+        container = client.containers.create(
+            tag, work.argv(port), mounts=mounts, network_mode="host", read_only=True, init=False
+        )
+        container.start()
+        return container
+
+    def end(container: Any) -> None:
+        container.remove(force=True)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        begin = time.perf_counter()
+        containers = list(pool.map(start, work.ports))
+        await_ports(work.ports)
+        up = time.perf_counter()
+        list(pool.map(end, containers))
+    return Timing(up - begin, time.perf_counter() - up)
+
+
+def measure(laboratory: Laboratory, client: DockerClient, work: Work, repetitions: int) -> list[Pair]:
+    """Return pairs, made in turn."""
+    manager = laboratory.registry.manager("docker")
+    mounts = mounts_of(laboratory.machine, work)
+    pairs = []
+    with image(client) as tag:
+        for _ in range(repetitions):
+            sdk = by_sdk(client, tag, mounts, work)
+            pairs.append(Pair(laboratory.deployed(manager, lambda _: model_of(work)), sdk))
+            refuse_left_ports(work)
+    return pairs
+
+
+def show(work: Work, pairs: Sequence[Pair]) -> float:
+    """Print one row of the table; return the ratio of the deployments."""
+    ratio = statistics.median(pair.deploy for pair in pairs)
+    teardown = statistics.median(pair.teardown for pair in pairs)
+    cells = [
+        str(len(work.ports)),
+        *(
+            f"{statistics.median(t.deploy for t in timings):.3f} + {statistics.median(t.teardown for t in timings):.3f}"
+            for timings in ([pair.sdk for pair in pairs], [pair.ours for pair in pairs])
+        ),
+        f"x {ratio:.2f} ({min(p.deploy for p in pairs):.2f}..{max(p.deploy for p in pairs):.2f})",
+        f"x {teardown:.2f}",
+    ]
+    print("| " + " | ".join(cells) + " |", flush=True)
+    return ratio
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and with ``--check`` return 1 when the bar does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--counts", type=lambda text: [int(part) for part in text.split(",")], default=[1, 10, 50])
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(argv)
+    registry = Registry()
+    machine = registry.machine("host")()
+    client = connect(os.environ)
+    ratios = {}
+    print("| servers | SDK, seconds deploy + teardown | ours | deploy | teardown |\n| --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as directory:
+        laboratory = Laboratory(compile_server(directory), machine, registry, None)
+        ports = free_ports(max(options.counts))
+        for count in options.counts:
+            work = Work(laboratory.server, ports[:count], 0)
+            ratios[count] = show(work, measure(laboratory, client, work, options.repetitions))
+    machine.close()
+    client.close()
+    ratio = ratios.get(10, 0.0)
+    holds = ratio <= ALLOWED_RATIO
+    print(f"10 containers: x {ratio:.2f}, at most x {ALLOWED_RATIO}: {'holds' if holds else 'does NOT hold'}")
+    return 0 if holds or not options.check else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
