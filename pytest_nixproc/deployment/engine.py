@@ -358,7 +358,8 @@ class Deployment:
                 problems += attempt(self._remove)
         problems += attempt(self._leave_to_reaper if self._out_of_reach else self._unclaim)
         if problems:
-            raise TeardownError(problems)
+            # A manager that does not answer is told of once, however often it was asked.
+            raise TeardownError(list(dict.fromkeys(problems)))
 
     def _take_down(self) -> list[str]:
         """Stop everything that runs; return what was not clean."""
@@ -381,7 +382,7 @@ class Deployment:
             self.driver.close(self.machine.deadline(CLOSE_SECONDS))
         except Unreachable as error:
             self._out_of_reach = True
-            return [f"{error}\n  {LEFT_TO_REAPER.format(root=self.site.root)}"]
+            return [str(error), LEFT_TO_REAPER.format(root=self.site.root)]
         return []
 
     def _held_ports(self) -> list[str]:

@@ -18,7 +18,7 @@ from pytest_nixproc.errors import NixprocError, TeardownError, Unreachable
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Driver, Manager, Status
 
-CLOSE_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 5.0
 ORDERLY_SECONDS: Final = 5.0
 """How long recovery asks politely; after that, everything is killed."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from pytest_nixproc.errors import NixprocError, WaitTimeout
@@ -39,7 +40,7 @@ def stop_units(driver: Driver, units: Mapping[str, Unit], pids: Mapping[str, int
         if pid in ended_before:
             continue
         if pid in ended:
-            problems += manner_of_end(driver, units[name], name, pid, seconds)
+            problems += attempt(partial(manner_of_end, driver, units[name], name, pid, seconds))
         else:
             problems += force(machine, name, pid, seconds)
     return problems

@@ -158,6 +158,13 @@ class Driver(ABC):
     def close(self, deadline: Deadline) -> None:  # noqa: B027 - see open
         """Bring the manager itself down; called when no unit is left, and then harmless when called again."""
 
+    def remains(self) -> Sequence[str]:
+        """Return what the manager still has of the deployment where neither processes nor files of the machine show it.
+
+        Asked when the deployment's directory may be gone already.
+        """
+        return ()
+
     def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:  # noqa: B027 - see open
         """Take notice of other files: units that are not in both have been stopped, or are to be started."""
 

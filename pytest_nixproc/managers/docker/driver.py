@@ -8,20 +8,20 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from pytest_nixproc.errors import CommandFailed, DeploymentError, NixprocError, Unreachable
+from pytest_nixproc.errors import CommandFailed, DeploymentError, NixprocError, Unreachable, WaitTimeout
 from pytest_nixproc.machines.api import Listener, Machine
 from pytest_nixproc.machines.process_table import descendants, innermost_pid
-from pytest_nixproc.machines.waiting import Deadline
+from pytest_nixproc.machines.waiting import Deadline, wait_until
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.managers.docker import arguments, images
-from pytest_nixproc.managers.docker.engine import ANSWER_SECONDS, address, answering, connect, settings
+from pytest_nixproc.managers.docker.engine import address, answering, connect, settings
 from pytest_nixproc.managers.docker.generator import LABEL, container_name, file_name, image_prefix
 from pytest_nixproc.managers.docker.rootless import Forwards
 
@@ -36,8 +36,14 @@ ENGINE: Final = "docker-engine"
 FORWARDS: Final = "docker-forwards"
 """And of the ports that RootlessKit forwards for it."""
 
+LOOK_SECONDS: Final = 4
+MAKE_SECONDS: Final = 10
+LOAD_SECONDS: Final = 600
 IMPATIENT_SECONDS: Final = 1
-"""How long to wait for an answer once the engine has owed one."""
+"""How long to wait for an answer: to a look, which is no work; to a request; and to any, once one was owed."""
+
+LATE_SECONDS: Final = 2
+"""How long an engine may take to begin to show what a client has asked for that was killed meanwhile."""
 
 NOTICE_SECONDS: Final = 2
 STARTERS: Final = 8
@@ -108,6 +114,10 @@ class DockerDriver(Driver):
         self._forwards = Forwards(machine, f"{target.directory}/{FORWARDS}")
         self._made: set[str] = set()
         self._making = Lock()
+        self._late_seconds = LATE_SECONDS
+        self._clients: dict[int, DockerClient] = {}
+        self._connecting = Lock()
+        self._patience = LOAD_SECONDS
 
     @cached_property
     def _environment(self) -> Mapping[str, str]:
@@ -115,54 +125,112 @@ class DockerDriver(Driver):
         record = self.machine.read(self._record)
         return os.environ if record is None else json.loads(record)
 
-    @cached_property
-    def _client(self) -> DockerClient:
-        return connect(self._environment)
+    def _client(self, seconds: int) -> DockerClient:
+        """Return the client that waits so long for answers; they agree with the engine on a version once."""
+        with self._connecting:
+            if seconds not in self._clients:
+                others = [other.api.api_version for other in self._clients.values()]
+                self._clients[seconds] = connect(self._environment, seconds, *others[:1])
+            return self._clients[seconds]
 
     @contextmanager
-    def _asking(self) -> Iterator[DockerClient]:
+    def _asking(self, seconds: int = LOOK_SECONDS) -> Iterator[DockerClient]:
         """Ask the engine; once it has not answered, it is not waited for as long as before."""
+        from docker.errors import APIError
+
         with answering(address(self._environment)):
-            client = self._client
+            client = self._client(seconds)
+            client.api.timeout = min(seconds, self._patience)
             try:
                 yield client
-            except OSError:
-                client.api.timeout = IMPATIENT_SECONDS
+            except APIError:
                 raise
-            client.api.timeout = ANSWER_SECONDS
+            except OSError:
+                self._patience, self._late_seconds = IMPATIENT_SECONDS, LATE_SECONDS
+                raise
+            self._patience = LOAD_SECONDS
 
     @cached_property
     def _is_rootless(self) -> bool:
         with self._asking() as client:
             return "name=rootless" in (client.info().get("SecurityOptions") or ())
 
-    def open(self, deadline: Deadline) -> None:  # noqa: ARG002 - the client has limits of its own
+    def open(self, deadline: Deadline) -> None:  # noqa: ARG002 - the clients have limits of their own
         """Connect to the engine, and remember which it was."""
-        found = settings(os.environ)
-        _ = self._client
-        self.machine.write(self._record, json.dumps(found), 0o600)
+        self._environment = settings(os.environ)
+        with self._asking():
+            self.machine.write(self._record, json.dumps(self._environment), 0o600)
+        self._late_seconds = 0
 
-    def close(self, deadline: Deadline) -> None:  # noqa: ARG002 - see open
-        """Remove the deployment's containers and images, whoever has made them."""
-        if not self.machine.exists(self._record):
-            return
-        with self._asking() as client:
-            mine = {"label": f"{LABEL}={self.target.identity}"}
-            found = {entry["Id"]: entry["Id"] for entry in client.api.containers(all=True, filters=mine)}
-            self._side_by_side(STARTERS, self._remove, found)
-            self._forwards.close()
-            made = [*images.made_for(client, mine["label"], image_prefix(self.target))]
-            if self._is_rootless and made:
-                self._take_over_files(client, made[0])
-            for image in made:
-                images.remove(client, image)
+    def close(self, deadline: Deadline) -> None:
+        """Remove the deployment's containers and images, whoever has made them, until the engine shows none.
+
+        An engine finishes what it was asked for, also when the client has died: one that somebody else has used for
+        this deployment is looked at for a while longer.
+        """
+        if self.machine.exists(self._record):
+            self._remove_all(deadline)
+        for client in self._clients.values():
             client.close()
+
+    def _remove_all(self, deadline: Deadline) -> None:
+        try:
+            wait_until(self._clearing(deadline), deadline, "remove containers and images")
+        except WaitTimeout as error:
+            brief = f"the Docker engine at {address(self._environment)} does not let go"
+            raise Unreachable(brief, details=str(error), remedy="see what the engine's log says") from error
+
+    def _clearing(self, deadline: Deadline) -> Callable[[], str]:
+        """Return a look that removes what it finds, and says so until nothing was found for long enough."""
+        quiet = self.machine.deadline(self._late_seconds)
+
+        def look() -> str:
+            nonlocal quiet
+            if found := self._clear():
+                quiet = self.machine.deadline(self._late_seconds)
+                return found
+            return "the engine may still be making some" if quiet.remaining and deadline.remaining else ""
+
+        return look
+
+    def _clear(self) -> str:
+        """Remove the containers and images that there are; say what they were, or what the engine says against it."""
+        containers = self._containers_here()
+        problems = self._side_by_side(STARTERS, self._remove, containers)
+        self._forwards.close()
+        with self._asking(MAKE_SECONDS) as client:
+            found = {image: image for image in images.made_for(client, self._label, image_prefix(self.target))}
+            if self._is_rootless and found:
+                self._take_over_files(client, min(found))
+            problems |= self._side_by_side(1, partial(images.remove, client), found)
+        return "; ".join(problems.values()) or ", ".join((*containers, *found))
+
+    def remains(self) -> Sequence[str]:
+        """Return the deployment's containers, images and volumes."""
+        with self._asking() as client:
+            volumes = client.api.volumes(filters={"label": self._label})["Volumes"] or ()
+            return [
+                *(f"container {name}" for name in self._containers_here()),
+                *(f"image {name}" for name in images.made_for(client, self._label, image_prefix(self.target))),
+                *(f"volume {volume['Name']}" for volume in volumes),
+            ]
+
+    @property
+    def _label(self) -> str:
+        return f"{LABEL}={self.target.identity}"
+
+    def _containers_here(self) -> dict[str, str]:
+        """Return the containers of the deployment, by name: one of another that has only got a name of ours is none."""
+        with self._asking() as client:
+            entries = client.api.containers(all=True, filters={"label": self._label})
+        # One that is being removed may have lost its name already.
+        return {(entry["Names"] or [entry["Id"]])[0].removeprefix("/"): entry["Id"] for entry in entries}
 
     def _remove(self, name: str) -> None:
         """Remove a container with everything in it; one that is gone is no error."""
         from docker.errors import NotFound
 
-        with self._asking() as client, suppress(NotFound):
+        with self._asking(MAKE_SECONDS) as client, suppress(NotFound):
             client.api.remove_container(name, force=True, v=True)
 
     def _take_over_files(self, client: DockerClient, image: str) -> None:
@@ -179,9 +247,20 @@ class DockerDriver(Driver):
         )
 
     def _side_by_side(self, width: int, action: Callable[[Item], object], items: Mapping[str, Item]) -> dict[str, str]:
-        """Do something to many at the same time; return what the engine says against some, by name."""
-        with ThreadPoolExecutor(width) as pool:
+        """Do something to many at the same time; return what the engine says against some, by name.
+
+        When we are interrupted, what was not begun is not done, and what was begun is waited for: nothing may be made
+        behind the back of whoever takes the deployment down.
+        """
+        pool = ThreadPoolExecutor(width)
+        try:
             futures = {name: pool.submit(action, item) for name, item in items.items()}
+            wait(futures.values())
+        except BaseException:
+            self._late_seconds = LATE_SECONDS
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
         problems = {name: problem_of(future) for name, future in futures.items()}
         return {name: problem for name, problem in problems.items() if problem}
 
@@ -206,7 +285,7 @@ class DockerDriver(Driver):
     def _start(self, unit: Unit) -> None:
         container = self._container(unit)
         self._make_image(container)
-        with self._asking() as client:
+        with self._asking(MAKE_SECONDS) as client:
             if not self._is_created(client, container):
                 self._await_end_of_dead(unit)
             client.api.start(container.name)
@@ -230,8 +309,8 @@ class DockerDriver(Driver):
         """Make the image that containers share; whoever comes first makes it, the others wait."""
         with self._making:
             if container.image and container.tag not in self._made:
-                with self._asking():
-                    images.make(self._environment, container.image, container.tag, self.target.identity)
+                with self._asking(MAKE_SECONDS if os.path.isdir(container.image) else LOAD_SECONDS) as client:
+                    images.make(client, container.image, container.tag, self.target.identity)
                 self._made.add(container.tag)
 
     def _is_created(self, client: DockerClient, container: Container) -> bool:
@@ -257,10 +336,10 @@ class DockerDriver(Driver):
         from docker.errors import NotFound
 
         try:
-            labels = client.api.inspect_container(name)["Config"]["Labels"] or {}
+            facts = client.api.inspect_container(name)
         except NotFound:
             return False
-        if labels.get(LABEL) != self.target.identity:
+        if not self._is_mine(facts):
             brief = f"there is a container {name} already, which is none of this deployment"
             raise DeploymentError(brief, remedy=f"look at it, and remove it: docker rm {name}")
         return True
@@ -280,9 +359,9 @@ class DockerDriver(Driver):
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Have the engine stop containers, which ends when they have; it kills what goes on past its limit."""
-        problems = self._side_by_side(
-            STOPPERS, lambda unit: self._stop(unit, deadline), {unit.name: unit for unit in units}
-        )
+        here = self._containers_here()
+        mine = {unit.name: unit for unit in units if container_name(self.target, unit.name) in here}
+        problems = self._side_by_side(STOPPERS, lambda unit: self._stop(unit, deadline), mine)
         if problems:
             raise CommandFailed("containers were not stopped", details="\n".join(problems.values()))
 
@@ -290,7 +369,7 @@ class DockerDriver(Driver):
         from docker.errors import NotFound
 
         seconds = min(self._container(unit).stop_seconds, math.ceil(deadline.remaining))
-        with self._asking() as client, suppress(NotFound):
+        with self._asking(MAKE_SECONDS) as client, suppress(NotFound):
             client.api.stop(container_name(self.target, unit.name), timeout=seconds)
         if self._is_rootless:
             self._forwards.close(self._container(unit).ports)
@@ -352,8 +431,12 @@ class DockerDriver(Driver):
 
         with self._asking() as client, suppress(NotFound):
             facts: Mapping[str, Any] = client.api.inspect_container(container_name(self.target, unit.name))
-            return facts
+            return facts if self._is_mine(facts) else None
         return None
+
+    def _is_mine(self, facts: Mapping[str, Any]) -> bool:
+        """Tell whether a container of a name of ours is one of this deployment."""
+        return bool((facts["Config"]["Labels"] or {}).get(LABEL) == self.target.identity)
 
     def _await_end(self, unit: Unit) -> None:
         """Wait until the engine sees that a container has ended, which it does in no time."""
@@ -438,6 +521,8 @@ class DockerDriver(Driver):
     def _log(self, unit: Unit) -> bytes:
         from docker.errors import APIError
 
+        if self._facts(unit) is None:
+            return b""
         with self._asking() as client, suppress(APIError):
             content: bytes = client.api.logs(container_name(self.target, unit.name))
             return content

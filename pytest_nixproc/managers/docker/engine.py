@@ -63,8 +63,8 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
     return found | ({"DOCKER_HOST": where} if where.startswith("unix:") else {})
 
 
-def connect(environment: Mapping[str, str], seconds: int = ANSWER_SECONDS) -> DockerClient:
-    """Return a client that has agreed with the engine on a version.
+def connect(environment: Mapping[str, str], seconds: int = ANSWER_SECONDS, version: str = "") -> DockerClient:
+    """Return a client that has agreed with the engine on a version, or believes that it has.
 
     Raises :class:`~pytest_nixproc.errors.Unreachable`.
     """
@@ -75,9 +75,10 @@ def connect(environment: Mapping[str, str], seconds: int = ANSWER_SECONDS) -> Do
     # The SDK can do this alone, and leaves sockets open when it fails, which are warnings in somebody's test.
     with answering(where):
         refuse_dead_socket(where, seconds)
-        asking = DockerClient.from_env(environment=found, timeout=seconds, version=DEFAULT_DOCKER_API_VERSION)
-        with closing(asking):
-            version = newest_version(asking, where)
+        if not version:
+            asking = DockerClient.from_env(environment=found, timeout=seconds, version=DEFAULT_DOCKER_API_VERSION)
+            with closing(asking):
+                version = newest_version(asking, where)
         client: DockerClient = DockerClient.from_env(environment=found, timeout=seconds, version=version)
     return client
 

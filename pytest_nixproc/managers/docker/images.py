@@ -8,19 +8,17 @@ import os
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from lzma import LZMAError
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.managers.docker.engine import connect
 from pytest_nixproc.managers.docker.generator import LABEL
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-LOADING_SECONDS: Final = 600
 DIRECTORIES: Final = ("dev", "etc", "nix", "proc", "root", "run", "sys", "tmp", "usr", "var", "var/tmp")
 """What an image has to have for things to be mounted on."""
 
@@ -30,18 +28,17 @@ OLD_NAMES: Final = "repositories"
 NAMES_IN_INDEX: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
 
-def make(environment: Mapping[str, str], source: str, tag: str, identity: str) -> None:
+def make(client: DockerClient, source: str, tag: str, identity: str) -> None:
     """Make an image of a directory, or load it from an archive; raises :class:`~pytest_nixproc.errors.DeploymentError`.
 
     It goes by no other name than ``tag``: what a deployment has made, it can remove.
     """
-    with closing(connect(environment, LOADING_SECONDS)) as client:
-        if os.path.isdir(source):
-            repository, _, version = tag.rpartition(":")
-            changes = [f"LABEL {LABEL}={identity}"]
-            client.api.import_image_from_data(packed(source), repository=repository, tag=version, changes=changes)
-        else:
-            load(client, source, tag)
+    if os.path.isdir(source):
+        repository, _, version = tag.rpartition(":")
+        changes = [f"LABEL {LABEL}={identity}"]
+        client.api.import_image_from_data(packed(source), repository=repository, tag=version, changes=changes)
+    else:
+        load(client, source, tag)
 
 
 def packed(directory: str) -> bytes:
@@ -141,7 +138,8 @@ def without_names(index: dict[str, Any], tag: str) -> dict[str, Any]:
 def made_for(client: DockerClient, label: str, prefix: str) -> Iterator[str]:
     """Yield the images of a deployment: by our names, and by our label where the name has gone to a later one."""
     for image in client.api.images(filters={"reference": f"{prefix}*"}):
-        yield from image["RepoTags"] or ()
+        # An image of another deployment's archive, too, has its name there.
+        yield from (name for name in image["RepoTags"] or () if name.rpartition("/")[2].startswith(prefix))
     for image in client.api.images(filters={"label": label, "dangling": True}):
         yield image["Id"]
 

@@ -15,7 +15,7 @@ from pytest_nixproc.checks.static import nixproc_checks as static_checks
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Planner, Settings
 from pytest_nixproc.deployment.system import System
-from pytest_nixproc.errors import MachineError
+from pytest_nixproc.errors import MachineError, Unreachable
 from pytest_nixproc.machines.api import Machine, Spawn, describe_status
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers.api import Capabilities, Driver, File, Generator, Link, Manager, Status, Target, Unit
@@ -33,6 +33,7 @@ class Orders:
 
     asked: list[tuple[str, str]] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    is_out_of_reach: bool = False
     refusals: dict[str, str] = field(default_factory=dict)
 
 
@@ -58,6 +59,8 @@ class FakeDriver(Driver):
     def note(self, verb: str, *units: Unit) -> None:
         """Note what was asked for; fail if it is to fail."""
         self.orders.asked.append((verb, " ".join(unit.name.removeprefix("unit-") for unit in units)))
+        if self.orders.is_out_of_reach:
+            raise Unreachable("the manager does not answer")
         if verb in self.orders.broken:
             raise MachineError(f"{verb} is broken")
 

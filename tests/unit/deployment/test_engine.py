@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_nixproc.deployment.journal import recall
+from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Planner
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import (
@@ -267,6 +268,23 @@ def test_teardown_goes_on_past_failures(
     assert close == "close is broken"
     assert "was left behind, and killed: " in stray
     assert (machine.running(), machine.exists(system.root), system.is_deployed) == ([], False, False)
+
+
+def test_manager_out_of_reach_is_told_of_once(
+    deploy: Any, three_levels: ProcessesModel, machine: FakeMachine, orders: Orders, tmp_path: Path
+) -> None:
+    """Processes are ended without it; directory, journal, lease and guardian stay for whoever finds it again."""
+    system = deploy(three_levels)
+    orders.is_out_of_reach = True
+    with pytest.raises(TeardownError) as caught:
+        system.stop()
+    remedy = f"{system.root} is kept until it is back; python -m pytest_nixproc reap removes what is left then"
+    problems = [problem for problem in caught.value.problems if "was ended by SIGTERM" not in problem]
+    assert problems == ["the manager does not answer", remedy]
+    assert (machine.running(), system.is_deployed) == ([], False)
+    assert Path(f"{system.root}/journal").is_file()
+    assert [claim.root for claim in Leases(str(tmp_path / "leases" / "here")).claims()] == [system.root]
+    assert list(machine.guarded) == [system.root]
 
 
 def test_switch_restarts_only_what_changed(

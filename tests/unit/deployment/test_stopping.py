@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
-from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.errors import NixprocError, Unreachable
 from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess, ignores
 
@@ -49,6 +49,18 @@ def test_force_grows_on_the_whole_tree(driver: FakeDriver, machine: FakeMachine,
     assert process.received == [signal.SIGTERM, signal.SIGTERM, signal.SIGKILL]
     assert child.received == [signal.SIGTERM, signal.SIGKILL]
     assert SECONDS + 1 <= machine.now() < SECONDS + 1.5
+
+
+def test_manager_may_be_gone_when_asked_for_the_manner_of_an_end(
+    driver: FakeDriver, web: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is one more problem, and does not cut the teardown short."""
+
+    def exit_status(*_: object) -> int:
+        raise Unreachable("the manager does not answer")
+
+    monkeypatch.setattr(driver, "exit_status", exit_status)
+    assert stop_units(driver, **web) == ["the manager does not answer"]
 
 
 def test_second_request_may_be_enough(driver: FakeDriver, machine: FakeMachine, web: dict[str, Any]) -> None:
