@@ -32,13 +32,13 @@ from typing import Any, ClassVar, Final
 import pytest
 
 from pytest_nixproc.deployment.planner import Load, Planner, Settings
-from pytest_nixproc.deployment.site import TAG
+from pytest_nixproc.deployment.site import TAG, Site
 from pytest_nixproc.deployment.system import RunningInstance, System
 from pytest_nixproc.errors import DeploymentError, ModelError, NixprocError, StartError, TeardownError, Unsupported
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.process_table import environment_of, is_alive, own_pid, stat_fields
 from pytest_nixproc.machines.waiting import wait_until
-from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.managers.api import Driver, Manager, Target
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import Mode, create_managed_process
@@ -152,6 +152,7 @@ class Bench:
         self.state_root = f"{self.directory}/s"
         os.mkdir(self.scratch)
         self._ports: list[int] = []
+        self._roots: list[str] = []
         self._rules = Registry().rules
 
     def port(self) -> int:
@@ -175,6 +176,7 @@ class Bench:
     def deploy(self, build: Build, **settings: Any) -> Iterator[System]:
         """Deploy what ``build`` returns for its state directories, for the time of a ``with`` block."""
         system = System(self.planner(**settings))
+        self._roots.append(system.root)
         system.start(load(build))
         try:
             yield system
@@ -212,6 +214,7 @@ class Bench:
         found = [f"process {pid}: {self.machine.describe(pid)}" for pid in self._kill_tagged(tag)]
         found += [f"port {port}" for port in self._ports if not self.machine.port_is_free(port)]
         found += [f"file {name}" for name in self.deployments(self.state_root)]
+        found += [trace for root in self._roots for trace in remains(self.manager, self.machine, root)]
         shutil.rmtree(self.directory)
         return found
 
@@ -220,6 +223,21 @@ class Bench:
             if tag in environment_of(pid) and is_alive(pid):
                 yield pid
                 self.machine.signal(pid, signal.SIGKILL)
+
+
+def remains(manager: Manager, machine: Machine, root: str) -> Sequence[str]:
+    """Return what a manager still has of a deployment of which only the place is known."""
+    driver = driver_at(manager, machine, root)
+    try:
+        return driver.remains()
+    finally:
+        driver.close(machine.deadline(1))
+
+
+def driver_at(manager: Manager, machine: Machine, root: str) -> Driver:
+    """Return a driver for a deployment of which only the place is known."""
+    site = Site(root)
+    return manager.driver(machine, Target(site.state, site.profile, site.identity))
 
 
 def load(build: Build) -> Load:

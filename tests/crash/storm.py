@@ -34,11 +34,14 @@ from pytest_nixproc.deployment.site import TAG
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import command_line, descendants, environment_of, is_alive, parents
 from pytest_nixproc.machines.subreaper import become_subreaper
+from pytest_nixproc.managers.api import Driver
+from pytest_nixproc.registry import Registry
+from pytest_nixproc.testing.conformance import driver_at
 
 LIMIT_SECONDS: Final = 15.0
 RUN_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.02
-MANAGERS: Final = ("supervisord", "sysvinit")
+MANAGERS: Final = ("supervisord", "sysvinit", "docker")
 LEASING_PROCESSES: Final = 16
 PORTS_EACH: Final = 50
 
@@ -60,6 +63,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.Sim
 def processes(state, free_port, stubborn=False):
     names = ("web", "spool", "front", *(["stubborn"] if stubborn else []))
     ports = {name: free_port(name) for name in names}
+    with open(os.environ["STORM_ROOTS"], "a") as file:
+        file.write(f"{os.path.dirname(state.state_dir)}\\n")
     with open(os.environ["STORM_PORTS"], "a") as file:
         file.write("".join(f"{port}\\n" for port in ports.values()))
     pkg = create_managed_process(name="web", foreground_process=sys.executable, args=["-c", WEB, ports["web"]])
@@ -143,10 +148,18 @@ server.serve_forever()
 """
 
 
-def processes(free_port, name="counted"):
+def processes(state, free_port, name="counted"):
+    with open(os.environ["STORM_ROOTS"], "a") as file:
+        file.write(f"{os.path.dirname(state.state_dir)}\\n")
     port = free_port(name)
-    arguments = ["-c", PROGRAM, port, os.environ["STORM_COUNTS"]]
-    pkg = create_managed_process(name=name, foreground_process=sys.executable, args=arguments)
+    counts = os.environ["STORM_COUNTS"]
+    place = os.path.dirname(counts)
+    pkg = create_managed_process(
+        name=name,
+        foreground_process=sys.executable,
+        args=["-c", PROGRAM, port, counts],
+        overrides={"docker": {"container": {"docker_create_parameters": {"volume": f"{place}:{place}"}}}},
+    )
     return {name: Instance(pkg, port=port)}
 '''
 
@@ -249,10 +262,18 @@ class Session:
             (Path(place) / "project" / name).write_text(text)
         self.begun = 0.0
         self.process: subprocess.Popen[bytes] | None = None
+        self.manager = ""
+        self.bystander = ""
+        """What the command lines of processes have that are below us too, but are none of the session's."""
 
-    def start(self, *options: str, **variables: str) -> None:
+        self._drivers: dict[str, Driver] = {}
+
+    def start(self, *options: str, manager: str = "", **variables: str) -> None:
         """Start pytest in a process group of its own."""
-        places = {"STORM_MARKS": self.marks_file, "STORM_PORTS": f"{self.place}/ports"}
+        self.manager = manager
+        options += (f"--nixproc-manager={manager}",) if manager else ()
+        names = {"STORM_MARKS": "marks", "STORM_PORTS": "ports", "STORM_ROOTS": "roots"}
+        places = {variable: f"{self.place}/{name}" for variable, name in names.items()}
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--nixproc-state-root={self.state_root}"]
         foreign = ("NIXPROC_", "PYTEST_XDIST", "PYTEST_CURRENT", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
@@ -309,6 +330,7 @@ class Session:
             "ports": self.ports(),
             "directories": os.listdir(self.state_root) if os.path.isdir(self.state_root) else [],
             "leases": self.leases(),
+            "remains": [trace for driver in self.drivers() for trace in driver.remains()],
         }
         return {kind: traces for kind, traces in found.items() if traces}
 
@@ -318,7 +340,12 @@ class Session:
         tag = f"{TAG}={self.state_root}/".encode()
         tagged = [pid for pid in table if any(part.startswith(tag) for part in environment_of(pid).split(b"\0"))]
         found = {*tagged, *descendants([os.getpid()], table)}
-        return [f"{pid} (below {table[pid]}): {command_line(pid)}" for pid in sorted(found) if is_alive(pid)]
+        commands = {pid: command_line(pid) for pid in sorted(found) if is_alive(pid)}
+        return [
+            f"{pid} (below {table[pid]}): {command}"
+            for pid, command in commands.items()
+            if not (self.bystander and self.bystander in command)
+        ]
 
     def ports(self) -> list[str]:
         """Return the leased ports that are listened on, but for those that another round has now."""
@@ -344,6 +371,14 @@ class Session:
                     found.append(str(path))
         return found
 
+    def drivers(self) -> list[Driver]:
+        """Return drivers that see what the session's manager has of its deployments."""
+        file = Path(f"{self.place}/roots")
+        for root in file.read_text().split() if self.manager and file.exists() else ():
+            if root not in self._drivers:
+                self._drivers[root] = driver_at(Registry().manager(self.manager), Host(), root)
+        return list(self._drivers.values())
+
     def clean_up(self) -> None:
         """End everything that is left, so that the next round is not disturbed."""
         for _ in range(100):
@@ -353,6 +388,8 @@ class Session:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             adopt_ends()
+        for driver in self._drivers.values():
+            driver.close(driver.machine.deadline(LIMIT_SECONDS))
         leases = Leases()
         for claim in leases.claims():
             if claim.root.startswith(f"{self.state_root}/"):
@@ -401,10 +438,10 @@ def run_round(order: Order) -> Outcome:
     become_subreaper()
     kind = next(kind for kind in KINDS if kind.name == order.kind)
     with session(storm_files()) as one:
-        options = [f"--nixproc-manager={order.manager}", "--nixproc-model=processes.py", "--nixproc-stop-timeout=1"]
+        options = ["--nixproc-model=processes.py", "--nixproc-stop-timeout=1"]
         options += ["-n", str(kind.workers)] if kind.workers else ["-p", "no:xdist", "test_0.py"]
         options += ["--nixproc-param=stubborn=true"] if order.stubborn else []
-        one.start(*options)
+        one.start(*options, manager=order.manager)
         outcome = Outcome(order.manager, order.kind)
         if order.spans is None:
             measure(one, outcome)
@@ -454,16 +491,15 @@ def hit_at_random(one: Session, kind: Kind, order: Order, outcome: Outcome) -> N
             os.kill(victim, kind.number)
 
 
-def run_share(seed: int, victim: str) -> Outcome:
+def run_share(manager: str, victim: str) -> Outcome:
     """Let four workers share a deployment, one of which may be killed; it is to start once and end once."""
     become_subreaper()
-    manager = MANAGERS[seed % len(MANAGERS)]
     outcome = Outcome(manager, f"share, {victim} killed" if victim else "share")
     files = {"processes.py": COUNTED, "conftest.py": MARKS, "pytest.ini": "[pytest]\n", "test_it.py": SHARING}
     with session(files) as one:
         counts = f"{one.place}/counts"
         options = ["-n", "4", "--nixproc-scope=session", "--nixproc-share", "--nixproc-model=processes.py"]
-        one.start(*options, f"--nixproc-manager={manager}", STORM_COUNTS=counts, STORM_VICTIM=victim)
+        one.start(*options, manager=manager, STORM_COUNTS=counts, STORM_VICTIM=victim)
         if not wait(one.is_over, RUN_SECONDS):
             outcome.left["sessions without end"] = [one.output]
         over = time.monotonic()
@@ -528,7 +564,7 @@ def carry_out(order: dict[str, Any]) -> Outcome:
     """Carry an order out here."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "victim" in order:
-        return run_share(order["seed"], order["victim"])
+        return run_share(order["manager"], order["victim"])
     return run_leasing(order["seed"]) if "kind" not in order else run_round(Order(**order))
 
 
@@ -574,7 +610,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=200, help="hits per manager")
-    parser.add_argument("--managers", default=",".join(MANAGERS))
+    parser.add_argument("--managers", default=",".join(MANAGERS), help="those that cannot run here are left out")
     parser.add_argument("--lease-rounds", type=int, default=20)
     parser.add_argument("--share-rounds", type=int, default=20, help="runs that share a deployment, of each kind")
     parser.add_argument("--seed", type=int, default=1)
@@ -583,16 +619,29 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def able(names: Sequence[str]) -> list[str]:
+    """Return the managers that can run here, and say why others cannot."""
+    obstacles = {name: Registry().manager(name).obstacle() for name in names}
+    for name, obstacle in obstacles.items():
+        if obstacle:
+            print(f"{name} cannot run here: {obstacle}", file=sys.stderr)
+    return [name for name in names if not obstacles[name]]
+
+
 def main() -> int:
     """Run the storm; the exit status is 1 if anything was left."""
     options = arguments()
     if options.order:
         print(json.dumps(asdict(carry_out(json.loads(options.order)))))
         return 0
-    managers = options.managers.split(",")
+    managers = able(options.managers.split(","))
     orders: list[dict[str, Any]] = [{"seed": number} for number in range(options.lease_rounds)]
     victims = ("", "starter", "guest")
-    orders += [{"seed": number, "victim": victim} for number in range(options.share_rounds) for victim in victims]
+    orders += [
+        {"manager": managers[number % len(managers)], "victim": victim}
+        for number in range(options.share_rounds)
+        for victim in victims
+    ]
     with ThreadPoolExecutor(options.jobs) as pool:
         measured = list(pool.map(in_own_process, map(asdict, measurements(managers)))) if options.rounds else []
         spans = {(one.manager, one.kind.startswith("-n")): one.spans for one in measured}

@@ -42,7 +42,7 @@ def pytest_nixproc(*arguments: str) -> subprocess.CompletedProcess[str]:
 def crash(one: Session, manager: str) -> str:
     """Deploy, kill the guardian and pytest behind it; return the deployment's directory."""
     (Path(one.place) / "project" / "test_it.py").write_text(WAITING)
-    one.start(f"--nixproc-manager={manager}")
+    one.start(manager=manager)
     assert wait(lambda: "deployed" in one.marks().values(), RUN_SECONDS), one.output
     (root,) = glob(f"{one.state_root}/*")
     claim = Leases().claim_of(root)

@@ -32,9 +32,9 @@ import pytest
 from conftest import mark
 
 def model_for(name):
-    def processes(free_port):
+    def processes(state, free_port):
         from counted import processes
-        return processes(free_port, name)
+        return processes(state, free_port, name)
     return processes
 
 @pytest.mark.parametrize("number", range(4))
