@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_nixproc.machines.process_table import command_line, is_alive, parents
+from tests.crash.private_engine import PrivateEngine, private_engine
 from tests.crash.storm import COUNTED, MARKS, MODEL, Session, session
 
 INSIDE = "NIXPROC_TEST_ALONE"
@@ -78,6 +79,14 @@ def project() -> Iterator[Session]:
     """Return a session of pytest, not started, with the storm's model and no tests; all of it is cleaned up."""
     with session({"processes.py": MODEL, "counted.py": COUNTED, "conftest.py": MARKS, "pytest.ini": INI}) as one:
         yield one
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateEngine]:
+    """Return a Docker engine, not started, that ``DOCKER_HOST`` names."""
+    with private_engine() as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.address)
+        yield engine
 
 
 INI = "[pytest]\nnixproc_model = processes.py\nnixproc_stop_timeout = 2\naddopts = -p no:xdist\n"
