@@ -1,8 +1,7 @@
 """What docker deployments cost: against the same containers, made with the Docker SDK alone by eight threads.
 
-The SDK's containers have the same nearly empty image, made before the clock runs, the same mounts, and the bare server
-as their first process; they are killed, because such a process is deaf to SIGTERM. Ours include everything else: the
-image, the checks, the foreground proxy, the wait for readiness, an orderly end.
+The SDK's containers are the same in everything, down to the files that ours are made of; their image and those files
+are there before the clock runs. Ours include everything else: the files, the image, the checks, the wait for readiness.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deploy import Laboratory, Timing, Work, await_ports, compile_server, free_ports, model_of, refuse_left_ports
 
-from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.docker.driver import Container, read_container
 from pytest_nixproc.managers.docker.engine import connect
 from pytest_nixproc.managers.docker.images import packed
 from pytest_nixproc.registry import Registry
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 ALLOWED_RATIO: Final = 1.3
 THREADS: Final = 8
 IMAGE: Final = "nixproc-benchmark"
+STOP_SECONDS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -63,31 +63,33 @@ def image(client: DockerClient) -> Iterator[str]:
         client.api.remove_image(f"{IMAGE}:latest", force=True)
 
 
-def mounts_of(machine: Machine, work: Work) -> list[Any]:
-    """Return the mounts that our containers of these servers have, too."""
-    from docker.types import Mount
+def drafted(laboratory: Laboratory, work: Work) -> tuple[str, list[Container]]:
+    """Write the files of a deployment of ours that is never started, and return what its containers would be."""
+    machine = laboratory.machine
+    draft = laboratory.planner(laboratory.registry.manager("docker")).draft(lambda _: model_of(work))
+    machine.make_directory(draft.target.state.runtime_dir)
+    units = draft.profile.units.values()
+    for file in (file for unit in units for file in unit.files):
+        machine.write(f"{draft.target.directory}/{file.path}", file.content, file.mode)
+    return draft.site.root, [read_container(machine, draft.target, unit) for unit in units]
 
-    facts = machine.facts
-    paths = (work.server, facts.shell, facts.python, facts.package_root, facts.nice, facts.setpriv)
-    return [Mount(place, place, type="bind", read_only=True) for place in machine.software(paths)]
 
-
-def by_sdk(client: DockerClient, tag: str, mounts: list[Any], work: Work) -> Timing:
+def by_sdk(client: DockerClient, tag: str, software: Sequence[Any], planned: Sequence[Container], work: Work) -> Timing:
     """Create and start containers with the SDK alone, wait for their ports, stop and remove them."""
 
-    def start(port: int) -> Any:
-        container = client.containers.create(
-            tag, work.argv(port), mounts=mounts, network_mode="host", read_only=True, init=False
-        )
-        container.start()
-        return container
+    def start(container: Container) -> Any:
+        mounts = list(software)
+        made = client.containers.create(tag, list(container.command), mounts=mounts, **container.keywords)
+        made.start()
+        return made
 
     def end(container: Any) -> None:
+        container.stop(timeout=STOP_SECONDS)
         container.remove(force=True)
 
     with ThreadPoolExecutor(THREADS) as pool:
         begin = time.perf_counter()
-        containers = list(pool.map(start, work.ports))
+        containers = list(pool.map(start, planned))
         await_ports(work.ports)
         up = time.perf_counter()
         list(pool.map(end, containers))
@@ -96,14 +98,18 @@ def by_sdk(client: DockerClient, tag: str, mounts: list[Any], work: Work) -> Tim
 
 def measure(laboratory: Laboratory, client: DockerClient, work: Work, repetitions: int) -> list[Pair]:
     """Return pairs, made in turn."""
-    manager = laboratory.registry.manager("docker")
-    mounts = mounts_of(laboratory.machine, work)
+    from docker.types import Mount
+
+    manager, machine = laboratory.registry.manager("docker"), laboratory.machine
+    root, planned = drafted(laboratory, work)
+    software = [Mount(place, place, type="bind", read_only=True) for place in machine.software(planned[0].paths)]
     pairs = []
     with image(client) as tag:
         for _ in range(repetitions):
-            sdk = by_sdk(client, tag, mounts, work)
+            sdk = by_sdk(client, tag, software, planned, work)
             pairs.append(Pair(laboratory.deployed(manager, lambda _: model_of(work)), sdk))
             refuse_left_ports(work)
+    machine.remove(root)
     return pairs
 
 

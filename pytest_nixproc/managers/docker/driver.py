@@ -112,6 +112,7 @@ class DockerDriver(Driver):
         """Programs as last seen: what is the eldest child later may be an orphan."""
 
         self._forwards = Forwards(machine, f"{target.directory}/{FORWARDS}")
+        self._places: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._made: set[str] = set()
         self._making = Lock()
         self._late_seconds = LATE_SECONDS
@@ -351,10 +352,12 @@ class DockerDriver(Driver):
         taken |= {"/sbin"} if container.keywords.get("init") else set()
         return self._mounts_of(container.paths, taken) if container.paths else []
 
-    def _mounts_of(self, paths: Sequence[str], taken: Collection[str]) -> list[Any]:
+    def _mounts_of(self, paths: tuple[str, ...], taken: Collection[str]) -> list[Any]:
         from docker.types import Mount
 
-        places = [place for place in self.machine.software(paths) if place not in taken]
+        if paths not in self._places:
+            self._places[paths] = self.machine.software(paths)
+        places = [place for place in self._places[paths] if place not in taken]
         return [Mount(target=place, source=place, type="bind", read_only=True) for place in places]
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
