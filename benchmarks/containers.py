@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deploy import Laboratory, Timing, Work, await_ports, compile_server, free_ports, model_of, refuse_left_ports
 
-from pytest_nixproc.managers.docker.driver import Container, read_container
+from pytest_nixproc.managers.docker.container import Container, read_container
 from pytest_nixproc.managers.docker.engine import connect
 from pytest_nixproc.managers.docker.images import packed
 from pytest_nixproc.registry import Registry

@@ -17,7 +17,8 @@ SOURCE = Path(pytest_nixproc.__file__).read_text(encoding="utf-8")
 def declared_for_types() -> set[str]:
     """Return the names that the package imports for type checkers only."""
     (block,) = (node for node in ast.parse(SOURCE).body if isinstance(node, ast.If))
-    return {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    own = [node for node in block.body if isinstance(node, ast.ImportFrom) and node.module != "typing"]
+    return {alias.name for node in own for alias in node.names}
 
 
 @pytest.mark.parametrize("name", pytest_nixproc.__all__)

@@ -39,13 +39,16 @@ class Forwards:
         # An instance that is started again after a crash has its forwards still.
         self.close(set(ports) & set(known))
         socket = self._socket_of(first)
-        self.machine.write(self.record, json.dumps([socket, sorted({*known, *ports})]), 0o600)
         with session(socket) as api:
             for port in ports:
+                self._write(socket, {*known, port})
                 spec = {"proto": "tcp", "parentIP": ADDRESS, "parentPort": port, "childPort": port}
                 answer = api.post(URL, json=spec)
                 if not answer.ok:
+                    # It is somebody else's.
+                    self._write(socket, known)
                     raise DeploymentError(f"RootlessKit does not forward TCP port {port}: {answer.text.strip()}")
+                known = [*known, port]
 
     def close(self, ports: Iterable[int] | None = None) -> None:
         """Stop forwarding some ports, or all of the deployment's; an engine that is gone forwards nothing."""
@@ -53,10 +56,16 @@ class Forwards:
 
         socket, known = self._recorded()
         unwanted = set(known if ports is None else ports)
+        if not unwanted or self.machine.connection_problem(socket):
+            return
         with suppress(RequestException), session(socket) as api:
-            for entry in (api.get(URL).json() or ()) if unwanted else ():
+            for entry in api.get(URL).json() or ():
                 if entry["spec"]["parentPort"] in unwanted:
                     api.delete(f"{URL}/{entry['id']}")
+
+    def _write(self, socket: str, ports: Iterable[int]) -> None:
+        """Record ports, before they are forwarded."""
+        self.machine.write(self.record, json.dumps([socket, sorted(set(ports))]), 0o600)
 
     def _recorded(self) -> tuple[str, list[int]]:
         content = self.machine.read(self.record)

@@ -26,7 +26,7 @@ from requests.exceptions import ConnectionError as NoConnection
 
 from pytest_nixproc.errors import DeploymentError, NixprocError, Unreachable
 from pytest_nixproc.managers.docker import engine
-from pytest_nixproc.managers.docker.driver import describe_end, exit_status_of, published
+from pytest_nixproc.managers.docker.container import describe_end, exit_status_of, published
 from pytest_nixproc.managers.docker.engine import address, cause_of, connect, obstacle, settings
 from pytest_nixproc.managers.docker.images import DIRECTORIES, load, packed
 

@@ -1,0 +1,84 @@
+"""A container: as its generated files describe it, and what the engine's words about one mean."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.api import Target, Unit
+from pytest_nixproc.managers.docker import arguments
+from pytest_nixproc.managers.docker.generator import container_name, file_name
+
+SIGNALLED: Final = 128
+"""What an exit status has beside the number of a signal (POSIX.1 XCU 2.8.2)."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container as its generated files describe it; ``image`` is what its image is made of, if we make it."""
+
+    name: str
+    image: str
+    tag: str
+    command: tuple[str, ...]
+    keywords: Mapping[str, Any]
+    paths: tuple[str, ...]
+    ports: tuple[int, ...]
+    stop_seconds: int
+    is_conventional: bool
+
+    @property
+    def shares_network(self) -> bool:
+        """Tell whether it uses the network of the engine's host."""
+        return bool(self.keywords.get("network_mode") == "host")
+
+
+def read_container(machine: Machine, target: Target, unit: Unit) -> Container:
+    """Read a container's files."""
+
+    def text(suffix: str) -> str:
+        return os.fsdecode(machine.read(f"{target.directory}/{file_name(unit.name)}-{suffix}") or b"")
+
+    found = dict(entry.partition("=")[::2] for entry in shlex.split(text("docker-settings")))
+    return Container(
+        name=container_name(target, unit.name),
+        image=found.get("dockerImage", ""),
+        tag=found.get("dockerImageTag", ""),
+        command=tuple(shlex.split(text("docker-cmd"))),
+        keywords=arguments.keywords(text("docker-createparams").split("\n")[:-1]),
+        paths=tuple(shlex.split(text("storepaths"))),
+        ports=tuple(map(int, found.get("dockerPorts", "").split())),
+        stop_seconds=int(found.get("dockerStopTimeout") or 1),
+        is_conventional=bool(found.get("dockerConventional")),
+    )
+
+
+def exit_status_of(state: Mapping[str, Any]) -> int:
+    """Return an exit status; a container reports the end by a signal as shells do."""
+    code = int(state["ExitCode"])
+    return SIGNALLED - code if code - SIGNALLED in set(signal.Signals) else code
+
+
+def describe_end(facts: Mapping[str, Any]) -> str:
+    """Word how a container ended, or why it did not start."""
+    state = facts["State"]
+    if state["OOMKilled"]:
+        limit = facts["HostConfig"]["Memory"]
+        return f"killed at its memory limit of {limit} bytes (OOM), status {state['ExitCode']}"
+    return f"{state['Status']} with status {state['ExitCode']} {state['Error']}".strip()
+
+
+def published(facts: Mapping[str, Any] | None) -> dict[int, int]:
+    """Return the TCP ports of the machine that the engine forwards to a container, with the container's."""
+    ports = (facts or {}).get("NetworkSettings", {}).get("Ports") or {}
+    return {
+        int(binding["HostPort"]): int(inner.partition("/")[0])
+        for inner, bindings in ports.items()
+        if inner.endswith("/tcp")
+        for binding in bindings or ()
+    }
