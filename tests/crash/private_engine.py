@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ class PrivateEngine:
         self.program = program
         self.directory = directory
         self.address = f"unix://{directory}/sock"
+        self.bridge = f"np{secrets.token_hex(4)}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -40,11 +42,20 @@ class PrivateEngine:
         # Images are nearly empty, so copies of them cost nothing, and need no file system of a kind.
         places = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
         options = [f"--{name}={self.directory}/{place}" for name, place in places.items()]
-        options += ["--iptables=false", "--bridge=none", "--storage-driver=vfs", f"--host={self.address}"]
+        # A bridge of its own: without one, it would remove that of the machine's engine.
+        self._make_bridge()
+        options += ["--iptables=false", f"--bridge={self.bridge}", "--storage-driver=vfs", f"--host={self.address}"]
         with open(f"{self.directory}/log", "ab") as log:
             self._process = subprocess.Popen([self.program, *options], stdout=log, stderr=log, start_new_session=True)
         wait(lambda: self._answers() or self._has_ended(), START_SECONDS)
         assert self._answers(), f"dockerd does not start: {Path(f'{self.directory}/log').read_text()[-1000:]}"
+
+    def _make_bridge(self) -> None:
+        if not os.path.exists(f"/sys/class/net/{self.bridge}"):
+            network = f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}.1/24"
+            ip("link", "add", self.bridge, "type", "bridge")
+            ip("address", "add", network, "dev", self.bridge)
+            ip("link", "set", self.bridge, "up")
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
@@ -105,6 +116,15 @@ class PrivateEngine:
                 os.kill(pid, signal.SIGKILL)
         for mount in mounts_below(self.directory):
             subprocess.run(["/bin/umount", "--lazy", mount], check=True)
+        if os.path.exists(f"/sys/class/net/{self.bridge}"):
+            ip("link", "delete", self.bridge)
+
+
+def ip(*words: str) -> None:
+    """Change the machine's network (ip(8))."""
+    program = shutil.which("ip")
+    assert program, "private_engine() has looked for it"
+    subprocess.run([program, *words], check=True)
 
 
 def mounts_below(directory: str) -> list[str]:
@@ -116,8 +136,8 @@ def mounts_below(directory: str) -> list[str]:
 def find_dockerd() -> str:
     """Return the engine's program; skip the test where it cannot run, or fail it where it has to."""
     program = shutil.which("dockerd")
-    if program is None or os.getuid() != 0:
-        lacking = "an engine of the test's own needs root" if program else "dockerd is not installed"
+    if program is None or shutil.which("ip") is None or os.getuid() != 0:
+        lacking = "an engine of the test's own needs root, dockerd and ip (docker.io, iproute2)"
         (pytest.fail if REQUIRED else pytest.skip)(lacking)
     return program
 
