@@ -24,7 +24,7 @@ from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import is_alive
 from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.managers.api import Target
-from pytest_nixproc.managers.sysvinit import UNIDENTIFIED, SysvinitGenerator, record_of
+from pytest_nixproc.managers.sysvinit import REQUEST_EACH, UNIDENTIFIED, SysvinitGenerator, record_of
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import Mode, create_managed_process
 from pytest_nixproc.model.state import StateDirs
@@ -286,6 +286,24 @@ def test_caller_that_identifies_the_process(make: Make, shell: tuple[str, ...], 
         assert script("request-stop", str(started)) == 0
     script.await_that(lambda: not is_alive(started), "it has ended")
     Path(script.record).write_text("")
+    assert script("stop") == 0
+
+
+def test_one_shell_asks_all(make: Make, shell: tuple[str, ...], tmp_path: Path) -> None:
+    """One shell has many scripts ask for a stop; a script that fails, exits or talks disturbs none of the others."""
+    script = make(lambda state: probe("it", state), shell)
+    pid = script.start()
+    logs = [tmp_path / name for name in (f"a {HOSTILE_FILE_NAME}", "b", "c")]
+    texts = ("echo $1 $2; exit 3", "script=x log=y; no-such-command; set --", "(")
+    for number, text in enumerate(texts):
+        (tmp_path / f"it's script {number}").write_text(text + "\n")
+    given = [(str(tmp_path / f"it's script {number}"), str(number), str(log)) for number, log in enumerate(logs)]
+    given.insert(1, (script.path, str(pid), script.log_file))
+    words = [word for three in given for word in three]
+    subprocess.run([*shell, "-c", REQUEST_EACH, "sh", *words], env={}, check=False, timeout=20)
+    script.await_that(lambda: not is_alive(pid), "it has ended")
+    assert logs[0].read_text() == "request-stop 0\n"
+    assert "no-such-command" in logs[1].read_text()
     assert script("stop") == 0
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.managers.api import Target, Unit
-from pytest_nixproc.managers.sysvinit import SysvinitDriver, SysvinitGenerator, record_of
+from pytest_nixproc.managers.sysvinit import REQUEST_EACH, SysvinitDriver, SysvinitGenerator, record_of
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
@@ -26,13 +26,22 @@ class Scripts:
         self.record = record_of("web", target)
         self.pid_file = str(self.unit.pid_file)
         self.calls: list[tuple[str, ...]] = []
-        self.machine.program(f"{target.directory}/etc/rc.d/init.d/web", self._run)
+        self.script = f"{target.directory}/etc/rc.d/init.d/web"
+        self.machine.program(self.script, self._run)
+        self.machine.program(self.machine.facts.shell, self._request_each)
 
     def _run(self, machine: FakeMachine, script: FakeProcess) -> None:
         _, *words = script.command.argv
         self.calls.append(tuple(words))
         getattr(self, words[0].replace("-", "_"))(*words[1:])
         machine.end(script.pid)
+
+    def _request_each(self, machine: FakeMachine, shell: FakeProcess) -> None:
+        script, pid, log = shell.command.argv[4:]
+        assert (shell.command.argv[2], script, log) == (REQUEST_EACH, self.script, self.unit.log_file)
+        self.calls.append(("request-stop", pid))
+        self.request_stop(pid)
+        machine.end(shell.pid)
 
     def start(self, *_: str) -> None:
         """Start the program, and write its pid."""
