@@ -165,6 +165,20 @@ def test_root_directory(bench: Bench) -> None:
         assert not system.machine.exists("/tmp/it-was-here")
 
 
+def test_files_in_the_image(bench: Bench, engine: DockerClient) -> None:
+    """Files that a process wants in its image are there beside the accounts, in an image of its own."""
+    overrides = {"docker": {"image": {"files": {"/etc/greeting": "it's me\n", "srv/deep/er": "%"}}}}
+
+    def build(state: StateDirs) -> Mapping[str, Instance]:
+        reader = shell("it", "cat /etc/greeting /srv/deep/er; id -un", overrides=overrides)
+        return {**reader(state), "other": probe("other", state)}
+
+    with bench.deploy(build) as system:
+        assert output(system) == f"it's me\n%{machine_user()}\n"
+        identity = os.path.basename(system.root)
+        assert len([name for name in images_of_deployments(engine) if identity in name]) == 2
+
+
 def machine_user() -> str:
     """Return the name of the calling user."""
     return Host().facts.account.user

@@ -73,6 +73,8 @@ class DockerGenerator(Generator):
         """Return the files of one container; a conventional one has nothing of ours in it."""
         process = model[key].pkg
         image = image_parameters(process)
+        if image["files"]:
+            image["files"] = accounts(model, target) | image["files"]
         try:
             files = ContainerFiles(key, model[key], target, image)
             lines = files.create_parameters()
@@ -91,8 +93,7 @@ class DockerGenerator(Generator):
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the files of the image that instances share."""
         refuse_directory(target)
-        users, groups = accounts(model, target)
-        return (File(f"{IMAGE}/etc/passwd", users), File(f"{IMAGE}/etc/group", groups))
+        return tuple(File(f"{IMAGE}/{path}", content) for path, content in accounts(model, target).items())
 
 
 class ContainerFiles:
@@ -126,7 +127,18 @@ class ContainerFiles:
             "software": None,
             "command": (),
         }
-        return overridden("container", self.process, generated, CONTAINER_PARAMETERS)
+        parameters = overridden("container", self.process, generated, CONTAINER_PARAMETERS)
+        self._refuse_vain(parameters)
+        return parameters
+
+    def _refuse_vain(self, parameters: Mapping[str, Any]) -> None:
+        """Raise for what would have no effect on a container of this kind."""
+        if self.is_conventional and parameters["software"] is not None:
+            what = "its override container.software is of no use: a conventional container has its own"
+            raise Unsupported("docker", self.process.name, what, remedy="use docker_create_parameters to mount more")
+        if not self.is_conventional and parameters["command"]:
+            what = "its override container.command is of no use: the container runs what the process describes"
+            raise Unsupported("docker", self.process.name, what, remedy="set args, or an image's archive or reference")
 
     def named_paths(self) -> list[str]:
         """Return the paths that the process names anywhere: what of them exists has to exist in the container."""
@@ -267,8 +279,8 @@ def named_options(given: Mapping[str, object] | Sequence[Mapping[str, object]]) 
     return [(arguments.full_name(str(name)), value) for name, value in pairs]
 
 
-def accounts(model: ProcessesModel, target: Target) -> tuple[str, str]:
-    """Return the image's passwd and group files: root, the caller, nobody, and whom processes switch to (passwd(5))."""
+def accounts(model: ProcessesModel, target: Target) -> dict[str, str]:
+    """Return an image's files of accounts: root, the caller, nobody, and whom processes switch to (passwd(5))."""
     own = target.facts.account
     users = {"root": (0, 0), own.user: (own.uid, own.gid), "nobody": (65534, 65534)}
     groups = {"root": 0, own.group: own.gid, "nogroup": 65534}
@@ -279,7 +291,7 @@ def accounts(model: ProcessesModel, target: Target) -> tuple[str, str]:
                 if user.uid is not None:
                     users[name] = (user.uid, groups.get(user.group or name, user.uid))
     passwd = "".join(f"{name}:x:{uid}:{gid}:{name}:/:{target.facts.shell}\n" for name, (uid, gid) in users.items())
-    return passwd, "".join(f"{name}:x:{gid}:\n" for name, gid in groups.items())
+    return {"etc/passwd": passwd, "etc/group": "".join(f"{name}:x:{gid}:\n" for name, gid in groups.items())}
 
 
 def file_name(name: str) -> str:

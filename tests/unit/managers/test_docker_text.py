@@ -259,6 +259,7 @@ def test_override_of_neither_image_nor_container(generate: Generate, override: A
         ("container", {"docker_stop_timeout": -1}, "container.docker_stop_timeout: is -1, which is less than nothing"),
         ("container", {"command": "sleep 1"}, "container.command: is 'sleep 1', which is not a list"),
         ("container", {"software": "/opt/x"}, "container.software: is '/opt/x', which is not a list"),
+        ("container", {"command": ["sleep"]}, "container.command is of no use: the container runs what the process"),
         ("container", {"software": ["x"]}, r"container.software\[0\]: is 'x', which is not an absolute path"),
         ("image", {"archive": "image.tar"}, "image.archive: is 'image.tar', which is not an absolute path"),
         ("image", {"reference": 7}, "image.reference: is 7, which is not a string"),
