@@ -331,7 +331,7 @@ class Deployment:
         # What stands above the main process is its manager's, like a foreground proxy.
         above = set(ancestors(status.pid, table))
         orphans = [pid for pid in self._strays() if pid not in above and owners.owner(pid) == name]
-        members = self.driver.members(self.unit(name), status.pid)
+        members = self.driver.members(self.unit(name))
         return list(dict.fromkeys([status.pid, *below, *orphans, *members]))
 
     def ports_of(self, name: str) -> set[int]:

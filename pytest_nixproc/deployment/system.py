@@ -129,6 +129,10 @@ class System(Mapping[str, "RunningInstance"]):
         by_unit = self._deployment.driver.status(list(units.values()))
         return {name: by_unit[unit.name] for name, unit in units.items()}
 
+    def log_places(self) -> dict[str, str]:
+        """Return where each instance's log can be read: a file, or the command that its manager has for that."""
+        return {name: unit.log_file for name, unit in self._deployment.draft.profile.units.items()}
+
     def log_sizes(self) -> dict[str, int]:
         """Return how much each instance has logged, in bytes: a position for :meth:`logs_since`."""
         units = self._deployment.draft.profile.units

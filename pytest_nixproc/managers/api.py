@@ -87,7 +87,8 @@ class Target:
 class Unit:
     """One instance as a manager knows it: the name it goes by, its generated files, and where to look.
 
-    ``key`` is the instance's name in the model.
+    ``key`` is the instance's name in the model. ``log_file`` is where its output can be read: a manager that keeps logs
+    itself, and overrides :meth:`Driver.log`, names the command that shows them.
     ``pid_file`` is set when the running process is found by it; then it has to exist while the process runs.
     """
 
@@ -197,7 +198,7 @@ class Driver(ABC):
         """Return the process of the machine that the content of a unit's PID file names."""
         return int(content) if content.strip().isdigit() else None
 
-    def members(self, unit: Unit, main: int) -> Sequence[int]:  # noqa: ARG002 - most know no others
+    def members(self, unit: Unit) -> Sequence[int]:  # noqa: ARG002 - most know no others
         """Return processes of a unit, whether or not they are below its main process."""
         return ()
 

@@ -73,7 +73,7 @@ def kept_lines(system: System) -> Iterator[str]:
     """Yield how to look at a system that was kept, and how to stop it."""
     yield f"{system!r} is kept"
     yield f"  state: {system.state.state_dir}"
-    yield f"  logs:  {system.state.log_dir}"
+    yield from (f"  log of {name}: {place}" for name, place in system.log_places().items())
     yield f"  stop:  {shlex.join([sys.executable, '-m', 'pytest_nixproc', 'stop', system.root])}"
 
 

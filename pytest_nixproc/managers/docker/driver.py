@@ -298,7 +298,7 @@ class DockerDriver(Driver):
         """Return the process that a PID file names by its number in the container's PID namespace."""
         return self._looks.process_named(unit, content)
 
-    def members(self, unit: Unit, main: int) -> Sequence[int]:  # noqa: ARG002 - the container holds them all
+    def members(self, unit: Unit) -> Sequence[int]:
         """Return everything in a container but its first process."""
         return self._looks.members(unit)
 
