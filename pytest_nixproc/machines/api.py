@@ -68,6 +68,8 @@ class Machine(ABC):
     """
 
     name: ClassVar[str]
+    throwaway: ClassVar[bool] = False
+    """Whether the machine is made for a system and gone with it: then anything may be done to it."""
 
     @property
     @abstractmethod

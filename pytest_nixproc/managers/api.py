@@ -222,18 +222,23 @@ class Driver(ABC):
         return (self.machine.read(unit.log_file, start) or b"").decode(errors="replace")
 
 
+def nothing_in_the_way(machine: type[Machine]) -> str:  # noqa: ARG001 - most need nothing of it
+    """Name no obstacle."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Manager:
     """One process manager, as its module offers it to the registry.
 
-    ``obstacle`` says why the manager cannot run here, with the remedy, or returns an empty text.
+    ``obstacle`` says why the manager cannot run here on a kind of machine, with the remedy, or returns an empty text.
     """
 
     name: str
     generator: Callable[[], Generator]
     driver: Callable[[Machine, Target], Driver]
     capabilities: Capabilities
-    obstacle: Callable[[], str] = str
+    obstacle: Callable[[type[Machine]], str] = nothing_in_the_way
 
 
 def apply_override(

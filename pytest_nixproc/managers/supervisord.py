@@ -404,7 +404,7 @@ def signal_number(name: str) -> int:
     return int(signal.Signals[name])
 
 
-def obstacle() -> str:
+def obstacle(machine: type[Machine]) -> str:  # noqa: ARG001 - machines have this environment's software
     """Tell whether supervisor is installed."""
     return "" if find_spec("supervisor") else "supervisor is not installed: pip install supervisor"
 

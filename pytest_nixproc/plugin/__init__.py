@@ -80,7 +80,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return None
     from pytest_nixproc.plugin.reporting import manager_lines
 
-    for line in manager_lines(list(all_systems(config).registry.managers.values())):
+    registry = all_systems(config).registry
+    machine = registry.machine(options.read(config, "machine"))
+    for line in manager_lines(list(registry.managers.values()), machine):
         print(line)
     return 0
 

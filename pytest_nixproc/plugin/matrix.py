@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.system import ProcessesModel
@@ -52,9 +53,14 @@ class Matrix:
             remedy = "it takes model, managers, profile and params"
             raise NixprocError(f"the marker nixproc has no argument {min(unknown)!r}", remedy=remedy)
         return [
-            pytest.param(self._point(manager, wanted), id=manager.name, marks=skip_marks(manager))
+            pytest.param(self._point(manager, wanted), id=manager.name, marks=skip_marks(manager, self.machine))
             for manager in self.managers(wanted.get("managers"))
         ]
+
+    @property
+    def machine(self) -> type[Machine]:
+        """The kind of machine that the options choose."""
+        return self.registry.machine(options.read(self.config, "machine"))
 
     def managers(self, only: list[str] | None = None) -> list[Manager]:
         """Return the managers that the options choose; ``only`` leaves out others."""
@@ -78,9 +84,9 @@ class Matrix:
         names = options.read_names(self.config, "require")
         try:
             self.managers()
-            self.registry.machine(options.read(self.config, "machine"))
+            machine = self.machine
             required = list(self.registry.managers) if "all" in names else names
-            obstacles = {name: self.registry.manager(name).obstacle() for name in required}
+            obstacles = {name: self.registry.manager(name).obstacle(machine) for name in required}
         except NixprocError as error:
             raise pytest.UsageError(str(error)) from error
         if missing := {name: obstacle for name, obstacle in obstacles.items() if obstacle}:
@@ -88,7 +94,7 @@ class Matrix:
             raise pytest.UsageError(f"required process managers cannot run here:\n{lines}")
 
 
-def skip_marks(manager: Manager) -> list[pytest.MarkDecorator]:
+def skip_marks(manager: Manager, machine: type[Machine]) -> list[pytest.MarkDecorator]:
     """Return the mark that skips a test with the reason why a manager cannot run here, if it cannot."""
-    obstacle = manager.obstacle()
+    obstacle = manager.obstacle(machine)
     return [pytest.mark.skip(reason=f"{manager.name} cannot run here: {obstacle}")] if obstacle else []

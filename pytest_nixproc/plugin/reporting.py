@@ -11,6 +11,7 @@ import pytest
 from pytest_nixproc.deployment.planner import Draft
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.plugin.systems import Systems
 
@@ -56,10 +57,10 @@ def plan_lines(manager: Manager, draft: Draft) -> Iterator[str]:
         yield "  no conflicts"
 
 
-def manager_lines(managers: list[Manager]) -> Iterator[str]:
+def manager_lines(managers: list[Manager], machine: type[Machine]) -> Iterator[str]:
     """Yield the managers for people: whether they can run here, why not, and what they honour."""
     for manager in managers:
-        obstacle = manager.obstacle()
+        obstacle = manager.obstacle(machine)
         capabilities = manager.capabilities
         yield f"{manager.name}: {f'cannot run here: {obstacle}' if obstacle else 'can run here'}"
         yield f"  prefers {capabilities.prefers} processes; platforms: {', '.join(capabilities.platforms)}"

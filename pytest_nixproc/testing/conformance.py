@@ -288,10 +288,10 @@ class Fixtures:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def tested_manager(cls) -> Manager:
+    def tested_manager(cls, machine: Machine) -> Manager:
         """Return the manager under test, if it can run here."""
         manager = Registry().manager(cls.manager)
-        if obstacle := manager.obstacle():
+        if obstacle := manager.obstacle(type(machine)):
             pytest.skip(f"{manager.name} cannot run here: {obstacle}")
         return manager
 

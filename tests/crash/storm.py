@@ -621,7 +621,7 @@ def arguments() -> argparse.Namespace:
 
 def able(names: Sequence[str]) -> list[str]:
     """Return the managers that can run here, and say why others cannot."""
-    obstacles = {name: Registry().manager(name).obstacle() for name in names}
+    obstacles = {name: Registry().manager(name).obstacle(Host) for name in names}
     for name, obstacle in obstacles.items():
         if obstacle:
             print(f"{name} cannot run here: {obstacle}", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_nixproc.machines.host import Host
 from pytest_nixproc.registry import Registry
 
 STORM = Path(__file__).parent / "storm.py"
@@ -17,7 +18,7 @@ STORM = Path(__file__).parent / "storm.py"
 def ask_for(name: str) -> None:
     """Skip the test where a manager cannot run, or fail it where that manager is required."""
     required = set(os.environ.get("NIXPROC_REQUIRE", "").split(","))
-    if obstacle := Registry().manager(name).obstacle():
+    if obstacle := Registry().manager(name).obstacle(Host):
         (pytest.fail if required & {name, "all"} else pytest.skip)(f"{name} cannot run here: {obstacle}")
 
 

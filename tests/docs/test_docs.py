@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 import yaml
 
+from pytest_nixproc.machines.host import Host
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.registry import Registry
 
@@ -27,7 +28,7 @@ FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NAMED: Final = re.compile(r"# (\S+\.(?:py|yaml))\n")
 REGISTRY: Final = Registry()
 MANAGERS: Final = list(REGISTRY.managers.values())
-PRESENT: Final = [manager for manager in MANAGERS if not manager.obstacle()]
+PRESENT: Final = [manager for manager in MANAGERS if not manager.obstacle(Host)]
 
 
 def blocks(page: Path, language: str) -> list[str]:

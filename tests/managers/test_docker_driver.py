@@ -66,7 +66,7 @@ signal.pause()
 @pytest.fixture
 def engine() -> Iterator[DockerClient]:
     """Return a client of the engine, if there is one."""
-    if obstacle := Registry().manager("docker").obstacle():
+    if obstacle := Registry().manager("docker").obstacle(Host):
         pytest.skip(obstacle)
     client = connect(os.environ)
     yield client

@@ -27,7 +27,7 @@ from pytest_nixproc.testing.programs.models import probe
 def bench(machine: Host) -> Iterator[Bench]:
     """Return a bench that deploys with supervisord."""
     manager = Registry().manager("supervisord")
-    if obstacle := manager.obstacle():
+    if obstacle := manager.obstacle(Host):
         pytest.skip(obstacle)
     bench = Bench(manager, machine)
     yield bench

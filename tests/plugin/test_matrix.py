@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_nixproc.machines.host import Host
 from pytest_nixproc.registry import Registry
 
 USES_SYSTEM = """
@@ -69,7 +70,7 @@ ABSENT = """
 
     @hookimpl
     def nixproc_managers():
-        return [Manager("absent", None, None, Capabilities("daemon"), lambda: "no tool: install the tool")]
+        return [Manager("absent", None, None, Capabilities("daemon"), lambda machine: "no tool: install the tool")]
 """
 
 
@@ -88,7 +89,7 @@ def test_absent_managers_are_skipped_with_the_reason(project: pytest.Pytester, m
     monkeypatch.setenv("PYTHONPATH", str(project.path))
     project.makepyfile(USES_SYSTEM)
     result = project.runpytest_subprocess("-v", "-rs", "--nixproc-manager=all")
-    cannot_run = [name for name, manager in Registry().managers.items() if manager.obstacle()]
+    cannot_run = [name for name, manager in Registry().managers.items() if manager.obstacle(Host)]
     result.assert_outcomes(passed=len(Registry().managers) - len(cannot_run), skipped=1 + len(cannot_run))
     result.stdout.fnmatch_lines(["SKIPPED*absent cannot run here: no tool: install the tool*"])
     listing = project.runpytest_subprocess("--nixproc-list-managers")

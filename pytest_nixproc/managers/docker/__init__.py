@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Capabilities, Manager
+from pytest_nixproc.managers.docker import engine
 from pytest_nixproc.managers.docker.driver import DockerDriver
-from pytest_nixproc.managers.docker.engine import obstacle
 from pytest_nixproc.managers.docker.generator import DockerGenerator
 
 CAPABILITIES: Final = Capabilities(
@@ -21,6 +22,13 @@ CAPABILITIES: Final = Capabilities(
     note="containers share the host's network and see the state directory and the software they need; "
     "what else a program writes is lost",
 )
+
+
+def obstacle(machine: type[Machine]) -> str:
+    """Tell why no engine can be used; one of this host runs its containers on this host alone."""
+    if machine.throwaway:
+        return f"the engine's containers would not run on machine {machine.name}: use --nixproc-machine=host"
+    return engine.obstacle()
 
 
 @hookimpl
