@@ -11,7 +11,7 @@ from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.journal import Journal, begin, facts_of, recall
 from pytest_nixproc.deployment.leases import Claim, Leases
 from pytest_nixproc.deployment.observation import Owners, listeners, observe
-from pytest_nixproc.deployment.ownership import Owner, identity_of
+from pytest_nixproc.deployment.ownership import Owner
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.planner import Draft, Load, Planner
 from pytest_nixproc.deployment.readiness import Subject
@@ -301,9 +301,8 @@ class Deployment:
         """Keep main processes in mind and in the journal, each with what tells it from a later one with its pid."""
         new = {name: pid for name, pid in pids.items() if self._pids.get(name) != pid}
         if new:
-            self.journal.write(
-                "running", pids={self.unit(name).name: (pid, identity_of(pid)) for name, pid in new.items()}
-            )
+            identities = {self.unit(name).name: (pid, self.machine.identity(pid)) for name, pid in new.items()}
+            self.journal.write("running", pids=identities)
             self._pids |= new
 
     def assert_no_conflicts(self) -> None:

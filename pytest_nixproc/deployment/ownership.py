@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Self
 
-from pytest_nixproc.machines import process_table
+from pytest_nixproc.machines.process_table import identity_of, is_alive
 
 
 @cache
@@ -20,18 +20,6 @@ def boot_id() -> str:
         import psutil
 
         return str(int(psutil.boot_time()))
-
-
-def identity_of(pid: int) -> str:
-    """Return when a process started: with its pid, its identity. Empty when there is none."""
-    if process_table.HAS_PROC:
-        return process_table.start_time(pid)
-    import psutil
-
-    try:
-        return str(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return ""
 
 
 @dataclass(frozen=True)
@@ -64,4 +52,4 @@ class Owner:
     @property
     def is_alive(self) -> bool:
         """Tell whether this very process still runs, in this boot."""
-        return self.boot == boot_id() and identity_of(self.pid) == self.started and process_table.is_alive(self.pid)
+        return self.boot == boot_id() and identity_of(self.pid) == self.started and is_alive(self.pid)

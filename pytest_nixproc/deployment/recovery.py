@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from pytest_nixproc.deployment import journal
 from pytest_nixproc.deployment.leases import Claim, Leases
-from pytest_nixproc.deployment.ownership import Owner, identity_of
+from pytest_nixproc.deployment.ownership import Owner
 from pytest_nixproc.deployment.sharing import Run, starter_lives
 from pytest_nixproc.deployment.site import Site
 from pytest_nixproc.deployment.stopping import end_strays, stop_units
@@ -126,7 +126,7 @@ def own_pids(
         for name, status in statuses.items()
         if status.running
         and status.pid
-        and (recorded.get(name) == (status.pid, identity_of(status.pid)) or machine.has_tag(status.pid, site.tag))
+        and (recorded.get(name) == (status.pid, machine.identity(status.pid)) or machine.has_tag(status.pid, site.tag))
     }
 
 

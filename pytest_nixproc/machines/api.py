@@ -121,6 +121,10 @@ class Machine(ABC):
         """Return when a process started, as proc(5) counts it: with the pid, its identity. Empty where unknown."""
 
     @abstractmethod
+    def identity(self, pid: int) -> str:
+        """Return what tells a process from later ones with its pid; empty for one that is gone."""
+
+    @abstractmethod
     def signal(self, pid: int, number: int) -> None:
         """Send a signal to a process; one that has ended is no error."""
 

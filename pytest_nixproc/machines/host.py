@@ -156,6 +156,10 @@ class Host(Machine):
         """Read it, where the system has ``/proc``."""
         return process_table.start_time(pid)
 
+    def identity(self, pid: int) -> str:
+        """Return its start time."""
+        return process_table.identity_of(pid)
+
     def signal(self, pid: int, number: int) -> None:
         """Send a signal, through the pidfd where there is one: it cannot reach a reused pid."""
         with contextlib.suppress(ProcessLookupError):

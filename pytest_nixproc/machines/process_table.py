@@ -63,6 +63,18 @@ def start_time(pid: int) -> str:
     return fields[19] if fields else ""
 
 
+def identity_of(pid: int) -> str:
+    """Return what tells a process from later ones with its pid; empty when there is none."""
+    if HAS_PROC:
+        return start_time(pid)
+    import psutil
+
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether the process exists and has not ended; a zombie has."""
     if fields := stat_fields(pid):

@@ -198,6 +198,10 @@ class FakeMachine(Machine):
         """Return the time on the clock when a process was spawned; empty when it was never here."""
         return self.processes[pid].started if pid in self.processes else ""
 
+    def identity(self, pid: int) -> str:
+        """Return the same."""
+        return self.start_time(pid)
+
     def signal(self, pid: int, number: int) -> None:
         """Deliver a signal; it ends the process unless it is ignored or harmless."""
         process = self.processes.get(pid)
