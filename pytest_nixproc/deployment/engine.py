@@ -352,7 +352,8 @@ class Deployment:
     def _undo(self, *, keep_state: bool) -> None:
         problems: list[str] = []
         if self._journal is not None:
-            problems += self._take_down()
+            # What ran on a machine that is down is gone; how it got there is for who has booted it.
+            problems += self._take_down() if self.machine.is_up else []
             if not keep_state and not self._out_of_reach:
                 problems += attempt(self._remove)
         problems += attempt(self._leave_to_reaper if self._out_of_reach else self._unclaim)
@@ -395,7 +396,10 @@ class Deployment:
 
     def _remove(self) -> list[str]:
         """Remove the deployment's directory."""
-        self.machine.remove(self.site.root)
+        if self.machine.is_up:
+            self.machine.remove(self.site.root)
+        else:
+            self.site.remove()
         return []
 
     def _leave_to_reaper(self) -> list[str]:

@@ -59,6 +59,18 @@ def begin(journal: Journal, manager: str, machine: str, target: Target) -> None:
     journal.write("begin", manager=manager, machine=machine, **facts)
 
 
+def begin_machine(path: str, machine: str) -> None:
+    """Write the journal of a throwaway machine: there is nothing to undo one by one, it ends as a whole."""
+    journal = Journal(path)
+    journal.write("machine", machine=machine)
+    journal.close()
+
+
+def machine_of(path: str) -> str | None:
+    """Return the kind of machine that a journal is about; None when it says nothing yet."""
+    return next((str(event["machine"]) for event in events(path) if "machine" in event), None)
+
+
 def events(path: str) -> Iterator[Mapping[str, Any]]:
     """Yield the events of a journal; a torn last line ends it."""
     with open(path, encoding="utf-8") as file:

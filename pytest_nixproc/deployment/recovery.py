@@ -14,13 +14,16 @@ from pytest_nixproc.deployment.ownership import Owner
 from pytest_nixproc.deployment.sharing import Run, starter_lives
 from pytest_nixproc.deployment.site import Site
 from pytest_nixproc.deployment.stopping import end_strays, stop_units
-from pytest_nixproc.errors import NixprocError, TeardownError, Unreachable
+from pytest_nixproc.errors import NixprocError, TeardownError, UnknownName, Unreachable
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Driver, Manager, Status
 
 CLOSE_SECONDS: Final = 5.0
 ORDERLY_SECONDS: Final = 5.0
 """How long recovery asks politely; after that, everything is killed."""
+
+LOCAL: Final = "host"
+"""The machine on which the journals, and all processes as this host sees them, are."""
 
 BOOT: Final = "import sys; sys.path[:] = {path!r}; from pytest_nixproc.cli import main; sys.exit(main({argv!r}))"
 
@@ -49,22 +52,43 @@ def take_down(root: str, finder: Finder, leases: Leases) -> None:
     """
     if not os.path.isfile(Site(root).journal):
         raise NixprocError(f"{root} is no deployment: it has no journal", remedy="give the directory that was printed")
-    if problems := clear_away(Site(root), finder, leases):
+    problems = clear_away(Site(root), finder, leases)
+    if machine_of_site(Site(os.path.dirname(root)), finder).throwaway:
+        problems += clear_away(Site(os.path.dirname(root)), finder, leases)
+    if problems:
         raise TeardownError(problems)
 
 
 def clear_away(site: Site, finder: Finder, leases: Leases) -> list[str]:
-    """Take down what is left of a deployment, whatever that is; return what was not clean."""
-    machine = finder.machine("host")()
+    """Take down what is left of a deployment, or of a throwaway machine; return what was not clean.
+
+    Numbers of processes that the journal of a deployment on a throwaway machine holds are none of this host's; what
+    ran there needs no orderly end, and is seen from here by its tag.
+    """
+    kind = machine_of_site(site, finder)
+    machine = finder.machine(LOCAL)()
+    is_complete = True
     try:
-        problems, is_complete = undo_as_far_as_possible(finder, machine, site)
-        problems += end_strays(machine, lambda: machine.tagged(site.tag))
+        if kind.throwaway:
+            end_strays(machine, lambda: machine.tagged(site.tag))
+            problems = kind.clear_away(site.root)
+        else:
+            problems, is_complete = undo_as_far_as_possible(finder, machine, site)
+            problems += end_strays(machine, lambda: machine.tagged(site.tag))
         if is_complete:
             machine.remove(site.root)
             problems += despite(lambda: give_back(leases, site))
     finally:
         machine.close()
     return problems
+
+
+def machine_of_site(site: Site, finder: Finder) -> type[Machine]:
+    """Return the kind of machine that a site is on, or is the place of: this host, unless a journal can be read that says otherwise."""
+    try:
+        return finder.machine(journal.machine_of(site.journal) or LOCAL)
+    except (UnknownName, OSError, ValueError, TypeError):
+        return finder.machine(LOCAL)
 
 
 def undo_as_far_as_possible(finder: Finder, machine: Machine, site: Site) -> tuple[list[str], bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -101,6 +102,11 @@ class Site:
         except OSError as error:
             brief = f"cannot make a state directory in {parent}: {error.strerror}"
             raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
+
+    def remove(self) -> None:
+        """Remove the directory with all that is in it; one that does not exist is no error."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.root)
 
     def leave(self) -> None:
         """Remove the state root too, if it is ours and no deployment is left in it."""

@@ -161,11 +161,15 @@ class RunningInstance:
 
     @property
     def url(self) -> str:
-        """``http://127.0.0.1:PORT`` of its ``port``, or of the only port it declares."""
+        """``http://HOST:PORT`` of its ``port``, or of the only port it declares, as the tests reach it.
+
+        That is ``127.0.0.1`` and the port itself, unless its machine has a network of its own.
+        """
         ports = self._deployment.draft.model[self.name].declared_ports
         if "port" not in ports and len(ports) != 1:
             raise NixprocError(f"{self.name} has no single port to make a URL of", remedy="declare 'port'")
-        return f"http://127.0.0.1:{ports.get('port') or next(iter(ports.values()))}"
+        host, port = self._deployment.machine.address(ports.get("port") or next(iter(ports.values())))
+        return f"http://{host}:{port}"
 
     @property
     def status(self) -> Status:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from pytest_nixproc.errors import CommandFailed
+from pytest_nixproc.errors import CommandFailed, MachineError
+from pytest_nixproc.machines.archive import pack, unpack
 from pytest_nixproc.machines.waiting import Deadline, wait_until
+
+AnyCommand = str | Sequence[str]
+"""A command: shell text, or a program's name and its arguments."""
+
+UNIT_PROPERTIES: Final = ("LoadState", "ActiveState", "SubState", "Job")
 
 OUTPUT_TAIL = 2000
 """How many characters of a failed command's output an error shows."""
@@ -61,6 +68,18 @@ class Facts:
     open_files: int = 256
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a throwaway machine gets of this host: a directory, a tag for its processes, and a network or not.
+
+    ``directory`` is all that the machine and this host share, under the same path on both; deployments lie in it.
+    """
+
+    directory: str = ""
+    tag: str = ""
+    private_network: bool = False
+
+
 class Machine(ABC):
     """Where a system runs: files, processes, sockets and time; then the verbs that tests use.
 
@@ -70,6 +89,37 @@ class Machine(ABC):
     name: ClassVar[str]
     throwaway: ClassVar[bool] = False
     """Whether the machine is made for a system and gone with it: then anything may be done to it."""
+
+    def __init__(self, place: Place | None = None) -> None:
+        self.place = place or Place()
+
+    @classmethod
+    def obstacle(cls) -> str:
+        """Say why no such machine can be had here, with the remedy, or return an empty text."""
+        return ""
+
+    @classmethod
+    def clear_away(cls, directory: str) -> list[str]:  # noqa: ARG003 - most leave nothing
+        """Remove what a machine, which is gone, has left on this host outside its directory; return what stays."""
+        return []
+
+    @property
+    def is_up(self) -> bool:
+        """Tell whether the machine runs."""
+        return True
+
+    @property
+    def is_released(self) -> bool:
+        """Tell whether the machine's processes live on after :meth:`close`."""
+        return False
+
+    def put_down(self) -> None:  # noqa: B027 - only machines of their own have an end
+        """End the machine at once with everything on it; harmless when it is down already."""
+
+    @property
+    def loss(self) -> str:
+        """Say how the machine was lost; empty while it is up, and when it was a test that put it down."""
+        return ""
 
     @property
     @abstractmethod
@@ -215,6 +265,14 @@ class Machine(ABC):
         """Remove a file or a whole directory; one that does not exist is no error."""
 
     @abstractmethod
+    def pack(self, path: str) -> bytes:
+        """Return a file or directory as an archive; raises :class:`~pytest_nixproc.errors.MachineError`."""
+
+    @abstractmethod
+    def unpack(self, packed: bytes, path: str) -> None:
+        """Put what was packed at a path; raises :class:`~pytest_nixproc.errors.MachineError`."""
+
+    @abstractmethod
     def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
         """Run one command; return its exit status (None: still running, and killed) and its output."""
 
@@ -227,13 +285,40 @@ class Machine(ABC):
         """``PATH`` of the machine's own software."""
         return ":".join(self.facts.base_path)
 
-    def execute(self, command: str, *, timeout: float = 60) -> tuple[int | None, str]:
-        """Run a shell command; return its exit status (None when it was killed at the timeout) and its output."""
-        spawn = Spawn((self.facts.shell, "-c", command), {"PATH": self.path_variable})
+    def address(self, port: int) -> tuple[str, int]:
+        """Return the host and port by which the tests reach a TCP port of the machine."""
+        return "127.0.0.1", port
+
+    def start(self) -> None:  # noqa: B027 - a machine that always runs has nothing to do
+        """Boot the machine; one that is up is left alone. Raises :class:`~pytest_nixproc.errors.MachineError`."""
+
+    def shutdown(self, *, timeout: float = 60) -> None:  # noqa: ARG002 - only machines of their own can
+        """Power the machine off in an orderly way, and wait for its end; :meth:`start` boots it anew."""
+        raise self._not_possible("be shut down")
+
+    def crash(self) -> None:
+        """End the machine at once, with everything on it; :meth:`start` boots it anew."""
+        raise self._not_possible("be crashed")
+
+    def block(self) -> None:
+        """Cut the machine's network off from the tests, as if its cable were pulled."""
+        raise self._not_possible("be cut off")
+
+    def unblock(self) -> None:
+        """Undo :meth:`block`."""
+        raise self._not_possible("be cut off")
+
+    def _not_possible(self, what: str) -> MachineError:
+        remedy = "use a machine that is thrown away: --nixproc-machine=nspawn"
+        return MachineError(f"machine {self.name} cannot {what}: the tests run on it", remedy=remedy)
+
+    def execute(self, command: AnyCommand, *, timeout: float = 60) -> tuple[int | None, str]:
+        """Run a command; return its exit status (None when it was killed at the timeout) and its output."""
+        spawn = Spawn((self.facts.shell, "-c", *words_of(command)), {"PATH": self.path_variable})
         return self.capture(spawn, self.deadline(timeout))
 
-    def succeed(self, *commands: str, timeout: float = 60) -> str:
-        """Run shell commands that must all succeed; return their output."""
+    def succeed(self, *commands: AnyCommand, timeout: float = 60) -> str:
+        """Run commands that must all succeed; return their output."""
         outputs = []
         for command in commands:
             status, output = self.execute(command, timeout=timeout)
@@ -242,26 +327,26 @@ class Machine(ABC):
             outputs.append(output)
         return "".join(outputs)
 
-    def fail(self, *commands: str, timeout: float = 60) -> str:
-        """Run shell commands that must all fail; return their output."""
+    def fail(self, *commands: AnyCommand, timeout: float = 60) -> str:
+        """Run commands that must all fail; return their output."""
         outputs = []
         for command in commands:
             status, output = self.execute(command, timeout=timeout)
             if status == 0:
-                brief = f"command succeeded, although it must fail: {command}"
+                brief = f"command succeeded, although it must fail: {text_of(command)}"
                 raise CommandFailed(brief, details=output[-OUTPUT_TAIL:])
             outputs.append(output)
         return "".join(outputs)
 
-    def wait_until_succeeds(self, command: str, *, timeout: float = 60) -> str:
-        """Run a shell command again and again until it succeeds; return its output then."""
+    def wait_until_succeeds(self, command: AnyCommand, *, timeout: float = 60) -> str:
+        """Run a command again and again until it succeeds; return its output then."""
         return self._repeat(command, lambda status: status == 0, timeout, "succeed")
 
-    def wait_until_fails(self, command: str, *, timeout: float = 60) -> str:
-        """Run a shell command again and again until it fails; return its output then."""
+    def wait_until_fails(self, command: AnyCommand, *, timeout: float = 60) -> str:
+        """Run a command again and again until it fails; return its output then."""
         return self._repeat(command, lambda status: status != 0, timeout, "fail")
 
-    def _repeat(self, command: str, wanted: Callable[[int | None], bool], timeout: float, verb: str) -> str:
+    def _repeat(self, command: AnyCommand, wanted: Callable[[int | None], bool], timeout: float, verb: str) -> str:
         deadline = self.deadline(timeout)
         last = ""
 
@@ -270,7 +355,7 @@ class Machine(ABC):
             status, last = self.execute(command, timeout=max(deadline.remaining, 0.1))
             return "" if wanted(status) else f"{describe_failure(command, status)}\n{last[-OUTPUT_TAIL:]}"
 
-        wait_until(look, deadline, f"wait for a command to {verb}: {command}")
+        wait_until(look, deadline, f"wait for a command to {verb}: {text_of(command)}")
         return last
 
     def wait_for_open_port(self, port: int, host: str = "127.0.0.1", *, timeout: float = 60) -> None:
@@ -285,15 +370,65 @@ class Machine(ABC):
 
         wait_until(look, self.deadline(timeout), f"wait for port {port} to be closed")
 
+    def wait_for_open_unix_socket(self, path: str, *, timeout: float = 60) -> None:
+        """Wait until a Unix socket accepts connections."""
+        wait_until(lambda: self.connection_problem(path), self.deadline(timeout), f"wait for socket {path}")
+
     def wait_for_file(self, path: str, *, timeout: float = 60) -> None:
         """Wait until a file exists."""
         what = f"wait for file {path}"
         wait_until(lambda: "" if self.exists(path) else "no such file", self.deadline(timeout), what)
 
+    def systemctl(self, arguments: AnyCommand, *, timeout: float = 60) -> tuple[int | None, str]:
+        """Run systemctl for the machine's own systemd; return its exit status and output."""
+        words = shlex.split(arguments) if isinstance(arguments, str) else arguments
+        return self.execute(["systemctl", "--no-pager", *words], timeout=timeout)
 
-def describe_failure(command: str | Sequence[str], status: int | None) -> str:
+    def wait_for_unit(self, unit: str, *, timeout: float = 60) -> None:
+        """Wait until a unit of the machine's own systemd is active.
+
+        Raises :class:`~pytest_nixproc.errors.CommandFailed` at once for a unit that is unknown, has failed, or is
+        inactive without a job that would start it.
+        """
+        deadline = self.deadline(timeout)
+        wait_until(lambda: self._missing_of_unit(unit, deadline), deadline, f"wait for unit {unit}")
+
+    def _missing_of_unit(self, unit: str, deadline: Deadline) -> str:
+        asked = ["show", f"--property={','.join(UNIT_PROPERTIES)}", "--", unit]
+        status, output = self.systemctl(asked, timeout=max(deadline.remaining, 1))
+        state = dict(line.partition("=")[::2] for line in output.splitlines())
+        if status != 0 or not state.keys() >= set(UNIT_PROPERTIES):
+            raise CommandFailed(f"systemctl cannot say how unit {unit} is", details=output[-OUTPUT_TAIL:])
+        text = f"it is {state['ActiveState']} ({state['SubState']})"
+        if state["LoadState"] != "loaded":
+            raise CommandFailed(f"unit {unit} cannot be waited for: it is {state['LoadState']}")
+        if state["ActiveState"] == "failed" or (state["ActiveState"] == "inactive" and state["Job"] in ("", "0")):
+            _, said = self.systemctl(["status", "--full", "--", unit])
+            raise CommandFailed(f"unit {unit} will not become active: {text}", details=said[-OUTPUT_TAIL:])
+        return "" if state["ActiveState"] == "active" else text
+
+    def copy_from_host(self, source: str | os.PathLike[str], target: str) -> None:
+        """Copy a file or directory of the test process's machine to a path of this one; memory has to hold it."""
+        self.unpack(pack(os.fspath(source)), target)
+
+    def copy_to_host(self, source: str, target: str | os.PathLike[str]) -> None:
+        """Copy a file or directory of this machine to a path of the test process's one; memory has to hold it."""
+        unpack(self.pack(source), os.fspath(target))
+
+
+def text_of(command: AnyCommand) -> str:
+    """Return a command as one would type it."""
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+def words_of(command: AnyCommand) -> tuple[str, ...]:
+    """Return what a shell's ``-c`` is given to run a command; it finds programs in PATH."""
+    return (command,) if isinstance(command, str) else ('exec "$@"', "sh", *command)
+
+
+def describe_failure(command: AnyCommand, status: int | None) -> str:
     """Word how a command ended: ``ended with status 3: ls /nowhere``."""
-    text = command if isinstance(command, str) else shlex.join(command)
+    text = text_of(command)
     if status is None:
         return f"was killed at its time limit: {text}"
     return f"{describe_status(status)}: {text}"

@@ -21,8 +21,8 @@ from typing import ClassVar, Final
 
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.machines import process_table
-from pytest_nixproc.machines.api import Account, Facts, Listener, Machine, Spawn
+from pytest_nixproc.machines import archive, process_table
+from pytest_nixproc.machines.api import Account, Facts, Listener, Machine, Place, Spawn
 from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
 from pytest_nixproc.machines.listeners import listeners, listening_sockets
 from pytest_nixproc.machines.software import Software
@@ -36,7 +36,8 @@ class Host(Machine):
 
     name: ClassVar[str] = "host"
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place | None = None) -> None:
+        super().__init__(place)
         self._guardian: GuardianConnection | None = None
         self._pidfds: dict[int, int] = {}
         self._software = Software()
@@ -300,6 +301,14 @@ class Host(Machine):
             if error.errno not in (errno.EISDIR, errno.EPERM):
                 raise MachineError(f"cannot remove {path}: {error.strerror}") from error
             shutil.rmtree(path)
+
+    def pack(self, path: str) -> bytes:
+        """Pack a file or directory."""
+        return archive.pack(path)
+
+    def unpack(self, packed: bytes, path: str) -> None:
+        """Unpack an archive."""
+        archive.unpack(packed, path)
 
 
 def ticks(pid: int) -> int:

@@ -48,11 +48,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for option in options.OPTIONS:
         if option.choices:
             options.read(config, option.name)
-    if any(options.given(config, name) for name in ("manager", "require", "machine")):
+    if any(options.given(config, name) for name in ("manager", "require", "machine", "network")):
         all_systems(config).matrix.refuse_missing()
     if options.read_flag(config, "share"):
         if options.read_scope(config) != "session":
             raise pytest.UsageError("--nixproc-share needs --nixproc-scope=session")
+        if all_systems(config).matrix.machine.throwaway:
+            raise pytest.UsageError("--nixproc-share needs --nixproc-machine=host: other machines are not shared")
         # Every worker becomes a member of the run before the first of them runs a test.
         all_systems(config)
     if any(options.given(config, name) for name in ("param", "start-timeout", "stop-timeout")):

@@ -46,11 +46,16 @@ def nixproc_profile(nixproc_point: Point) -> str:
 
 
 @pytest.fixture(scope=system_scope)
-def nixproc_machine(request: pytest.FixtureRequest, nixproc_point: Point) -> Machine:
-    """Return the machine of the current point of the matrix."""
+def nixproc_machine(request: pytest.FixtureRequest, nixproc_point: Point) -> Iterator[Machine]:
+    """Return the machine of the current point of the matrix; a throwaway one is booted, and gone at the end."""
     from pytest_nixproc.plugin.systems import systems_of
 
-    return systems_of(request.config).machine(nixproc_point.machine)
+    with ExitStack() as stack:
+        with failing_plainly():
+            machine = stack.enter_context(systems_of(request.config).machine_at(nixproc_point))
+        yield machine
+        with failing_plainly():
+            stack.close()
 
 
 @pytest.fixture(scope=system_scope)
@@ -68,7 +73,10 @@ def nixproc_model(request: pytest.FixtureRequest, nixproc_point: Point) -> Model
 
 @pytest.fixture(scope=system_scope)
 def nixproc_system(
-    request: pytest.FixtureRequest, nixproc_point: Point, nixproc_model: ModelLike | None
+    request: pytest.FixtureRequest,
+    nixproc_point: Point,
+    nixproc_machine: Machine,
+    nixproc_model: ModelLike | None,
 ) -> Iterator[System]:
     """Deploy the model, hand out the running system, and take it down with nothing left."""
     from pytest_nixproc.plugin.systems import systems_of
@@ -76,7 +84,8 @@ def nixproc_system(
     systems = systems_of(request.config)
     with ExitStack() as stack:
         with failing_plainly():
-            system = stack.enter_context(systems.used(nixproc_point, nixproc_model, directory_of(request)))
+            used = systems.used(nixproc_point, nixproc_machine, nixproc_model, directory_of(request))
+            system = stack.enter_context(used)
         yield system
         with failing_plainly():
             stack.close()
@@ -89,7 +98,7 @@ def nixproc_state(nixproc_system: System) -> StateDirs:
 
 
 @pytest.fixture
-def nixproc_deploy(request: pytest.FixtureRequest, nixproc_point: Point) -> Deploy:
+def nixproc_deploy(request: pytest.FixtureRequest, nixproc_point: Point, nixproc_machine: Machine) -> Deploy:
     """Return a function that deploys a model for the time of a ``with`` block.
 
     ``with nixproc_deploy(model, params={...}) as system``: errors of the deployment are raised as they are.
@@ -104,7 +113,7 @@ def nixproc_deploy(request: pytest.FixtureRequest, nixproc_point: Point) -> Depl
         __tracebackhide__ = True
         load = systems.load(nixproc_point.model if model is None else model, directory_of(request))
         try:
-            with systems.deployed(nixproc_point, load, params) as system:
+            with systems.deployed(nixproc_point, nixproc_machine, load, params) as system:
                 yield system
         except NixprocError as error:
             raise error.with_traceback(None) from None

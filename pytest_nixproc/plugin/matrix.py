@@ -28,6 +28,7 @@ class Point:
     manager: Manager
     machine: str
     profile: str
+    private_network: bool = False
     model: ModelLike | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,25 +77,37 @@ class Matrix:
         if key not in self._points:
             machine = options.read(self.config, "machine")
             profile = wanted.get("profile") or options.read(self.config, "profile")
-            self._points[key] = Point(manager, machine, profile, model, params)
+            is_private = options.read(self.config, "network") == "private"
+            self._points[key] = Point(manager, machine, profile, is_private, model, params)
         return self._points[key]
 
     def refuse_missing(self) -> None:
-        """Raise a usage error for unknown names, and for required managers that cannot run here."""
+        """Raise a usage error for unknown names, for a network that a machine cannot have, and for what is missing."""
         names = options.read_names(self.config, "require")
         try:
             self.managers()
             machine = self.machine
             required = list(self.registry.managers) if "all" in names else names
-            obstacles = {name: self.registry.manager(name).obstacle(machine) for name in required}
+            obstacles = {name: self._obstacle(name, machine) for name in required}
         except NixprocError as error:
             raise pytest.UsageError(str(error)) from error
         if missing := {name: obstacle for name, obstacle in obstacles.items() if obstacle}:
             lines = "\n".join(f"  {name}: {obstacle}" for name, obstacle in missing.items())
-            raise pytest.UsageError(f"required process managers cannot run here:\n{lines}")
+            raise pytest.UsageError(f"required process managers or machines cannot run here:\n{lines}")
+        if options.read(self.config, "network") == "private" and not machine.throwaway:
+            remedy = "only a throwaway machine has a network of its own, such as --nixproc-machine=nspawn"
+            raise pytest.UsageError(f"--nixproc-network=private: machine {machine.name} has the host's; {remedy}")
+
+    def _obstacle(self, name: str, machine: type[Machine]) -> str:
+        """Say why a machine of this name, or a manager on the machine of the options, cannot run here."""
+        if name in self.registry.machines:
+            return self.registry.machine(name).obstacle()
+        return self.registry.manager(name).obstacle(machine)
 
 
 def skip_marks(manager: Manager, machine: type[Machine]) -> list[pytest.MarkDecorator]:
-    """Return the mark that skips a test with the reason why a manager cannot run here, if it cannot."""
-    obstacle = manager.obstacle(machine)
-    return [pytest.mark.skip(reason=f"{manager.name} cannot run here: {obstacle}")] if obstacle else []
+    """Return the mark that skips a test with the reason why a machine or a manager cannot run here, if it cannot."""
+    for name, obstacle in ((f"machine {machine.name}", machine.obstacle()), (manager.name, manager.obstacle(machine))):
+        if obstacle:
+            return [pytest.mark.skip(reason=f"{name} cannot run here: {obstacle}")]
+    return []

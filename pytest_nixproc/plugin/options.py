@@ -40,13 +40,15 @@ class Option:
 
 
 KEEP: Final = ("never", "failed", "always")
+NETWORKS: Final = ("host", "private")
 SCOPES: Final = ("session", "package", "module", "class", "function")
 
 OPTIONS: Final = (
     Option("manager", "supervisord", "NAME[,NAME...]|all", "process managers to deploy with; all: each that runs here"),
-    Option("require", "", "NAME[,NAME...]|all", "process managers that must be present: absence is an error, no skip"),
+    Option("require", "", "NAME[,NAME...]|all", "managers and machines that must be there: absence is an error"),
     Option("profile", "unprivileged", "NAME", "who the processes run as", choices=("unprivileged",)),
     Option("machine", "host", "NAME", "where the system runs"),
+    Option("network", "host", "NAME", "the network of a throwaway machine: the host's, or its own", choices=NETWORKS),
     Option("model", "", "PATH", "the processes model that nixproc_system deploys by default"),
     Option("param", "", "NAME=VALUE", "argument for the model, a JSON value or else a string; repeatable", "values"),
     Option("scope", "module", "SCOPE", "how long nixproc_system lives", choices=SCOPES),

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.deployment.assigner import Assigner
+from pytest_nixproc.deployment.booting import booted
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Draft, Load, Planner, Settings
 from pytest_nixproc.deployment.recovery import reap, recovery_command, take_over
 from pytest_nixproc.deployment.stopping import attempt
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
-from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.machines.api import Machine, Place
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import options
 from pytest_nixproc.plugin.matrix import Matrix, ModelLike, Point
@@ -58,10 +59,27 @@ class Systems:
         self.sharing = Sharing.of(config, self.leases)
 
     def machine(self, name: str) -> Machine:
-        """Return a machine, made when it is asked for first."""
+        """Return a machine that is no throwaway one, made when it is asked for first."""
         if name not in self._machines:
             self._machines[name] = self.registry.machine(name)()
         return self._machines[name]
+
+    @contextmanager
+    def machine_at(self, point: Point) -> Iterator[Machine]:
+        """Return the machine of a point; a throwaway one is booted for the time of the ``with`` block.
+
+        Raises :class:`~pytest_nixproc.errors.NixprocError`. Under ``--nixproc-plan``, none is booted.
+        """
+        kind = self.registry.machine(point.machine)
+        if not kind.throwaway:
+            yield self.machine(point.machine)
+        elif options.read_flag(self.config, "plan"):
+            yield kind(Place(private_network=point.private_network))
+        else:
+            self.reap_abandoned()
+            boot = booted(kind, self.leases, self.settings, private_network=point.private_network)
+            with self.signals.handled(), boot as machine:
+                yield machine
 
     def control_run(self, run: str) -> None:
         """Become a member, as the controller, of the run of pytest-xdist; a guardian does its part if it is killed."""
@@ -108,16 +126,16 @@ class Systems:
                 reporter.write_line(f"nixproc: {text}")
 
     @contextmanager
-    def used(self, point: Point, model: ModelLike | None, directory: Path) -> Iterator[System]:
+    def used(self, point: Point, machine: Machine, model: ModelLike | None, directory: Path) -> Iterator[System]:
         """Deploy the model of a fixture for the time of a ``with`` block, or share it with the other workers."""
         load = self.load(model, directory)
         if self.sharing is None or options.read_flag(self.config, "plan"):
-            with self.deployed(point, load) as system:
+            with self.deployed(point, machine, load) as system:
                 yield system
             return
         self.reap_abandoned()
         with self.signals.handled():
-            system = self.sharing.system(self.planner(point), identity_of(model, directory), load)
+            system = self.sharing.system(self.planner(point, machine), identity_of(model, directory), load)
         self.live[system] = {}
         try:
             yield system
@@ -125,12 +143,14 @@ class Systems:
             del self.live[system]
 
     @contextmanager
-    def deployed(self, point: Point, load: Load, params: Mapping[str, Any] | None = None) -> Iterator[System]:
+    def deployed(
+        self, point: Point, machine: Machine, load: Load, params: Mapping[str, Any] | None = None
+    ) -> Iterator[System]:
         """Deploy a model for the time of a ``with`` block.
 
         Raises :class:`~pytest_nixproc.errors.NixprocError`, and :class:`Planned` under ``--nixproc-plan``.
         """
-        planner = self.planner(point, params)
+        planner = self.planner(point, machine, params)
         if options.read_flag(self.config, "plan"):
             self.planned.append((point, self._plan(planner, load)))
             raise Planned
@@ -144,11 +164,12 @@ class Systems:
             finally:
                 self._end(system)
 
-    def planner(self, point: Point, params: Mapping[str, Any] | None = None) -> Planner:
+    def planner(self, point: Point, machine: Machine, params: Mapping[str, Any] | None = None) -> Planner:
         """Return what plans deployments at a point; params of a call win over the marker's, and those over options."""
         merged = {**self.settings.params, **point.params, **(params or {})}
-        settings = replace(self.settings, params=merged)
-        return Planner(point.manager, self.machine(point.machine), self.registry.rules, settings)
+        root = machine.place.directory or self.settings.state_root
+        settings = replace(self.settings, params=merged, state_root=root)
+        return Planner(point.manager, machine, self.registry.rules, settings)
 
     def _plan(self, planner: Planner, load: Load) -> Draft:
         """Draft a deployment; ports that the model asks for are leased for the moment."""

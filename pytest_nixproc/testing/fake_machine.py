@@ -57,6 +57,7 @@ class FakeMachine(Machine):
     name: ClassVar[str] = "fake"
 
     def __init__(self, facts: Facts | None = None) -> None:
+        super().__init__()
         self.time = 0.0
         self.files: dict[str, bytes] = {}
         self.modes: dict[str, int] = {}
@@ -173,6 +174,14 @@ class FakeMachine(Machine):
             if self.ended(pids) == set(pids):
                 break
         return [self.exit_status(pid) for pid in pids]
+
+    def pack(self, path: str) -> bytes:
+        """Return the content of a file: an archive of the mind has one."""
+        return self.files[path]
+
+    def unpack(self, packed: bytes, path: str) -> None:
+        """Write such a file."""
+        self.files[path] = packed
 
     def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
         """Run one command, and kill it at the deadline; its output is what its script appends to the command's file."""

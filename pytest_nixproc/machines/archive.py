@@ -1,0 +1,54 @@
+"""Files and directories as one piece of bytes, to carry them from one machine to another."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, Final
+
+from pytest_nixproc.errors import MachineError
+
+if TYPE_CHECKING:
+    import tarfile
+
+ROOT: Final = "it"
+"""What a packed file or directory is called in its archive, whatever its name is."""
+
+
+def pack(path: str) -> bytes:
+    """Return a file or directory as an archive; raises :class:`~pytest_nixproc.errors.MachineError` if it cannot."""
+    import tarfile
+
+    packed = io.BytesIO()
+    try:
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            archive.add(path, ROOT)
+    except OSError as error:
+        raise MachineError(f"cannot read {error.filename or path}: {error.strerror}") from error
+    return packed.getvalue()
+
+
+def unpack(packed: bytes, path: str) -> None:
+    """Put what :func:`pack` has packed at a path, with the directories it needs; it belongs to the caller.
+
+    Raises :class:`~pytest_nixproc.errors.MachineError` if it cannot be written.
+    """
+    import tarfile
+
+    directory, name = os.path.split(os.path.abspath(path))
+    try:
+        os.makedirs(directory, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            for member in archive:
+                archive.extract(renamed(member, name), directory)
+    except OSError as error:
+        raise MachineError(f"cannot write {error.filename or path}: {error.strerror}") from error
+
+
+def renamed(member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
+    """Return a member under the name of what it is unpacked as; hard links lead to members, and are renamed too."""
+    member.name = name + member.name.removeprefix(ROOT)
+    if member.islnk():
+        member.linkname = name + member.linkname.removeprefix(ROOT)
+    member.uid, member.gid, member.uname, member.gname = os.geteuid(), os.getegid(), "", ""
+    return member
