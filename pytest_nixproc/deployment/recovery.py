@@ -84,7 +84,7 @@ def clear_away(site: Site, finder: Finder, leases: Leases) -> list[str]:
 
 
 def machine_of_site(site: Site, finder: Finder) -> type[Machine]:
-    """Return the kind of machine that a site is on, or is the place of: this host, unless a journal can be read that says otherwise."""
+    """Return the kind of machine that a site is on, or is the place of: this host, unless its journal says it."""
     try:
         return finder.machine(journal.machine_of(site.journal) or LOCAL)
     except (UnknownName, OSError, ValueError, TypeError):

@@ -87,6 +87,8 @@ nspawn looks there for signs that the host was booted by systemd, which it need 
 
 BOOT_OPTIONS: Final = (
     *("systemd.unit=basic.target", "systemd.wants=nixproc-agent.service"),
+    # Its machine-id is given, and bound over the file: there is none to keep.
+    "systemd.mask=systemd-machine-id-commit.service",
     *("systemd.journald.forward_to_console=1", "systemd.log_color=no", "systemd.show_status=error"),
 )
 
@@ -165,6 +167,9 @@ class Nspawn(Remote):
     def ask(self, verb: str, *arguments: object, handle: int | None = None) -> Any:
         """Have the agent carry a verb out; raises :class:`~pytest_nixproc.errors.MachineError` if there is none."""
         if self._agent is None:
+            raise self._down()
+        if self._host.ended(self._pids):
+            self._note_death()
             raise self._down()
         try:
             return self._agent.ask(verb, *arguments, handle=handle)
@@ -446,11 +451,16 @@ def program(argv: tuple[str, ...]) -> tuple[str, ...]:
 @contextlib.contextmanager
 def listening(path: str) -> Iterator[socket.socket]:
     """Listen on a Unix socket for the time of a ``with`` block, without ever blocking."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.settimeout(0)
-        listener.bind(path)
-        listener.listen(1)
-        yield listener
+    directory = os.open(os.path.dirname(path), os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.settimeout(0)
+            # By way of its directory, a path may have more than the 107 bytes of an address (unix(7)).
+            listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+            listener.listen(1)
+            yield listener
+    finally:
+        os.close(directory)
 
 
 @hookimpl
