@@ -22,8 +22,8 @@ def booted(
 ) -> Iterator[Machine]:
     """Have a machine of its own for the time of a ``with`` block; one that was released by then lives on.
 
-    Raises :class:`~pytest_nixproc.errors.MachineError` when it cannot be booted, and at the end
-    :class:`~pytest_nixproc.errors.TeardownError` when it had died, or something of it stays.
+    Raises :class:`~pytest_nixproc.errors.MachineError` when it cannot be booted, and at the end when it had died;
+    :class:`~pytest_nixproc.errors.TeardownError` when something of it stays.
     """
     site = Site.choose(settings.state_root)
     machine = kind(Place(site.root, site.tag, private_network))
@@ -40,8 +40,13 @@ def booted(
     with settings.uninterrupted():
         if machine.is_released:
             leave(machine, site, leases)
-        elif problems := take_away(machine, site, leases):
-            raise TeardownError(problems)
+        else:
+            loss = machine.loss
+            problems = take_away(machine, site, leases)
+            if loss:
+                raise loss
+            if problems:
+                raise TeardownError(problems)
 
 
 def claim(machine: Machine, site: Site, leases: Leases) -> None:
@@ -59,8 +64,7 @@ def leave(machine: Machine, site: Site, leases: Leases) -> None:
 
 def take_away(machine: Machine, site: Site, leases: Leases) -> list[str]:
     """End a machine and remove every trace; return what was not clean."""
-    problems = [f"machine {machine.name} {machine.loss}"] if machine.loss else []
-    problems += attempt(lambda: forget(machine, site, leases))
+    problems = attempt(lambda: forget(machine, site, leases))
     machine.close()
     return problems
 

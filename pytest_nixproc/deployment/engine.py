@@ -352,14 +352,24 @@ class Deployment:
     def _undo(self, *, keep_state: bool) -> None:
         problems: list[str] = []
         if self._journal is not None:
-            # What ran on a machine that is down is gone; how it got there is for who has booted it.
-            problems += self._take_down() if self.machine.is_up else []
+            problems += attempt(self._take_down) if self.machine.is_up else []
+            if not self.machine.is_up:
+                problems = self._let_go()
             if not keep_state and not self._out_of_reach:
                 problems += attempt(self._remove)
         problems += attempt(self._leave_to_reaper if self._out_of_reach else self._unclaim)
         if problems:
             # A manager that does not answer is told of once, however often it was asked.
             raise TeardownError(list(dict.fromkeys(problems)))
+
+    def _let_go(self) -> list[str]:
+        """Have the driver drop what it holds of a machine that is down: what ran there is gone.
+
+        How the machine came to be down is reported by who has booted it, and no problem of the system's.
+        """
+        if self._driver is not None:
+            attempt(self._close)
+        return []
 
     def _take_down(self) -> list[str]:
         """Stop everything that runs; return what was not clean."""

@@ -117,9 +117,9 @@ class Machine(ABC):
         """End the machine at once with everything on it; harmless when it is down already."""
 
     @property
-    def loss(self) -> str:
-        """Say how the machine was lost; empty while it is up, and when it was a test that put it down."""
-        return ""
+    def loss(self) -> MachineError | None:
+        """Return how the machine was lost; None while it is up, and when it was a test that put it down."""
+        return None
 
     @property
     @abstractmethod

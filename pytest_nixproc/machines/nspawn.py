@@ -34,6 +34,7 @@ from pytest_nixproc.machines.waiting import wait_until
 BOOT_SECONDS: Final = 60.0
 END_SECONDS: Final = 10.0
 
+DIED: Final = "has died"
 CONSOLE_LINES: Final = 30
 
 OWN: Final = "machine"
@@ -151,18 +152,18 @@ class Nspawn(Remote):
         return self._agent is not None and not self._host.ended(self._pids)
 
     @property
-    def loss(self) -> str:
-        """Say how it died, if it was no test that put it down."""
+    def loss(self) -> MachineError | None:
+        """Return how it died, if it was no test that put it down."""
         if self._agent is not None and not self.is_up:
             self._note_death()
-        return self._end if self._end.startswith("has died") else ""
+        return self._down() if self._end.startswith(DIED) else None
 
     def _note_death(self) -> None:
         """Keep how the machine has ended in mind."""
         self._host.catch_up()
         status = self._host.exit_status(self._pids[0])
         self._kill()
-        self._end = f"has died: systemd-nspawn {describe_status(status)}" if status is not None else "has died"
+        self._end = f"{DIED}: systemd-nspawn {describe_status(status)}" if status is not None else DIED
 
     def ask(self, verb: str, *arguments: object, handle: int | None = None) -> Any:
         """Have the agent carry a verb out; raises :class:`~pytest_nixproc.errors.MachineError` if there is none."""
@@ -193,7 +194,7 @@ class Nspawn(Remote):
         if self.is_up:
             return
         self._refuse_directory()
-        groups = list(control_groups(f"nixproc-{secrets.token_hex(4)}"))
+        groups = list(control_groups(f"nixproc-{os.path.basename(self.place.directory)}"))
         self._write_own_files(groups)
         with listening(self._own("agent.socket")) as listener:
             for group in groups:

@@ -94,7 +94,7 @@ def mark(phase):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef):
-    watched = fixturedef.argname == "nixproc_system"
+    watched = fixturedef.argname in ("nixproc_machine", "nixproc_system")
     if watched:
         mark("deployment")
     result = yield
@@ -267,11 +267,14 @@ class Session:
         """What the command lines of processes have that are below us too, but are none of the session's."""
 
         self._drivers: dict[str, Driver] = {}
+        self._groups: set[str] = set()
 
     def start(self, *options: str, manager: str = "", **variables: str) -> None:
         """Start pytest in a process group of its own."""
         self.manager = manager
-        options += (f"--nixproc-manager={manager}",) if manager else ()
+        name, _, machine = manager.partition("@")
+        options += (f"--nixproc-manager={name}",) if name else ()
+        options += (f"--nixproc-machine={machine}",) if machine else ()
         names = {"STORM_MARKS": "marks", "STORM_PORTS": "ports", "STORM_ROOTS": "roots"}
         places = {variable: f"{self.place}/{name}" for variable, name in names.items()}
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--nixproc-state-root={self.state_root}"]
@@ -326,6 +329,7 @@ class Session:
         """Return what there is of the session and its deployments, by kind of trace."""
         adopt_ends()
         found = {
+            "control groups": self.control_groups(),
             "processes": self.processes(),
             "ports": self.ports(),
             "directories": os.listdir(self.state_root) if os.path.isdir(self.state_root) else [],
@@ -371,12 +375,18 @@ class Session:
                     found.append(str(path))
         return found
 
+    def control_groups(self) -> list[str]:
+        """Return the control groups of the session's machines, which are named after their directories."""
+        if os.path.isdir(self.state_root):
+            self._groups |= {f"nixproc-{name}" for name in os.listdir(self.state_root)}
+        return [path for path, _, _ in os.walk("/sys/fs/cgroup") if os.path.basename(path) in self._groups]
+
     def drivers(self) -> list[Driver]:
         """Return drivers that see what the session's manager has of its deployments."""
         file = Path(f"{self.place}/roots")
         for root in file.read_text().split() if self.manager and file.exists() else ():
             if root not in self._drivers:
-                self._drivers[root] = driver_at(Registry().manager(self.manager), Host(), root)
+                self._drivers[root] = driver_at(Registry().manager(self.manager.partition("@")[0]), Host(), root)
         return list(self._drivers.values())
 
     def clean_up(self) -> None:
@@ -610,7 +620,9 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=200, help="hits per manager")
-    parser.add_argument("--managers", default=",".join(MANAGERS), help="those that cannot run here are left out")
+    parser.add_argument(
+        "--managers", default=",".join(MANAGERS), help="NAME or NAME@MACHINE; those that cannot run here are left out"
+    )
     parser.add_argument("--lease-rounds", type=int, default=20)
     parser.add_argument("--share-rounds", type=int, default=20, help="runs that share a deployment, of each kind")
     parser.add_argument("--seed", type=int, default=1)
@@ -619,9 +631,16 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def obstacle_of(name: str) -> str:
+    """Say why a manager cannot run here, on the machine that is named with it."""
+    manager, _, machine = name.partition("@")
+    kind = Registry().machine(machine or "host")
+    return kind.obstacle() or Registry().manager(manager).obstacle(kind)
+
+
 def able(names: Sequence[str]) -> list[str]:
     """Return the managers that can run here, and say why others cannot."""
-    obstacles = {name: Registry().manager(name).obstacle(Host) for name in names}
+    obstacles = {name: obstacle_of(name) for name in names}
     for name, obstacle in obstacles.items():
         if obstacle:
             print(f"{name} cannot run here: {obstacle}", file=sys.stderr)

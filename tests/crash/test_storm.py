@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.machines.host import Host
-from pytest_nixproc.registry import Registry
+from tests.crash.storm import obstacle_of
 
 STORM = Path(__file__).parent / "storm.py"
 
@@ -18,8 +17,8 @@ STORM = Path(__file__).parent / "storm.py"
 def ask_for(name: str) -> None:
     """Skip the test where a manager cannot run, or fail it where that manager is required."""
     required = set(os.environ.get("NIXPROC_REQUIRE", "").split(","))
-    if obstacle := Registry().manager(name).obstacle(Host):
-        (pytest.fail if required & {name, "all"} else pytest.skip)(f"{name} cannot run here: {obstacle}")
+    if obstacle := obstacle_of(name):
+        (pytest.fail if required & {*name.split("@"), "all"} else pytest.skip)(f"{name} cannot run here: {obstacle}")
 
 
 @pytest.mark.parametrize(
@@ -28,6 +27,9 @@ def ask_for(name: str) -> None:
         pytest.param({"managers": "supervisord", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="supervisord"),
         pytest.param({"managers": "sysvinit", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="sysvinit"),
         pytest.param({"managers": "docker", "rounds": 11, "lease-rounds": 0, "share-rounds": 1}, id="docker"),
+        pytest.param(
+            {"managers": "supervisord@nspawn", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="nspawn"
+        ),
         pytest.param({"rounds": 0, "lease-rounds": 3, "share-rounds": 0}, id="ports"),
         pytest.param({"rounds": 0, "lease-rounds": 0, "share-rounds": 2}, id="share"),
     ],
