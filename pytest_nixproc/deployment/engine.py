@@ -50,6 +50,7 @@ class Deployment:
         self.timeline = Timeline(self.machine.now)
         self.present = present
         self.running: list[str] = []
+        self._boots = self.machine.boots
         self._pids: dict[str, int] = {}
         self._draft: Draft | None = None
         self._driver: Driver | None = None
@@ -352,8 +353,8 @@ class Deployment:
     def _undo(self, *, keep_state: bool) -> None:
         problems: list[str] = []
         if self._journal is not None:
-            problems += attempt(self._take_down) if self.machine.is_up else []
-            if not self.machine.is_up:
+            problems += [] if self._is_gone else attempt(self._take_down)
+            if self._is_gone:
                 problems = self._let_go()
             if not keep_state and not self._out_of_reach:
                 problems += attempt(self._remove)
@@ -362,8 +363,13 @@ class Deployment:
             # A manager that does not answer is told of once, however often it was asked.
             raise TeardownError(list(dict.fromkeys(problems)))
 
+    @property
+    def _is_gone(self) -> bool:
+        """Tell whether the machine is down, or is not the one any more on which the system was started."""
+        return not self.machine.is_up or self.machine.boots != self._boots
+
     def _let_go(self) -> list[str]:
-        """Have the driver drop what it holds of a machine that is down: what ran there is gone.
+        """Have the driver drop what it holds of a system that is gone with its machine.
 
         How the machine came to be down is reported by who has booted it, and no problem of the system's.
         """

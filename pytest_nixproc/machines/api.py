@@ -109,6 +109,11 @@ class Machine(ABC):
         return True
 
     @property
+    def boots(self) -> int:
+        """How often the machine has been booted by us: what was started on it is gone when this has changed."""
+        return 0
+
+    @property
     def is_released(self) -> bool:
         """Tell whether the machine's processes live on after :meth:`close`."""
         return False

@@ -109,6 +109,7 @@ class Nspawn(Remote):
         self._agent: AgentConnection | None = None
         self._end = "has not been booted"
         self._released = False
+        self._boots = 0
         self._forwarded: dict[int, socket.socket] = {}
         self._is_blocked = False
 
@@ -196,6 +197,7 @@ class Nspawn(Remote):
         self._refuse_directory()
         groups = list(control_groups(f"nixproc-{os.path.basename(self.place.directory)}"))
         self._write_own_files(groups)
+        self._boots += 1
         with listening(self._own("agent.socket")) as listener:
             for group in groups:
                 os.mkdir(group)
@@ -295,6 +297,11 @@ class Nspawn(Remote):
     def _end_as(self, end: str) -> None:
         self._kill()
         self._end = end
+
+    @property
+    def boots(self) -> int:
+        """How often the machine has been booted."""
+        return self._boots
 
     @property
     def is_released(self) -> bool:

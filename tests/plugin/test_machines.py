@@ -92,7 +92,8 @@ def test_crash_and_start_in_a_test(project: pytest.Pytester, state_root: Path) -
         def test_it(nixproc_machine, nixproc_system):
             nixproc_machine.crash()
             with pytest.raises(NixprocError, match="was crashed by a test"):
-                nixproc_system["first"].is_running
+                nixproc_machine.succeed("true")
+            assert not nixproc_system["first"].is_running
             assert "GET" not in nixproc_system["first"].log
             nixproc_machine.start()
             assert not nixproc_system["first"].is_running
