@@ -6,6 +6,9 @@ not believed. Run on its own, without site-packages: only what a bare interprete
 
 Without a PID file it does the same for a program in the foreground that cannot be a container's first process itself:
 the kernel spares that one all signals that it does not handle (pid_namespaces(7)), and it has orphans to bury.
+
+As an escort, it leaves the daemon to a manager that finds it by its PID file too, once that file can be believed, and
+the daemon has not ended at once: such a manager could not know how.
 """
 
 from __future__ import annotations
@@ -33,15 +36,23 @@ ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 PID_FILE_SECONDS: Final = 30.0
 REMAINDER_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.02
+SETTLE_SECONDS: Final = 0.05
+"""How long an escort stays with a daemon."""
+
 SIGNALLED: Final = 128
 """What is added to a signal's number in an exit status (POSIX.1 XCU 2.8.2)."""
 
-BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_nixproc.managers.proxy import main; main()"
+BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_nixproc.managers.proxy import {0}; {0}()"
 
 
 def proxy_argv(python: str, package_root: str, pid_file: str = "") -> tuple[str, ...]:
     """Return the words to put before a command line; without a PID file, it is one that stays in the foreground."""
-    return (python, "-I", "-S", "-c", BOOT, package_root, pid_file)
+    return (python, "-I", "-S", "-c", BOOT.format("main"), package_root, pid_file)
+
+
+def escort_argv(python: str, package_root: str, pid_file: str) -> tuple[str, ...]:
+    """Return the words to put before the command line of a daemon that is left to a manager."""
+    return (python, "-I", "-S", "-c", BOOT.format("escort"), package_root, pid_file)
 
 
 class Proxy:
@@ -72,6 +83,26 @@ class Proxy:
 
     def run_daemon(self) -> int:
         """Run the daemon; return its wait status."""
+        if status := self.start_daemon():
+            return status
+        self.forward()
+        # What the daemon leaves behind is not ours to end: it would not be reported.
+        return self.await_status(self.daemon)
+
+    def hand_over(self) -> int:
+        """Start the daemon, and stay for a moment; return its wait status if it has ended by then."""
+        if status := self.start_daemon():
+            return status
+        end = time.monotonic() + SETTLE_SECONDS
+        while self.daemon not in self.statuses and not self.arrived and (left := end - time.monotonic()) > 0:
+            self.sleep(left)
+            self.reap()
+        if self.statuses.get(self.daemon) == 0:
+            fail("the daemon has ended, with status 0")
+        return self.statuses.get(self.daemon, 0)
+
+    def start_daemon(self) -> int:
+        """Start the daemon and find it; return the wait status of its starter, which is not 0 if that was in vain."""
         stale = self.read_pid_file()
         if stale and not is_alive(stale):
             os.unlink(self.pid_file)
@@ -80,9 +111,7 @@ class Proxy:
         if status := self.await_status(self.starter):
             return status
         self.daemon = self.await_daemon({self.starter, stale})
-        self.forward()
-        # What the daemon leaves behind is not ours to end: it would not be reported.
-        return self.await_status(self.daemon)
+        return 0
 
     def start(self) -> int:
         """Start the command that makes the daemon."""
@@ -197,3 +226,8 @@ def end_as(status: int) -> NoReturn:
 def main() -> None:
     """Run the daemon of the command line: package root, PID file, program, arguments."""
     end_as(Proxy(sys.argv[2], sys.argv[3:]).run())
+
+
+def escort() -> None:
+    """Start the daemon of the same command line, and end when it can be left alone."""
+    end_as(Proxy(sys.argv[2], sys.argv[3:]).hand_over())
