@@ -78,7 +78,11 @@ def everything_set() -> ProcessesModel:
         nice=5,
         user="full",
         credentials={"groups": {"staff": {"gid": 900}}, "users": {"full": {"uid": 901, "group": "staff"}}},
-        overrides={"sysvinit": {"runlevels": [3, 4, 5]}, "supervisord": {"autorestart": "unexpected"}},
+        overrides={
+            "sysvinit": {"runlevels": [3, 4, 5]},
+            "supervisord": {"autorestart": "unexpected"},
+            "systemd": {"Unit": {"After": "network.target"}, "Service": {"Restart": "always"}},
+        },
     )
     return ProcessesModel({"full": Instance(process)})
 

@@ -1,0 +1,93 @@
+"""Homes: which systemd runs the units of a deployment, and how it is asked.
+
+A machine that is made for the deployment has its own; an ordinary user who is logged in has one for the session; else
+the deployment gets one of its own. Its record in the deployment's directory leads anybody else to the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Final, Literal, Self
+
+from pytest_nixproc.machines.api import Machine, Spawn
+from pytest_nixproc.managers.api import Target
+from pytest_nixproc.managers.systemd.generator import SOCKET, prefix
+from pytest_nixproc.managers.systemd.launcher import CGROUP_MOUNTS, PRIVATE_UNITS
+
+RECORD: Final = "systemd-home"
+SYSTEM_UNITS: Final = "/run/systemd/system"
+
+
+@dataclass(frozen=True)
+class Home:
+    """A systemd: the machine's, the session's, or the deployment's own.
+
+    ``runtime_directory`` is where the last two have their socket; ``cgroup`` is the directory of the last one's group.
+    """
+
+    kind: Literal["system", "session", "private"]
+    runtime_directory: str = ""
+    cgroup: str = ""
+
+    @classmethod
+    def choose(cls, machine: Machine, target: Target) -> Self:
+        """Choose the home of a deployment."""
+        if machine.throwaway:
+            return cls("system")
+        if machine.facts.account.uid and not machine.connection_problem(f"{session_directory()}/{SOCKET}"):
+            return cls("session", session_directory())
+        own = machine.read("/proc/self/cgroup") or b""
+        mount = next((path for path in CGROUP_MOUNTS if machine.exists(f"{path}/cgroup.procs")), CGROUP_MOUNTS[0])
+        parent = f"{mount}{own_group(own.decode(errors='surrogateescape'))}".rstrip("/")
+        return cls("private", target.state.runtime_dir, f"{parent}/{prefix(target)}")
+
+    @classmethod
+    def recall(cls, machine: Machine, target: Target) -> Self | None:
+        """Return the home that a deployment was given; None if it has none yet, or no directory any more."""
+        content = machine.read(f"{target.directory}/{RECORD}")
+        return cls(**json.loads(content)) if content else None
+
+    def record(self, machine: Machine, target: Target) -> None:
+        """Write down which home a deployment has."""
+        machine.write(f"{target.directory}/{RECORD}", json.dumps(asdict(self)))
+
+    @property
+    def socket(self) -> str:
+        """The socket that is there while a session's or an own systemd runs."""
+        return f"{self.runtime_directory}/{SOCKET}"
+
+    @property
+    def links(self) -> str:
+        """The directory in which units are linked, which is emptied by a reboot; none is needed for an own systemd."""
+        return {"system": SYSTEM_UNITS, "session": f"{self.runtime_directory}/systemd/user", "private": ""}[self.kind]
+
+    def command(self, machine: Machine, target: Target, *words: str) -> Spawn:
+        """Return the command that asks this systemd."""
+        scope = ("--system",) if self.kind == "system" else ("--user",)
+        environment = {"PATH": machine.path_variable, "LC_ALL": "C", "SYSTEMD_PAGER": "", **target.tags}
+        if self.runtime_directory:
+            environment["XDG_RUNTIME_DIR"] = self.runtime_directory
+        return Spawn((program(machine, "systemctl"), *scope, *words), environment)
+
+
+def program(machine: Machine, name: str) -> str:
+    """Return the path of one of the machine's own programs; that of none is left to fail with its name."""
+    candidates = (f"{directory}/{name}" for directory in machine.facts.base_path)
+    return next(filter(machine.exists, candidates), f"/usr/bin/{name}")
+
+
+def session_directory() -> str:
+    """Return the directory in which the calling user's session has its sockets (pam_systemd(8))."""
+    return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+
+
+def own_group(text: str) -> str:
+    """Return the control group of version 2 that ``/proc/PID/cgroup`` names (cgroups(7)); the root without one."""
+    return next((line.removeprefix("0::") for line in text.splitlines() if line.startswith("0::")), "/")
+
+
+def search_path(target: Target, units: str) -> str:
+    """Return where an own systemd looks for units: there alone."""
+    return f"{target.directory}/{units}:{target.directory}/{PRIVATE_UNITS}"

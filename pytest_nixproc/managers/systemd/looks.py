@@ -1,0 +1,126 @@
+"""What systemctl shows of a unit, and what that means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_nixproc.managers.api import Status
+
+PROPERTIES: Final = (
+    *("Id", "LoadState", "LoadError", "ActiveState", "SubState", "Result", "ControlGroup", "InvocationID"),
+    *("MainPID", "ExecMainPID", "ExecMainCode", "ExecMainStatus", "ExecMainStartTimestampMonotonic"),
+)
+
+KILLED: Final = ("2", "3")
+"""Codes of processes that a signal has ended (sigaction(2): CLD_KILLED, CLD_DUMPED)."""
+
+OWN_STATUSES: Final = {
+    200: ("CHDIR", "its directory cannot be entered"),
+    201: ("NICE", "its nice level cannot be set"),
+    203: ("EXEC", "its program cannot be executed"),
+    209: ("STDOUT", "its log cannot be opened"),
+    216: ("GROUP", "its group cannot be taken on"),
+    217: ("USER", "its user cannot be taken on"),
+}
+"""Exit statuses of systemd itself, between fork and exec ("Process Exit Codes" in systemd.exec(5))."""
+
+COMMANDS: Final = ("ExecStartPre", "ExecStart")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What systemctl has shown of one unit."""
+
+    shown: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        return self.shown.get(name, "")
+
+    @property
+    def pid(self) -> int | None:
+        """The main process that runs."""
+        return int(self["MainPID"] or 0) or None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its program runs, and is what systemd waited for."""
+        return self["ActiveState"] in ("active", "reloading") or (
+            self["ActiveState"] == "deactivating" and bool(self.pid)
+        )
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was started, and has ended, and is not started again by systemd."""
+        was_started = self["ExecMainStartTimestampMonotonic"] not in ("", "0")
+        inactive = self["ActiveState"] in ("inactive", "deactivating") and was_started
+        return not self.is_running and (inactive or self["ActiveState"] == "failed")
+
+    @property
+    def exit_status(self) -> int | None:
+        """How its main process has ended; None for none."""
+        code, status = self["ExecMainCode"], int(self["ExecMainStatus"] or 0)
+        if code not in ("1", *KILLED):
+            return None
+        return -status if code in KILLED else status
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether systemd has nothing to do with it at the moment."""
+        return self["ActiveState"] in ("active", "inactive", "failed")
+
+    def status(self, reason: str = "") -> Status:
+        """Return it as all managers' drivers do."""
+        state = f"{self['ActiveState']} ({self['SubState']})"
+        result = f"result {self['Result']}" if self["Result"] not in ("", "success") else ""
+        text = ", ".join(filter(None, (state, result, reason or self["LoadError"])))
+        if self.is_running:
+            return Status(running=True, pid=self.pid, text=text)
+        return Status(running=False, has_ended=self.has_ended, exit_status=self.exit_status, text=text)
+
+
+def looks(output: str) -> Iterator[Look]:
+    """Yield what ``systemctl show`` has printed: paragraphs of properties."""
+    for paragraph in output.split("\n\n"):
+        shown = dict(line.split("=", 1) for line in paragraph.splitlines() if "=" in line)
+        if shown:
+            yield Look(shown)
+
+
+def ends_of_commands(output: str) -> Mapping[str, tuple[str, str, int]]:
+    """Return the last command of each kind that has failed: its path, how it ended (a code of text), and its status.
+
+    Arguments are printed as they are, so that only the beginning and the end of a line can be relied on.
+    """
+    found = {}
+    for name, path, code, status in re.findall(
+        r"^(\w+)=\{ path=(.*?) ; argv\[\]=.*? ; code=(\w+) ; status=(\d+)(?:/\w+)? \}$",
+        output,
+        re.MULTILINE | re.DOTALL,
+    ):
+        if int(status):
+            found[name] = path, code, int(status)
+    return found
+
+
+def reason_of_end(look: Look, output: str) -> str:
+    """Say why a unit has failed, from what systemctl shows of its commands; empty where its exit status says it."""
+    ends = ends_of_commands(output)
+    if "ExecStartPre" in ends:
+        return f"its initialize {ending(*ends['ExecStartPre'])}"
+    if look.exit_status in OWN_STATUSES:
+        name, meaning = OWN_STATUSES[look.exit_status]
+        path = re.search(r"^ExecStart=\{ path=(.*?) ; argv", output, re.MULTILINE | re.DOTALL)
+        return f"{meaning} (status {look.exit_status}/{name}): {path[1] if path else 'unknown'}"
+    if "ExecStart" in ends and look.exit_status is None:
+        return f"its starter {ending(*ends['ExecStart'])}"
+    return ""
+
+
+def ending(path: str, code: str, status: int) -> str:
+    """Word how a command has ended."""
+    if code == "exited" and status in OWN_STATUSES:
+        return f"could not be run ({OWN_STATUSES[status][1]}, status {status}/{OWN_STATUSES[status][0]}): {path}"
+    return f"ended with status {status}" if code == "exited" else f"was killed by signal {status}"

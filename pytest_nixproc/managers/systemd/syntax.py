@@ -1,0 +1,87 @@
+"""Text of unit files: names, words and paths, and what they cannot carry.
+
+The rules are those of systemd.syntax(7), systemd.unit(5), "Command lines" in systemd.service(5), and systemd.exec(5).
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+BARE: Final = re.compile(r"[A-Za-z0-9_@/.,:=+-]+")
+"""Words that mean themselves without quotes."""
+
+UNCARRIED: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufdd0-\ufdef]")
+"""What variables and arguments cannot hold: most control characters, and what systemd does not take for UTF-8."""
+
+NO_PATH: Final = re.compile(r"[\t\n]|[ \\]\Z")
+"""What would end the line, or be taken off its end: paths stand in it without quotes."""
+
+NO_PROGRAM: Final = re.compile(r"[\t\n\"'\\$]")
+"""What systemd refuses in the path of a program, or would look for in another way than it passes it on."""
+
+ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "%": "%%"}
+
+NAME_BYTES: Final = 255
+"""The longest unit name (UNIT_NAME_MAX, less the final NUL)."""
+
+
+def escaped(text: str) -> str:
+    """Return text as a part of a unit's name, as systemd-escape(1) does."""
+    plain = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz:_"
+    encoded = text.encode(errors="surrogateescape")
+    return "".join(
+        chr(byte) if byte in plain or (byte == ord(".") and number) else f"\\x{byte:02x}"
+        for number, byte in enumerate(encoded)
+    )
+
+
+def carries(value: str) -> bool:
+    """Tell whether a quoted word can hold a value."""
+    return not UNCARRIED.search(value) and all(ord(character) & 0xFFFE != 0xFFFE for character in value)
+
+
+def word(value: str) -> str:
+    """Return a value as one word of an assignment or a list; ``%`` is doubled, else it would be a specifier."""
+    if BARE.fullmatch(value):
+        return value
+    return f'"{"".join(ESCAPES.get(character, character) for character in value)}"'
+
+
+def command_line(argv: Iterable[str]) -> str:
+    """Return a command line; ``$`` is doubled, else it would name a variable."""
+    program, *arguments = map(word, argv)
+    return " ".join([program, *(argument.replace("$", "$$") for argument in arguments)])
+
+
+def is_program(path: str) -> bool:
+    """Tell whether a command line can begin with a path, and the program be told the very same one."""
+    return is_path(path) and not NO_PROGRAM.search(path)
+
+
+def is_path(path: str) -> bool:
+    """Tell whether a path can stand in a directive, which has no quotes, and in which systemd would simplify it."""
+    return carries(path) and not NO_PATH.search(path) and posixpath.normpath(path) == path
+
+
+def path_value(path: str) -> str:
+    """Return a path as the value of a directive."""
+    return path.replace("%", "%%")
+
+
+def text_value(text: str) -> str:
+    """Return text for people as the value of a directive: one line, and nothing at its end that would join the next."""
+    line = "".join(character if carries(character) else "?" for character in re.sub(r"\s+", " ", text))
+    return line.replace("%", "%%").rstrip("\\ ")
+
+
+def unit_file(sections: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    """Yield the lines of a unit file; a list of values is a directive that is repeated."""
+    for section, directives in sections.items():
+        yield f"[{section}]"
+        for name, value in directives.items():
+            for item in value if isinstance(value, list | tuple) else (value,):
+                yield f"{name}={str(item).lower() if isinstance(item, bool) else item}"
+        yield ""
