@@ -15,9 +15,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import ClassVar, Final
+from typing import IO, ClassVar, Final
 
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.hooks import hookimpl
@@ -115,8 +115,8 @@ class Host(Machine):
 
     def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
         """Run one command with its output in a temporary file; kill its whole session at the deadline."""
-        with tempfile.NamedTemporaryFile("rb") as output:
-            pid = self.spawn(Spawn(command.argv, command.environment, output.name))
+        with nameless_file() as (output, path):
+            pid = self.spawn(Spawn(command.argv, command.environment, path))
             status = self._await_exit(pid, deadline)
             if status is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -309,6 +309,17 @@ class Host(Machine):
     def unpack(self, packed: bytes, path: str) -> None:
         """Unpack an archive."""
         archive.unpack(packed, path)
+
+
+@contextlib.contextmanager
+def nameless_file() -> Iterator[tuple[IO[bytes], str]]:
+    """Make a file that is left nowhere, however this process ends; yield it with a path for other processes to open."""
+    if sys.platform == "linux":
+        with open(os.memfd_create("output"), "rb") as file:
+            yield file, f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile("rb") as named:
+            yield named, named.name
 
 
 def ticks(pid: int) -> int:
