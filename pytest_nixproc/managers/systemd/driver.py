@@ -11,7 +11,7 @@ from pytest_nixproc.machines.api import OUTPUT_TAIL, Machine, Spawn, describe_fa
 from pytest_nixproc.machines.waiting import Deadline, wait_until
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.managers.systemd.generator import UNITS, prefix, target_unit, unit_name
-from pytest_nixproc.managers.systemd.home import RECORD, SYSTEM_UNITS, Home, search_path, session_directory
+from pytest_nixproc.managers.systemd.home import RECORD, SYSTEM_UNITS, Home, own_cgroup, search_path, session_directory
 from pytest_nixproc.managers.systemd.launcher import CGROUP_MOUNTS, LAUNCHER
 from pytest_nixproc.managers.systemd.looks import COMMANDS, PROPERTIES, Look, looks, reason_of_end
 
@@ -31,12 +31,6 @@ CLEAR: Final = """
 [ -d "$1" ] || exit 0
 echo 1 > "$1/cgroup.kill" || kill -KILL $(find "$1" -name cgroup.procs -exec cat {} +)
 find "$1" -depth -type d -exec rmdir {} +
-"""
-REMAINS: Final = """
-name=$1
-for directory; do
-    [ "$directory" = "$name" ] || find "$directory" -name "$name*" -print
-done
 """
 
 
@@ -139,11 +133,15 @@ class SystemdDriver(Driver):
         self._ask(deadline, "daemon-reload")
 
     def remains(self) -> Sequence[str]:
-        """Return control groups and links that are still there, and units that are still known."""
-        deadline = self.machine.deadline(ASK_SECONDS)
+        """Return the control group and the link of the unit for the whole that are still there.
+
+        Those of the other units are made after that one, and all are removed together.
+        """
         links = (SYSTEM_UNITS, f"{session_directory()}/systemd/user")
-        places = [path for path in (*CGROUP_MOUNTS[:1], *links) if self.machine.exists(path)]
-        return self._shell(deadline, REMAINS, prefix(self.target), *places).splitlines()
+        home = Home.recall(self.machine, self.target)
+        group = home.cgroup if home else own_cgroup(self.machine, self.target)
+        places = [group, *(f"{directory}/{target_unit(self.target)}" for directory in links)]
+        return [f"left of systemd: {path}" for path in places if path and self.machine.exists(path)]
 
     def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:  # noqa: ARG002 - systemd compares by itself
         """Have all unit files read again."""

@@ -38,10 +38,7 @@ class Home:
             return cls("system")
         if machine.facts.account.uid and not machine.connection_problem(f"{session_directory()}/{SOCKET}"):
             return cls("session", session_directory())
-        own = machine.read("/proc/self/cgroup") or b""
-        mount = next((path for path in CGROUP_MOUNTS if machine.exists(f"{path}/cgroup.procs")), CGROUP_MOUNTS[0])
-        parent = f"{mount}{own_group(own.decode(errors='surrogateescape'))}".rstrip("/")
-        return cls("private", target.state.runtime_dir, f"{parent}/{prefix(target)}")
+        return cls("private", target.state.runtime_dir, own_cgroup(machine, target))
 
     @classmethod
     def recall(cls, machine: Machine, target: Target) -> Self | None:
@@ -81,6 +78,13 @@ def program(machine: Machine, name: str) -> str:
 def session_directory() -> str:
     """Return the directory in which the calling user's session has its sockets (pam_systemd(8))."""
     return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+
+
+def own_cgroup(machine: Machine, target: Target) -> str:
+    """Return the directory of the control group for a deployment's own systemd, which is below that of this process."""
+    own = (machine.read("/proc/self/cgroup") or b"").decode(errors="surrogateescape")
+    mount = next((path for path in CGROUP_MOUNTS if machine.exists(f"{path}/cgroup.procs")), CGROUP_MOUNTS[0])
+    return f"{mount}{own_group(own)}".rstrip("/") + f"/{prefix(target)}"
 
 
 def own_group(text: str) -> str:
