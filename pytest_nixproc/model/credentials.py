@@ -20,10 +20,15 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """An account; ``create_home_dir`` is honoured even where accounts may not be created."""
+    """An account; ``create_home_dir`` is honoured even where accounts may not be created.
+
+    ``group`` is the primary group, by default one of the user's own name; ``extra_groups`` are those that it is also a
+    member of. ``create_home_dir_only`` makes the home directory and no account; ``password`` is encrypted (crypt(5)).
+    """
 
     uid: int | None = None
     group: str = ""
+    extra_groups: tuple[str, ...] = ()
     description: str = ""
     home_dir: str = "/dev/null"
     create_home_dir: bool = False
@@ -40,19 +45,27 @@ class Credentials:
     users: Mapping[str, User] = field(default_factory=dict)
 
 
+GROUP_NAMES = kinds.sequence_of(kinds.NAME)
 PROPERTY_TYPES = {"int | None": (int, "a whole number"), "bool": (bool, "a truth value"), "str": (str, "a string")}
+
+
+def read_property(declared: str, value: object, path: str, faults: list[Fault]) -> object:
+    """Read one property by the type that its field declares."""
+    if declared == "tuple[str, ...]":
+        return GROUP_NAMES.read(value, path, faults)
+    return kinds.typed(value, *PROPERTY_TYPES[declared], path, faults)
 
 
 def read_account(kind: type[Any], value: object, path: str, faults: list[Fault]) -> Any:
     """Read the properties of one group or user; unknown ones are faults."""
-    types = {item.name: PROPERTY_TYPES[str(item.type)] for item in fields(kind)}
+    types = {item.name: str(item.type) for item in fields(kind)}
     properties: dict[str, Any] = {}
     for spelled, item in kinds.read_mapping(value, path, faults).items():
         name = snake_case(str(spelled))
         if name not in types:
             faults.append(Fault(f"{path}.{spelled}", "is no property of an account", f"known are {', '.join(types)}"))
         else:
-            properties[name] = kinds.typed(item, *types[name], f"{path}.{spelled}", faults)
+            properties[name] = read_property(types[name], item, f"{path}.{spelled}", faults)
     return kind(**properties)
 
 
@@ -72,12 +85,17 @@ def read_credentials(value: object, path: str, faults: list[Fault]) -> Credentia
     return Credentials(groups=accounts["groups"], users=accounts["users"])
 
 
-JSON_TYPES = {"int | None": "integer", "bool": "boolean", "str": "string"}
+JSON_SCHEMAS: Mapping[str, Mapping[str, object]] = {
+    "int | None": {"type": "integer"},
+    "bool": {"type": "boolean"},
+    "str": {"type": "string"},
+    "tuple[str, ...]": GROUP_NAMES.schema,
+}
 
 
 def account_schema(kind: type[Any]) -> dict[str, object]:
     """Return the JSON schema of a mapping of names to groups or users."""
-    properties = {camel_case(item.name): {"type": JSON_TYPES[str(item.type)]} for item in fields(kind)}
+    properties = {camel_case(item.name): dict(JSON_SCHEMAS[str(item.type)]) for item in fields(kind)}
     entry = {"type": "object", "properties": properties, "additionalProperties": False}
     return {"type": "object", "additionalProperties": entry}
 

@@ -52,6 +52,8 @@ def test_accounts_are_read(value: object) -> None:
         ({"users": {"web": {"uid": "5"}}}, "c.users.web.uid", "is '5', which is not a whole number"),
         ({"users": {"web": {"uid": True}}}, "c.users.web.uid", "is True, which is not a whole number"),
         ({"users": {"web": {"createHomeDir": 1}}}, "c.users.web.createHomeDir", "is 1, which is not a truth value"),
+        ({"users": {"web": {"extraGroups": "log"}}}, "c.users.web.extraGroups", "is 'log', which is not a list"),
+        ({"users": {"web": {"extra_groups": ["a/b"]}}}, "c.users.web.extra_groups[0]", "cannot name a file"),
         ({"groups": {"web": {"gid": 1.5}}}, "c.groups.web.gid", "is not a whole number"),
     ],
 )
