@@ -21,6 +21,23 @@ UNIT_PROPERTIES: Final = ("LoadState", "ActiveState", "SubState", "Job")
 OUTPUT_TAIL = 2000
 """How many characters of a failed command's output an error shows."""
 
+LOOK_UP_SECONDS: Final = 10.0
+LOOK_UP: Final = """
+command -v getent > /dev/null || { echo 'there is no getent'; exit 1; }
+count=$1
+shift
+while [ "$count" -gt 0 ]; do
+    getent passwd "$1" && id -G -- "$1"
+    shift
+    count=$((count - 1))
+done
+echo
+getent group
+getent group "$@"
+exit 0
+"""
+"""Prints the entries of some users, each with the numbers of all of its groups; then the entries of groups."""
+
 
 @dataclass(frozen=True)
 class Spawn:
@@ -48,6 +65,19 @@ class Account:
     uid: int = 0
     group: str = "root"
     gid: int = 0
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Accounts that a machine has, of those that were asked for, by name.
+
+    ``members`` has the groups that a user belongs to besides its primary one; ``groups`` the number of every group that
+    is mentioned.
+    """
+
+    users: Mapping[str, Account] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -281,6 +311,25 @@ class Machine(ABC):
     def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
         """Run one command; return its exit status (None: still running, and killed) and its output."""
 
+    def accounts(self, users: Iterable[str], groups: Iterable[str] = ()) -> Accounts:
+        """Look accounts up in the machine's own database, with getent(1).
+
+        Raises :class:`~pytest_nixproc.errors.MachineError` when that cannot be done.
+        """
+        users, groups = list(users), list(groups)
+        argv = (self.facts.shell, "-c", LOOK_UP, "sh", str(len(users)), *users, *groups)
+        spawn = Spawn(argv, {"PATH": self.path_variable})
+        status, output = self.capture(spawn, self.deadline(LOOK_UP_SECONDS))
+        if status != 0:
+            raise MachineError(f"cannot look accounts up with getent: {output.strip() or 'no answer'}")
+        return read_accounts(output, users, groups)
+
+    def account_of(self, pid: int) -> tuple[int, int] | None:
+        """Return the effective user and group that a process runs as; None where that cannot be seen (proc(5))."""
+        lines = (self.read(f"/proc/{pid}/status") or b"").splitlines()
+        ids = {line.split()[0]: int(line.split()[2]) for line in lines if line.startswith((b"Uid:", b"Gid:"))}
+        return (ids[b"Uid:"], ids[b"Gid:"]) if len(ids) == 2 else None
+
     def deadline(self, seconds: float) -> Deadline:
         """Return a deadline on this machine's clock."""
         return Deadline(self, seconds)
@@ -429,6 +478,27 @@ def text_of(command: AnyCommand) -> str:
 def words_of(command: AnyCommand) -> tuple[str, ...]:
     """Return what a shell's ``-c`` is given to run a command; it finds programs in PATH."""
     return (command,) if isinstance(command, str) else ('exec "$@"', "sh", *command)
+
+
+def read_accounts(output: str, users: Iterable[str], groups: Iterable[str]) -> Accounts:
+    """Read what :data:`LOOK_UP` prints; getent takes a number for an id, so names are compared."""
+    upper, _, lower = output.partition("\n\n") if not output.startswith("\n") else ("", "", output)
+    numbers = {fields[0]: int(fields[2]) for line in lower.split("\n") if len(fields := line.split(":")) >= 4}
+    names = {number: name for name, number in numbers.items()}
+    lines = upper.split("\n")
+    found: dict[str, Account] = {}
+    members: dict[str, tuple[str, ...]] = {}
+    for entry, ids in zip(lines[::2], lines[1::2], strict=False):
+        name, _, uid, gid = entry.split(":")[:4]
+        if name in set(users):
+            found[name] = Account(name, int(uid), names.get(int(gid), gid), int(gid))
+            members[name] = tuple(names.get(int(number), number) for number in ids.split() if number != gid)
+    mentioned = {
+        *groups,
+        *(account.group for account in found.values()),
+        *(name for all_ in members.values() for name in all_),
+    }
+    return Accounts(found, {name: numbers[name] for name in mentioned if name in numbers}, members)
 
 
 def describe_failure(command: AnyCommand, status: int | None) -> str:

@@ -17,12 +17,13 @@ import tempfile
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import IO, ClassVar, Final
 
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines import archive, process_table
-from pytest_nixproc.machines.api import Account, Facts, Listener, Machine, Place, Spawn
+from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Place, Spawn
 from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
 from pytest_nixproc.machines.listeners import listeners, listening_sockets
 from pytest_nixproc.machines.software import Software
@@ -208,6 +209,35 @@ class Host(Machine):
         """Tell whether a process was started with ``tag`` in its environment."""
         return tag.encode() in process_table.environment_of(pid).split(b"\0")
 
+    def accounts(self, users: Iterable[str], groups: Iterable[str] = ()) -> Accounts:
+        """Ask the C library, which asks what getent(1) asks, and needs no process."""
+        found: dict[str, Account] = {}
+        members: dict[str, tuple[str, ...]] = {}
+        for name in users:
+            with contextlib.suppress(KeyError):
+                entry = pwd.getpwnam(name)
+                others = (number for number in os.getgrouplist(name, entry.pw_gid) if number != entry.pw_gid)
+                members[name] = tuple(map(group_name, others))
+                found[name] = Account(name, entry.pw_uid, group_name(entry.pw_gid), entry.pw_gid)
+        mentioned = {*groups, *(account.group for account in found.values()), *chain.from_iterable(members.values())}
+        numbers = {}
+        for name in mentioned:
+            with contextlib.suppress(KeyError):
+                numbers[name] = grp.getgrnam(name).gr_gid
+        return Accounts(found, numbers, members)
+
+    def account_of(self, pid: int) -> tuple[int, int] | None:
+        """Read it, or have psutil find it out where the system has no ``/proc``."""
+        if process_table.HAS_PROC:
+            return super().account_of(pid)
+        import psutil
+
+        try:
+            process = psutil.Process(pid)
+            return process.uids().effective, process.gids().effective
+        except psutil.Error:
+            return None
+
     def listeners(self, likely: Iterable[int] = (), wanted: Container[int] | None = None) -> list[Listener]:
         """Ask the kernel for listening sockets alone, where it can be asked; else for all."""
         if sys.platform == "linux":
@@ -345,6 +375,14 @@ def can_bind(family: socket.AddressFamily, address: str, port: int) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRINUSE
     return True
+
+
+def group_name(number: int) -> str:
+    """Return a group's name; its number, where it has none."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def own_account() -> Account:

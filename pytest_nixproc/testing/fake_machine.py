@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar, Final
 
-from pytest_nixproc.machines.api import Facts, Listener, Machine, Spawn
+from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Spawn
 from pytest_nixproc.machines.waiting import Deadline
 
 FIRST_PID: Final = 1 << 23
@@ -66,6 +66,11 @@ class FakeMachine(Machine):
         self.sockets: set[str] = set()
         self.processes: dict[int, FakeProcess] = {}
         self.guarded: dict[str, tuple[str, ...]] = {}
+        self.users: dict[str, Account] = {}
+        self.groups: dict[str, int] = {}
+        self.members: dict[str, tuple[str, ...]] = {}
+        self.run_as: dict[int, tuple[int, int]] = {}
+        """Processes that do not run as who the machine's facts say, with their user and group."""
         self.released = False
         self._facts = facts or Facts()
         self._ports: dict[int, Listener] = {}
@@ -244,6 +249,19 @@ class FakeMachine(Machine):
     def shares_network(self, pid: int) -> bool:  # noqa: ARG002 - nothing here has one of its own
         """Return True: there is one network."""
         return True
+
+    def accounts(self, users: Iterable[str], groups: Iterable[str] = ()) -> Accounts:
+        """Return what a test has put into ``users``, ``groups`` and ``members``."""
+        found = {name: self.users[name] for name in users if name in self.users}
+        members = {name: self.members.get(name, ()) for name in found}
+        mentioned = {*groups, *(account.group for account in found.values())}.union(*members.values())
+        return Accounts(found, {name: self.groups[name] for name in mentioned if name in self.groups}, members)
+
+    def account_of(self, pid: int) -> tuple[int, int] | None:
+        """Return who a process runs as, until it has ended."""
+        own = self.facts.account
+        runs = pid in self.processes and self.processes[pid].runs
+        return self.run_as.get(pid, (own.uid, own.gid)) if runs else None
 
     def describe(self, pid: int) -> str:
         """Return a process's command line."""
