@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.machines.api import Facts, Listener, Machine
+from pytest_nixproc.machines.api import Accounts, Facts, Listener, Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.model.process import ManagedProcess, Mode
 from pytest_nixproc.model.state import StateDirs
@@ -50,7 +50,8 @@ class Target:
 
     ``directory`` is where the files are written; ``identity`` names the deployment, unlike any other of the machine;
     ``tags`` go into every process's environment, so that strays can be found; ``stop_seconds`` is how long a process
-    may take to stop.
+    may take to stop. ``accounts`` are those that the machine has of the ones that the model names: when files are
+    written, all of them; in a draft, only those that exist already.
     """
 
     state: StateDirs
@@ -60,6 +61,7 @@ class Target:
     force_disable_user_change: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
     stop_seconds: float = 10.0
+    accounts: Accounts = field(default_factory=Accounts)
 
     def user_of(self, process: ManagedProcess) -> str | None:
         """Return the user to switch to, if any."""

@@ -43,20 +43,22 @@ def or_report(process: ManagedProcess, leave: str) -> str:
     return f'|| {{ echo {quote(f"{process.name}: initialize failed")} "(status $?)" >&2; {leave}; }}'
 
 
-def program(command: Command, process: ManagedProcess, target: Target) -> str:
-    """Return the words that become the program: niceness and user are changed on the way."""
-    prefix: list[str] = []
-    if user := target.user_of(process):
-        prefix += [
-            target.facts.setpriv,
-            f"--reuid={user}",
-            f"--regid={primary_group(process, user)}",
-            "--init-groups",
-            "--",
-        ]
+def program(command: Command, process: ManagedProcess, target: Target, proxy: tuple[str, ...] = ()) -> str:
+    """Return the words that become the program: niceness and user are changed on the way, behind a proxy's back."""
+    prefix = switching(process, target)
     if process.nice is not None:
-        prefix = [target.facts.nice, "-n", str(process.nice), *prefix]
-    return words((*prefix, *command.argv))
+        prefix = (target.facts.nice, "-n", str(process.nice), *prefix)
+    return words((*proxy, *prefix, *command.argv))
+
+
+def switching(process: ManagedProcess, target: Target) -> tuple[str, ...]:
+    """Return the words before a command line that have it run as the process's user, with all of its groups."""
+    user = target.user_of(process)
+    if user is None:
+        return ()
+    known = target.accounts.users.get(user)
+    group = known.group if known else primary_group(process, user)
+    return (target.facts.setpriv, f"--reuid={user}", f"--regid={group}", "--init-groups", "--")
 
 
 def primary_group(process: ManagedProcess, user: str) -> str:
@@ -70,14 +72,19 @@ def working_directory(process: ManagedProcess) -> str:
     return f"cd -- {quote(process.directory or '/')}"
 
 
-def launch_script(process: ManagedProcess, command: Command, target: Target, key: str, *first: str) -> str:
-    """Return a script that sets up everything around a program and then becomes it; ``first`` are lines before that."""
+def launch_script(
+    process: ManagedProcess, command: Command, target: Target, key: str, *first: str, proxy: tuple[str, ...] = ()
+) -> str:
+    """Return a script that sets up everything around a program and then becomes it; ``first`` are lines before that.
+
+    With a ``proxy``, it becomes that, as who runs the script, and the proxy starts the program.
+    """
     lines = [
         f"#!{target.facts.shell}",
         *first,
         *surroundings(process, target.environment(process, key)),
         *([f"{initialization(process, target)} {or_report(process, 'exit 1')}"] if process.initialize else []),
         f"{working_directory(process)} || exit 1",
-        f"exec {program(command, process, target)}",
+        f"exec {program(command, process, target, proxy)}",
     ]
     return "\n".join(lines) + "\n"

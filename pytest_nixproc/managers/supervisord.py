@@ -66,15 +66,16 @@ class SupervisordGenerator(Generator):
         refuse_unsupported("supervisord", process, CAPABILITIES)
         refuse_name(process)
         mode, command = process.command_for("foreground")
+        proxy: tuple[str, ...] = ()
         if mode == "daemon":
             proxy = proxy_argv(target.facts.python, target.facts.package_root, target.pid_file(process))
-            command = Command(proxy[0], (*proxy[1:], *command.argv))
         scripts: tuple[File, ...] = ()
-        settings = program_settings(key, process, command, target)
+        # A proxy stays who supervisord is: as the process's user, it might not be allowed to run the interpreter.
+        settings = None if proxy else program_settings(key, process, command, target)
         if settings is None:
             # Percent-encoded, a name needs no quoting that supervisord does not understand.
             path = f"{LAUNCHERS}/{percent_encoded(process.name, safe='')}"
-            script = File(path, shell.launch_script(process, command, target, key), 0o755)
+            script = File(path, shell.launch_script(process, command, target, key, proxy=proxy), 0o755)
             scripts = (script,)
             settings = {"command": quoted(f"{target.directory}/{script.path}")}
         parameters = apply_override("supervisord", process, common_settings(key, model, target) | settings)
@@ -139,7 +140,8 @@ def common_settings(key: str, model: ProcessesModel, target: Target) -> dict[str
 def program_settings(key: str, process: ManagedProcess, command: Command, target: Target) -> dict[str, Any] | None:
     """Return what surrounds the program as settings of the section; None where a launch script is needed."""
     environment = target.environment(process, key)
-    values = (*command.argv, *environment.values(), process.directory or "")
+    user = target.user_of(process)
+    values = (*command.argv, *environment.values(), process.directory or "", user or "")
     if process.initialize or process.nice is not None or not all(PLAIN.fullmatch(value) for value in values):
         return None
     settings = {
@@ -147,7 +149,7 @@ def program_settings(key: str, process: ManagedProcess, command: Command, target
         "environment": ",".join(f"{name}={quoted(value)}" for name, value in environment.items()),
         "directory": process.directory and escaped(process.directory),
         "umask": process.umask,
-        "user": target.user_of(process),
+        "user": user and escaped(user),
     }
     return {name: value for name, value in settings.items() if value is not None}
 

@@ -168,7 +168,8 @@ class DockerDriver(Driver):
         return {name: problem for name, problem in problems.items() if problem}
 
     def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:
-        """Remove the containers of units that are gone or have changed."""
+        """Remove the containers of units that are gone or have changed; images may have other files now."""
+        self._made.clear()
         self._side_by_side(STARTERS, self._forget, {unit.name: unit for unit in old if unit not in new})
 
     def _forget(self, unit: Unit) -> None:

@@ -16,6 +16,7 @@ from pytest_nixproc.managers.api import File, Generator, Target, Unit, apply_ove
 from pytest_nixproc.managers.docker import arguments
 from pytest_nixproc.managers.proxy import proxy_argv
 from pytest_nixproc.model import kinds
+from pytest_nixproc.model.accounts import needed_accounts
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.model.process import Command, ManagedProcess, Mode
@@ -284,14 +285,24 @@ def accounts(model: ProcessesModel, target: Target) -> dict[str, str]:
     own = target.facts.account
     users = {"root": (0, 0), own.user: (own.uid, own.gid), "nobody": (65534, 65534)}
     groups = {"root": 0, own.group: own.gid, "nogroup": 65534}
+    members: dict[str, tuple[str, ...]] = {}
     if not target.force_disable_user_change:
-        for process in (instance.pkg for instance in model.values()):
-            groups |= {name: group.gid for name, group in process.credentials.groups.items() if group.gid is not None}
-            for name, user in process.credentials.users.items():
-                if user.uid is not None:
-                    users[name] = (user.uid, groups.get(user.group or name, user.uid))
+        described = needed_accounts(model)
+        known = target.accounts
+        groups |= {name: group.gid for name, group in described.groups.items() if group.gid is not None}
+        groups |= known.groups
+        for name, user in described.users.items():
+            if user.uid is not None:
+                users[name] = (user.uid, groups.get(user.group, user.uid))
+        users |= {name: (account.uid, account.gid) for name, account in known.users.items()}
+        members = {name: user.extra_groups for name, user in described.users.items()}
+        members |= known.members
     passwd = "".join(f"{name}:x:{uid}:{gid}:{name}:/:{target.facts.shell}\n" for name, (uid, gid) in users.items())
-    return {"etc/passwd": passwd, "etc/group": "".join(f"{name}:x:{gid}:\n" for name, gid in groups.items())}
+    lines = {name: ",".join(user for user, others in members.items() if name in others) for name in groups}
+    return {
+        "etc/passwd": passwd,
+        "etc/group": "".join(f"{name}:x:{gid}:{lines[name]}\n" for name, gid in groups.items()),
+    }
 
 
 def file_name(name: str) -> str:

@@ -13,10 +13,17 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.machines.api import Account
+from pytest_nixproc.machines.api import Account, Accounts
 from pytest_nixproc.managers.api import Target, Unit
 from pytest_nixproc.managers.docker.arguments import keywords
-from pytest_nixproc.managers.docker.generator import LABEL, TMPFS, DockerGenerator, container_name, file_name
+from pytest_nixproc.managers.docker.generator import (
+    LABEL,
+    TMPFS,
+    DockerGenerator,
+    accounts,
+    container_name,
+    file_name,
+)
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.state import StateDirs
@@ -495,6 +502,21 @@ def test_accounts_of_the_model(target: Target, user: dict[str, Any], numbers: li
     assert users.get("web") == numbers
     assert (groups.get("staff"), groups.get("unnumbered")) == (["900"], None)
     assert "web" not in accounts_of(target, credentials=credentials)[0]
+
+
+def test_accounts_of_the_machine(target: Target) -> None:
+    """What the machine has counts more than what the model says, memberships too."""
+    users: dict[str, Any] = {"web": {"uid": 1, "extra_groups": ["log"]}, "new": {"uid": 7}}
+    credentials: dict[str, Any] = {"groups": {"log": {}}, "users": users}
+    known = Accounts({"web": Account("web", 901, "staff", 900)}, {"staff": 900, "log": 902}, {"web": ("log",)})
+    told = replace(target, force_disable_user_change=False, accounts=known)
+    numbers, groups = accounts_of(told, credentials=credentials)
+    assert (numbers["web"], numbers["new"]) == (["901", "900"], ["7", "7"])
+    assert (groups["staff"], groups["log"]) == (["900"], ["902"])
+    model = ProcessesModel(
+        {"it": Instance(create_managed_process(name="it", process="/bin/x", credentials=credentials))}
+    )
+    assert "log:x:902:web\n" in accounts(model, told)["etc/group"]
 
 
 def test_generation_is_repeatable(generate: Generate) -> None:

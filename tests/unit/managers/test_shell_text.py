@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_nixproc.machines.api import Account, Accounts
 from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import Target
 from pytest_nixproc.model.process import Command, create_managed_process
@@ -83,3 +84,11 @@ def test_user_is_switched_with_its_group(target: Target, credentials: dict[str, 
     setpriv = f"/usr/bin/setpriv --reuid=web --regid={group} --init-groups --"
     assert script(switching, **parameters)[-1] == f"exec /usr/bin/nice -n -5 {setpriv} /bin/web -x"
     assert script(target, **parameters)[-1] == "exec /usr/bin/nice -n -5 /bin/web -x"
+
+
+def test_existing_user_keeps_its_group(target: Target) -> None:
+    """A user that the machine has gets the group that it has there, whatever the model says."""
+    known = Accounts({"web": Account("web", 900, "www-data", 33)})
+    switching = replace(target, force_disable_user_change=False, accounts=known)
+    words = shell.switching(create_managed_process(name="web", process="/bin/web", user="web"), switching)
+    assert words[1:3] == ("--reuid=web", "--regid=www-data")

@@ -144,6 +144,20 @@ def test_user(target: Target, disabled: bool, user: str | None) -> None:  # noqa
     assert program_of(unit).get("user") == user
 
 
+@pytest.mark.parametrize("nice", [None, 3])
+def test_daemon_of_a_user(target: Target, nice: int | None) -> None:
+    """The proxy of a daemon stays root, which may run any interpreter, and starts the daemon as its user."""
+    process = create_managed_process(name="web", daemon="/bin/webd", user="web", nice=nice)
+    told = replace(target, force_disable_user_change=False)
+    unit = SupervisordGenerator().generate("key", ProcessesModel({"key": Instance(process)}), told)
+    words = shlex.split(unit.files[1].content.splitlines()[-1].removeprefix("exec "))
+    assert words[0] == target.facts.python
+    level = ["/usr/bin/nice", "-n", "3"] if nice else []
+    switch = ["/usr/bin/setpriv", "--reuid=web", "--regid=web", "--init-groups", "--"]
+    assert words[words.index("/srv/state/tmp/web.pid") + 1 :] == [*level, *switch, "/bin/webd"]
+    assert "user" not in program_of(unit)
+
+
 @pytest.mark.parametrize(
     "override",
     [{"autorestart": "true", "startsecs": 3}, lambda parameters: parameters | {"autorestart": "true", "startsecs": 3}],
