@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from pytest_nixproc.machines.api import Listener
+from pytest_nixproc.machines.api import Account, Listener
 from pytest_nixproc.managers.api import Status, Target, Unit
 from pytest_nixproc.model.system import ProcessesModel
 
@@ -44,6 +44,8 @@ class Snapshot:
 
     ``owners`` tells for each listener which instance's process holds it, None for foreign ones; ``pid_files`` holds
     the content of each PID file that exists, ``named`` the process that it names, ``members`` whose the living are.
+    ``accounts`` has who the processes of instances are to run as, where the manager switches, and ``run_as`` the user
+    and group that their main processes do run as.
     """
 
     model: ProcessesModel
@@ -55,6 +57,8 @@ class Snapshot:
     named: Mapping[str, int]
     members: Mapping[int, str]
     commands: Mapping[int, str]
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    run_as: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def nothing(_: object) -> Iterable[Finding]:

@@ -79,6 +79,17 @@ def pid_files_shared(snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding("NP205", "error", problem, tuple(names))
 
 
+def wrong_users(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find main processes that do not run as the user and primary group to which their manager was to switch."""
+    for name, account in snapshot.accounts.items():
+        found = snapshot.run_as.get(name)
+        if found is not None and found != (account.uid, account.gid):
+            wanted = f"user {account.uid} ({account.user}) and group {account.gid} ({account.group})"
+            problem = f"{name} runs as user {found[0]} and group {found[1]}, and not as {wanted}"
+            remedy = "if the program changes its user by itself, leave user out of the model"
+            yield Finding("NP206", "error", problem, (name,), (f"processes.{name}.pkg.user",), remedy)
+
+
 @hookimpl
 def nixproc_checks() -> list[Rule]:
     """Offer the live rules."""
@@ -88,4 +99,5 @@ def nixproc_checks() -> list[Rule]:
         Rule("NP203", "no instance listens on a port that it does not declare", live=undeclared_listeners),
         Rule("NP204", "each PID file exists and names a living process of its instance", live=pid_files_wrong),
         Rule("NP205", "no two PID files name the same process", live=pid_files_shared),
+        Rule("NP206", "in the profile privileged, each process runs as its user", live=wrong_users),
     ]

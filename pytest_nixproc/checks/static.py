@@ -9,6 +9,7 @@ from typing import Final
 
 from pytest_nixproc.checks.api import Finding, Plan, Rule
 from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.model.accounts import Said, named_groups, named_users, needed_accounts, said_about_accounts
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import ManagedProcess
 
@@ -112,21 +113,52 @@ def duplicate_names(plan: Plan) -> Iterator[Finding]:
 
 
 def differing_accounts(plan: Plan) -> Iterator[Finding]:
-    """Find users and groups that two instances describe with different ids."""
-    described: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
-    for key, instance in plan.model.items():
-        users, groups = instance.pkg.credentials.users, instance.pkg.credentials.groups
-        for name, user in users.items():
-            if user.uid is not None:
-                described["users", name].append((key, user.uid))
-        for name, group in groups.items():
-            if group.gid is not None:
-                described["groups", name].append((key, group.gid))
-    for (section, name), ids in described.items():
-        if len({number for _, number in ids}) > 1:
-            origins = tuple(f"processes.{key}.pkg.credentials.{section}.{name} has id {number}" for key, number in ids)
-            problem = f"{' and '.join(key for key, _ in ids)} give {name!r} different ids"
-            yield Finding("NP106", "error", problem, tuple(key for key, _ in ids), origins, "use one id for one name")
+    """Find users and groups that two instances describe with different attributes."""
+    described: dict[tuple[str, str, str], list[Said]] = defaultdict(list)
+    for said in said_about_accounts(plan.model):
+        described[said.kind, said.name, said.attribute].append(said)
+    for (kind, name, attribute), speakers in described.items():
+        if len({said.value for said in speakers}) > 1:
+            instances = tuple(said.instance for said in speakers)
+            problem = f"{' and '.join(instances)} give {kind} {name!r} a different {attribute}"
+            origins = tuple(said.origin for said in speakers)
+            yield Finding("NP106", "error", problem, instances, origins, "describe one account in one way")
+
+
+def unknown_accounts(plan: Plan) -> Iterator[Finding]:
+    """Find users and groups that are neither described nor known to the machine, and those that tools take for ids."""
+    if plan.target.force_disable_user_change:
+        return
+    needed, known = needed_accounts(plan.model), plan.target.accounts
+    for kind, named, there in (
+        ("user", named_users(plan.model), {*needed.users, *known.users}),
+        ("group", named_groups(plan.model), {*needed.groups, *known.groups}),
+    ):
+        for name, place in named.items():
+            origin = (f"{place} = {name!r}",)
+            if name.isdecimal():
+                problem, remedy = f"{kind} {name!r} is a number, which tools take for an id", "choose another name"
+                yield Finding("NP109", "error", problem, instances_in(place), origin, remedy)
+            elif name not in there:
+                problem = f"{kind} {name!r} is neither described in the model nor known to the machine"
+                remedy = f"describe it: credentials={{'{kind}s': {{{name!r}: {{...}}}}}}"
+                yield Finding("NP109", "error", problem, instances_in(place), origin, remedy)
+
+
+def instances_in(place: str) -> tuple[str, ...]:
+    """Return the instance that a place of a model is in."""
+    return (place.removeprefix("processes.").partition(".pkg.")[0],)
+
+
+def existing_accounts(plan: Plan) -> Iterator[Finding]:
+    """Find accounts that exist already with other ids than the model gives them: they are used as they are."""
+    known = plan.target.accounts
+    numbers = {"user": {name: account.uid for name, account in known.users.items()}, "group": known.groups}
+    for said in said_about_accounts(plan.model) if not plan.target.force_disable_user_change else ():
+        number = numbers[said.kind].get(said.name)
+        if said.attribute in ("uid", "gid") and number not in (None, said.value):
+            problem = f"{said.kind} {said.name!r} exists already, and its {said.attribute} is {number}; it is used so"
+            yield Finding("NP110", "warning", problem, (said.instance,), (said.origin,), "leave the id out")
 
 
 def paths_outside_state(plan: Plan) -> Iterator[Finding]:
@@ -180,7 +212,9 @@ def nixproc_checks() -> list[Rule]:
         Rule("NP103", "no two instances have the same log file", static=duplicate_log_files),
         Rule("NP104", "no two instances claim the same socket, data directory or home", static=duplicate_state_paths),
         Rule("NP105", "no two processes have the same name", static=duplicate_names),
-        Rule("NP106", "a user or group has one id", static=differing_accounts),
+        Rule("NP106", "a user or group is described in one way", static=differing_accounts),
         Rule("NP107", "PID files lie in the state directories", static=paths_outside_state),
         Rule("NP108", "arguments and environment name no state elsewhere", static=mentions_outside_state),
+        Rule("NP109", "accounts that are switched to are described, or exist", static=unknown_accounts),
+        Rule("NP110", "accounts that exist already have the ids of the model", static=existing_accounts),
     ]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from pytest_nixproc.checks.api import Snapshot, errors_of
+from pytest_nixproc.deployment.accounts import Accounts, open_to_users
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.journal import Journal, begin, facts_of, recall
 from pytest_nixproc.deployment.leases import Claim, Leases
@@ -47,6 +48,7 @@ class Deployment:
         self.share = share
         self.site = Site(share.root) if share else planner.choose_site()
         self.assigner = Assigner(leases, self.machine, self.site.root)
+        self.accounts = Accounts(self.machine, leases, self.site.root)
         self.timeline = Timeline(self.machine.now)
         self.present = present
         self.running: list[str] = []
@@ -139,6 +141,8 @@ class Deployment:
         """Upgrade to another model; only instances whose configuration differs are stopped and started."""
         old, new = self.draft, self.planner.draft(load, self.site, self.assigner)
         self._refuse_conflicts(new)
+        self.accounts.provide(new.model, new.target)
+        new = self.planner.settled(new)
         steps = steps_between(old.profile, new.profile)
         for step in steps:
             if step.verb == "stop":
@@ -153,6 +157,9 @@ class Deployment:
                 if step.verb == "start":
                     self.carry_out(step)
             self.assert_no_conflicts()
+        kept = {item.key for item in self.accounts.items(new.model, new.target)}
+        if problems := self.accounts.release(kept):
+            raise TeardownError(problems)
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
@@ -202,12 +209,17 @@ class Deployment:
     def _settle_in(self) -> None:
         """Make the directories, begin the journal, write the generated files."""
         draft = self.draft
-        draft.site.make()
+        privileged = not draft.target.force_disable_user_change
+        draft.site.make(for_others=privileged)
         self._journal = Journal(draft.site.journal)
         begin(self._journal, self.planner.manager.name, self.machine.name, draft.target)
         self._journal.write("assigned", facts=self.assigner.facts())
-        for directory in draft.target.state.all():
+        for directory in (*draft.target.state.all(), draft.target.directory):
             self.machine.make_directory(directory)
+        if privileged:
+            open_to_users(self.machine, draft.target)
+        self.accounts.provide(draft.model, draft.target)
+        draft = self._draft = self.planner.settled(draft)
         self._write(draft)
         self._driver = self.planner.manager.driver(self.machine, draft.target)
         self._journal.write("open")
@@ -358,6 +370,8 @@ class Deployment:
                 problems = self._let_go()
             if not keep_state and not self._out_of_reach:
                 problems += attempt(self._remove)
+            if not self._out_of_reach:
+                problems += attempt(self.accounts.release)
         problems += attempt(self._leave_to_reaper if self._out_of_reach else self._unclaim)
         if problems:
             # A manager that does not answer is told of once, however often it was asked.

@@ -56,6 +56,7 @@ def begin(journal: Journal, manager: str, machine: str, target: Target) -> None:
     """Write the first event: who runs the deployment, and where."""
     facts: dict[str, Any] = {"state": asdict(target.state), "directory": target.directory, "identity": target.identity}
     facts |= {"tags": dict(target.tags), "stop_seconds": target.stop_seconds}
+    facts["force_disable_user_change"] = target.force_disable_user_change
     journal.write("begin", manager=manager, machine=machine, **facts)
 
 
@@ -111,6 +112,7 @@ def beginning(event: Mapping[str, Any]) -> Record:
         identity=event["identity"],
         tags=event["tags"],
         stop_seconds=event["stop_seconds"],
+        force_disable_user_change=event["force_disable_user_change"],
     )
     return Record(event["manager"], event["machine"], target, opened=False, started=())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 
 from pytest_nixproc.checks.api import Snapshot
-from pytest_nixproc.machines.api import Listener, Machine
+from pytest_nixproc.machines.api import Account, Listener, Machine
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.model.system import ProcessesModel
 
@@ -51,6 +51,8 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
     named = {name: driver.process_named(units[name], content.encode()) for name, content in pid_files.items()}
     pids = {pid for pid in named.values() if pid is not None}
     living = pids - driver.machine.ended(pids)
+    accounts = accounts_to_run_as(model, target)
+    run_as = {name: driver.machine.account_of(pid) for pid, name in owners.main.items() if name in accounts}
     return Snapshot(
         model=model,
         units=units,
@@ -61,7 +63,16 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
         named={name: pid for name, pid in named.items() if pid is not None},
         members={pid: name for pid in living if (name := owners.owner(pid)) is not None},
         commands=describe(driver.machine, relevant),
+        accounts=accounts,
+        run_as={name: account for name, account in run_as.items() if account is not None},
     )
+
+
+def accounts_to_run_as(model: ProcessesModel, target: Target) -> dict[str, Account]:
+    """Return, by instance, who processes are switched to."""
+    known = target.accounts.users
+    users = {name: target.user_of(instance.pkg) for name, instance in model.items()}
+    return {name: known[user] for name, user in users.items() if user is not None and user in known}
 
 
 def listeners(

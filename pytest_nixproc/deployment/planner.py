@@ -13,8 +13,9 @@ from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.site import TAG, Site
-from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.machines.api import Accounts, Machine
 from pytest_nixproc.managers.api import File, Manager, Target
+from pytest_nixproc.model.accounts import named_groups, named_users
 from pytest_nixproc.model.ids import ProvisionalIds
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments
@@ -30,8 +31,9 @@ def silent(_: str) -> None:
 class Settings:
     """How deployments are done; times are in seconds, for one level of a system.
 
-    ``keep_failed`` keeps the state of a deployment that could not be brought up. ``progress`` is called with a line of
-    text now and then while one takes long; ``uninterrupted`` makes the context in which a teardown runs to its end.
+    ``privileged`` creates accounts and switches users; the machine has to be one that may be polluted. ``keep_failed``
+    keeps the state of a deployment that could not be brought up. ``progress`` is called with a line of text now and
+    then while one takes long; ``uninterrupted`` makes the context in which a teardown runs to its end.
     """
 
     state_root: str | None = None
@@ -39,6 +41,7 @@ class Settings:
     stop_seconds: float = 10.0
     ignored_rules: frozenset[str] = frozenset()
     params: Mapping[str, Any] = field(default_factory=dict)
+    privileged: bool = False
     keep_failed: bool = False
     progress: Callable[[str], None] = silent
     uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -66,7 +69,7 @@ class Draft:
 
 
 class Planner:
-    """Drafts deployments on one machine, under one manager; reads model files and does nothing else."""
+    """Drafts deployments on one machine, under one manager; reads model files and accounts, and does nothing else."""
 
     def __init__(self, manager: Manager, machine: Machine, rules: Iterable[Rule], settings: Settings) -> None:
         self.manager = manager
@@ -85,31 +88,41 @@ class Planner:
         which leases ports, it has to do with stand-ins.
         """
         site = site or self.choose_site()
-        target = self.target(site)
         arguments = replace(self.arguments(site), ids=ProvisionalIds())
         if assigner is not None:
             arguments = replace(arguments, free_port=assigner.free_port)
         model = load(arguments)
         if model.id_requests and assigner is not None:
             model = load(replace(arguments, ids=assigner.assign(model)))
+        target = self.target(site, model)
         findings = tuple(finding for rule in self.rules for finding in rule.static(Plan(model, target)))
+        return self._generated(site, target, model, findings)
+
+    def _generated(self, site: Site, target: Target, model: ProcessesModel, findings: tuple[Finding, ...]) -> Draft:
         generator = self.manager.generator()
         units = {key: generator.generate(key, model, target) for key in model}
         return Draft(
             site, target, model, Profile(units, model.levels), generator.generate_shared(model, target), findings
         )
 
+    def settled(self, draft: Draft) -> Draft:
+        """Return a draft whose files know the accounts that the machine has by now."""
+        target = self.target(draft.site, draft.model)
+        return draft if target == draft.target else self._generated(draft.site, target, draft.model, draft.findings)
+
     def arguments(self, site: Site) -> Arguments:
         """Return what models are told."""
         return Arguments(
             state=site.state,
             process_manager=self.manager.name,
+            force_disable_user_change=not self.settings.privileged,
             system=f"{platform.machine()}-{sys.platform}",
             params=self.settings.params,
         )
 
-    def target(self, site: Site) -> Target:
+    def target(self, site: Site, model: ProcessesModel) -> Target:
         """Return what generators are told."""
+        users, groups = named_users(model), named_groups(model)
         return Target(
             state=site.state,
             directory=site.profile,
@@ -117,6 +130,8 @@ class Planner:
             facts=self.machine.facts,
             tags={TAG: site.root},
             stop_seconds=self.settings.stop_seconds,
+            force_disable_user_change=not self.settings.privileged,
+            accounts=self.machine.accounts(users, groups) if self.settings.privileged else Accounts(),
         )
 
     def live_findings(self, snapshot: Snapshot) -> list[Finding]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from pytest_nixproc.deployment import journal
+from pytest_nixproc.deployment.accounts import Accounts
 from pytest_nixproc.deployment.leases import Claim, Leases
 from pytest_nixproc.deployment.ownership import Owner
 from pytest_nixproc.deployment.sharing import Run, starter_lives
@@ -77,6 +78,7 @@ def clear_away(site: Site, finder: Finder, leases: Leases) -> list[str]:
             problems += end_strays(machine, lambda: machine.tagged(site.tag))
         if is_complete:
             machine.remove(site.root)
+            problems += despite(Accounts(machine, leases, site.root).release)
             problems += despite(lambda: give_back(leases, site))
     finally:
         machine.close()

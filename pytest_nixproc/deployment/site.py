@@ -17,6 +17,8 @@ from pytest_nixproc.model.state import StateDirs
 TAG: Final = "NIXPROC_DEPLOYMENT"
 """Environment variable that every process of a deployment carries."""
 
+PASSABLE: Final = 0o711
+PASS_OTHERS: Final = 0o001
 TRIES: Final = 5
 NOEXEC: Final = getattr(os, "ST_NOEXEC", 0)
 
@@ -82,14 +84,18 @@ class Site:
         """The state directories."""
         return StateDirs.under(f"{self.root}/var")
 
-    def make(self) -> None:
-        """Make the directory, for its owner alone; raises :class:`~pytest_nixproc.errors.DeploymentError`."""
+    def make(self, *, for_others: bool = False) -> None:
+        """Make the directory, for its owner alone; raises :class:`~pytest_nixproc.errors.DeploymentError`.
+
+        ``for_others`` lets other users pass through it, to files whose names they know.
+        """
         parent = os.path.dirname(self.root)
+        mode = PASSABLE if for_others else 0o700
         try:
             for attempt in range(TRIES):
-                os.makedirs(parent, 0o700, exist_ok=True)
+                os.makedirs(parent, mode, exist_ok=True)
                 try:
-                    os.mkdir(self.root, 0o700)
+                    os.mkdir(self.root, mode)
                 except FileNotFoundError:
                     # Another session has just removed the state root after its last deployment.
                     if attempt == TRIES - 1:
@@ -99,6 +105,8 @@ class Site:
             if parent == default_state_root() and os.stat(parent).st_uid != os.getuid():
                 os.rmdir(self.root)
                 raise DeploymentError(f"state root {parent} belongs to another user", remedy="set --nixproc-state-root")
+            if for_others:
+                self._let_others_pass(parent)
         except OSError as error:
             brief = f"cannot make a state directory in {parent}: {error.strerror}"
             raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
@@ -107,6 +115,19 @@ class Site:
         """Remove the directory with all that is in it; one that does not exist is no error."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self.root)
+
+    def _let_others_pass(self, parent: str) -> None:
+        """Open our own directories whatever the umask; raise for one above that is closed: it is not ours to open."""
+        os.chmod(self.root, PASSABLE)
+        if parent == default_state_root():
+            os.chmod(parent, PASSABLE)
+        closed = parent
+        while closed != "/" and os.stat(closed).st_mode & PASS_OTHERS:
+            closed = os.path.dirname(closed)
+        if closed != "/":
+            os.rmdir(self.root)
+            brief = f"other users cannot pass through {closed}, and processes are to run as other users"
+            raise DeploymentError(brief, remedy=f"choose another --nixproc-state-root, or chmod o+x {closed}")
 
     def leave(self) -> None:
         """Remove the state root too, if it is ours and no deployment is left in it."""

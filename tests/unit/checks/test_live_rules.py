@@ -9,7 +9,7 @@ import pytest
 
 from pytest_nixproc.checks.api import Snapshot
 from pytest_nixproc.checks.live import nixproc_checks
-from pytest_nixproc.machines.api import Listener
+from pytest_nixproc.machines.api import Account, Listener
 from pytest_nixproc.managers.api import Status, Unit
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
@@ -41,6 +41,7 @@ def holding(contents: dict[str, str]) -> dict[str, Any]:
     return {"pid_files": contents, "named": named}
 
 
+WWW = Account("www", 900, "team", 901)
 WEB, DB = (80, WEB_PID, "web"), (81, DB_PID, "db")
 
 HEALTHY = Snapshot(
@@ -131,6 +132,22 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
         ("web", "db"),
         ["the PID files of web and db name the same process 20"],
     ),
+    (
+        "NP206",
+        {"accounts": {"web": WWW}, "run_as": {"web": (0, 901), "db": (0, 0)}},
+        ("web",),
+        [
+            "web runs as user 0 and group 901, and not as user 900 (www) and group 901 (team)",
+            "processes.web.pkg.user",
+            "to mend it: if the program changes its user by itself, leave user out",
+        ],
+    ),
+    (
+        "NP206",
+        {"accounts": {"web": WWW}, "run_as": {"web": (900, 0)}},
+        ("web",),
+        ["web runs as user 900 and group 0, and not as", "processes.web.pkg.user", "to mend it"],
+    ),
 ]
 
 NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
@@ -141,6 +158,8 @@ NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
     ("NP204", {}),
     ("NP204", {"units": {"web": unit("web", pid_file=False), "db": unit("db")}, **holding({"db": f"{DB_PID}"})}),
     ("NP205", holding({"web": "", "db": ""})),
+    ("NP206", {"accounts": {"web": WWW}, "run_as": {"web": (900, 901), "db": (0, 0)}}),
+    ("NP206", {"accounts": {"web": WWW}}),
 ]
 
 

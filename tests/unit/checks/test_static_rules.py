@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pytest_nixproc.checks.api import Finding, Plan, Rule, errors_of
 from pytest_nixproc.checks.static import nixproc_checks
+from pytest_nixproc.machines.api import Account, Accounts
 from pytest_nixproc.managers.api import Target
 from pytest_nixproc.model.credentials import Credentials, Group, User
 from pytest_nixproc.model.instance import Instance
@@ -31,6 +33,11 @@ def home(path: str, *, create: bool = True) -> dict[str, Any]:
 def ids(uid: int | None = None, gid: int | None = None) -> dict[str, Any]:
     """Return parameters with one user and one group."""
     return {"credentials": Credentials(users={"u": User(uid=uid)}, groups={"g": Group(gid=gid)})}
+
+
+def user(**attributes: Any) -> dict[str, Any]:
+    """Return parameters with one user."""
+    return {"credentials": Credentials(users={"u": User(**attributes)})}
 
 
 PID: dict[str, Any] = {"pid_file": "/srv/state/run/x.pid"}
@@ -126,10 +133,10 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         "NP106",
         {"a": instance("a", ids(uid=5)), "b": instance("b", ids(uid=6))},
         [
-            "NP106 error: a and b give 'u' different ids",
-            "processes.a.pkg.credentials.users.u has id 5",
-            "processes.b.pkg.credentials.users.u has id 6",
-            "to mend it: use one id for one name",
+            "NP106 error: a and b give user 'u' a different uid",
+            "processes.a.pkg.credentials.users.u.uid = 5",
+            "processes.b.pkg.credentials.users.u.uid = 6",
+            "to mend it: describe one account in one way",
         ],
     ),
     (
@@ -150,6 +157,56 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "to mend it: build it from the state directories",
         ],
     ),
+    (
+        "NP109",
+        {"a": instance("a", {"user": "missing"})},
+        [
+            "NP109 error: user 'missing' is neither described in the model nor known to the machine",
+            "processes.a.pkg.user = 'missing'",
+            "to mend it: describe it: credentials={'users': {'missing': {...}}}",
+        ],
+    ),
+    (
+        "NP109",
+        {"a": instance("a", {"user": "12"})},
+        [
+            "NP109 error: user '12' is a number, which tools take for an id",
+            "processes.a.pkg.user = '12'",
+            "to mend it: choose another name",
+        ],
+    ),
+    (
+        "NP109",
+        {"a": instance("a", user(extra_groups=("old", "missing")))},
+        [
+            "NP109 error: group 'missing' is neither described in the model nor known to the machine",
+            "processes.a.pkg.credentials.users.u.extra_groups[1] = 'missing'",
+            "to mend it: describe it",
+        ],
+    ),
+    (
+        "NP109",
+        {"a": instance("a", {"user": "u", **user(create_home_dir_only=True)})},
+        ["NP109 error: user 'u' is neither described", "processes.a.pkg.user = 'u'", "to mend it: describe it"],
+    ),
+    (
+        "NP110",
+        {"a": instance("a", {"credentials": Credentials(users={"old": User(uid=5)})})},
+        [
+            "NP110 warning: user 'old' exists already, and its uid is 900; it is used so",
+            "processes.a.pkg.credentials.users.old.uid = 5",
+            "to mend it: leave the id out",
+        ],
+    ),
+    (
+        "NP110",
+        {"a": instance("a", {"credentials": Credentials(groups={"old": Group(gid=0)})})},
+        [
+            "NP110 warning: group 'old' exists already, and its gid is 901; it is used so",
+            "processes.a.pkg.credentials.groups.old.gid = 0",
+            "to mend it: leave the id out",
+        ],
+    ),
 ]
 
 NEAR_MISSES: list[tuple[str, dict[str, Instance]]] = [
@@ -164,6 +221,11 @@ NEAR_MISSES: list[tuple[str, dict[str, Instance]]] = [
     ("NP104", {"db": instance("db", socket="/s"), "app": instance("app", {"environment": {"DB_SOCKET": "/s"}})}),
     ("NP105", {"a": instance("web1"), "b": instance("web2")}),
     ("NP106", {"a": instance("a", ids(uid=5, gid=6)), "b": instance("b", ids(uid=5)), "c": instance("c", ids())}),
+    ("NP106", {"a": instance("a", user(home_dir="/srv/u")), "b": instance("b", user(description="U"))}),
+    ("NP109", {"a": instance("a", {"user": "old"}), "b": instance("b", {"user": "u"}), "c": instance("c", user())}),
+    ("NP109", {"a": instance("a", user(group="old", extra_groups=("root",)))}),
+    ("NP109", {"a": instance("a", user(create_home_dir_only=True, group="missing"))}),
+    ("NP110", {"a": instance("a", {"credentials": Credentials(users={"old": User(uid=900), "new": User(uid=5)})})}),
     ("NP107", {"a": instance("a", PID), "b": instance("b", {"user": "u"})}),
     ("NP108", {"a": instance("a", {"args": ["/tmp/program", "/srv/state/x", "run/x"]})}),
     ("NP108", {"a": instance("a", {"environment": {"X": "/srv/state/x", "Y": "/usr/x", "Z": "/variable"}})}),
@@ -172,10 +234,12 @@ NEAR_MISSES: list[tuple[str, dict[str, Instance]]] = [
 
 @pytest.fixture
 def find(target: Target) -> Any:
-    """Return a function that applies one rule to instances."""
+    """Return a function that applies one rule to instances, where users are changed and two accounts exist."""
+    known = Accounts({"old": Account("old", 900, "old", 901)}, {"old": 901, "root": 0})
+    privileged = replace(target, force_disable_user_change=False, accounts=known)
 
     def find(code: str, instances: dict[str, Instance]) -> Iterator[Finding]:
-        return iter(RULES[code].static(Plan(ProcessesModel(instances), target)))
+        return iter(RULES[code].static(Plan(ProcessesModel(instances), privileged)))
 
     return find
 
@@ -211,7 +275,14 @@ def test_three_are_one_finding(find: Any) -> None:
 def test_groups_have_ids_too(find: Any) -> None:
     """A group with two ids is found like a user."""
     (finding,) = find("NP106", {"a": instance("a", ids(gid=5)), "b": instance("b", ids(gid=6))})
-    assert "processes.b.pkg.credentials.groups.g has id 6" in finding.origins
+    assert "processes.b.pkg.credentials.groups.g.gid = 6" in finding.origins
+
+
+@pytest.mark.parametrize("code", ["NP109", "NP110"])
+def test_accounts_do_not_matter_where_users_are_not_changed(target: Target, code: str) -> None:
+    """What is found about accounts of the machine is found where they would be used, and only there."""
+    model = ProcessesModel({"a": instance("a", {"user": "missing", **user(uid=5, group="missing")})})
+    assert list(RULES[code].static(Plan(model, target))) == []
 
 
 def test_mentioned_path_names_its_parameter(find: Any) -> None:

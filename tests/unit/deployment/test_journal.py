@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,12 @@ def test_beginning_is_recalled(path: str, target: Target) -> None:
     assert record.target.state == target.state
     assert (record.target.directory, record.target.tags) == (target.directory, target.tags)
     assert record.target.stop_seconds == target.stop_seconds
+    assert record.target.force_disable_user_change
+    other = f"{path}.other"
+    write(other, replace(target, force_disable_user_change=False))
+    record = recall(other)
+    assert record is not None
+    assert not record.target.force_disable_user_change
 
 
 def test_units_are_recalled_by_steps(path: str, target: Target) -> None:

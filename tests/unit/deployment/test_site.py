@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,37 @@ def test_only_the_owner_can_look_in(tmp_path: Path, umask: int) -> None:
     finally:
         os.umask(before)
     assert (mode(f"{tmp_path}/root"), mode(site.root)) == (0o700, 0o700)
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """Return a directory that others can pass through, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="np") as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_others_can_pass_where_they_have_to(open_place: Path, monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
+    """Where processes run as others, they can pass through our directories, and look into none; others' stay closed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(open_place))
+    Site.choose(None).make()
+    site = Site.choose(None)
+    before = os.umask(umask)
+    try:
+        site.make(for_others=True)
+    finally:
+        os.umask(before)
+    assert (mode(default_state_root()), mode(site.root)) == (0o711, 0o711)
+
+
+def test_way_that_is_closed(open_place: Path) -> None:
+    """A directory above the state root through which others cannot pass is named, and left as it is."""
+    (open_place / "closed").mkdir(mode=0o700)
+    with pytest.raises(DeploymentError, match=f"other users cannot pass through {open_place}/closed,") as caught:
+        Site.choose(f"{open_place}/closed/root").make(for_others=True)
+    assert "--nixproc-state-root" in caught.value.remedy
+    assert (mode(f"{open_place}/closed"), os.listdir(f"{open_place}/closed/root")) == (0o700, [])
 
 
 def test_root_that_cannot_be_written(tmp_path: Path) -> None:
