@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for option in options.OPTIONS:
         if option.choices:
             options.read(config, option.name)
-    if any(options.given(config, name) for name in ("manager", "require", "machine", "network")):
+    if any(options.given(config, name) for name in ("manager", "require", "machine", "network", "profile")):
         all_systems(config).matrix.refuse_missing()
     if options.read_flag(config, "share"):
         if options.read_scope(config) != "session":

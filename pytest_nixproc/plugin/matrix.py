@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -18,6 +18,7 @@ from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import options
 from pytest_nixproc.registry import Registry
 
+PRIVILEGED: Final = "privileged"
 ModelLike = str | os.PathLike[str] | Callable[..., Any] | ProcessesModel | Mapping[str, Instance]
 
 
@@ -33,7 +34,7 @@ class Point:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return self.manager.name
+        return f"{self.manager.name}-{self.profile}"
 
 
 class Matrix:
@@ -53,10 +54,28 @@ class Matrix:
         if unknown := wanted.keys() - {"model", "managers", "profile", "params"}:
             remedy = "it takes model, managers, profile and params"
             raise NixprocError(f"the marker nixproc has no argument {min(unknown)!r}", remedy=remedy)
+        profiles = self.profiles(wanted.get("profile"))
         return [
-            pytest.param(self._point(manager, wanted), id=manager.name, marks=skip_marks(manager, self.machine))
+            pytest.param(
+                self._point(manager, profile, wanted),
+                id=f"{manager.name}-{profile}" if len(profiles) > 1 else manager.name,
+                marks=skip_marks(manager, self.machine, self.obstacle_to(profile)),
+            )
             for manager in self.managers(wanted.get("managers"))
+            for profile in profiles
         ]
+
+    def profiles(self, only: str | None = None) -> list[str]:
+        """Return the profiles that the options choose, or the one that a marker does."""
+        chosen = only or options.read(self.config, "profile")
+        if chosen not in options.PROFILES:
+            remedy = f"choose one of {', '.join(options.PROFILES)}"
+            raise NixprocError(f"the marker nixproc has an unknown profile {chosen!r}", remedy=remedy)
+        return [profile for profile in options.PROFILES if profile == chosen or (chosen == "all" != profile)]
+
+    def obstacle_to(self, profile: str) -> str:
+        """Return what is missing for a profile on the chosen machine."""
+        return obstacle_to_privileged(self.config, self.machine) if profile == PRIVILEGED else ""
 
     @property
     def machine(self) -> type[Machine]:
@@ -71,12 +90,11 @@ class Matrix:
             self.registry.manager(name)
         return [self.registry.manager(name) for name in chosen if only is None or name in only]
 
-    def _point(self, manager: Manager, wanted: Mapping[str, Any]) -> Point:
+    def _point(self, manager: Manager, profile: str, wanted: Mapping[str, Any]) -> Point:
         model, params = wanted.get("model"), wanted.get("params", {})
-        key = (manager.name, id(model), json.dumps(params, sort_keys=True, default=repr))
+        key = (manager.name, profile, id(model), json.dumps(params, sort_keys=True, default=repr))
         if key not in self._points:
             machine = options.read(self.config, "machine")
-            profile = wanted.get("profile") or options.read(self.config, "profile")
             is_private = options.read(self.config, "network") == "private"
             self._points[key] = Point(manager, machine, profile, is_private, model, params)
         return self._points[key]
@@ -91,6 +109,8 @@ class Matrix:
             obstacles = {name: self._obstacle(name, machine) for name in required}
         except NixprocError as error:
             raise pytest.UsageError(str(error)) from error
+        if options.read(self.config, "profile") == PRIVILEGED and (obstacle := self.obstacle_to(PRIVILEGED)):
+            raise pytest.UsageError(obstacle)
         if missing := {name: obstacle for name, obstacle in obstacles.items() if obstacle}:
             lines = "\n".join(f"  {name}: {obstacle}" for name, obstacle in missing.items())
             raise pytest.UsageError(f"required process managers or machines cannot run here:\n{lines}")
@@ -105,9 +125,22 @@ class Matrix:
         return self.registry.manager(name).obstacle(machine)
 
 
-def skip_marks(manager: Manager, machine: type[Machine]) -> list[pytest.MarkDecorator]:
-    """Return the mark that skips a test with the reason why a machine or a manager cannot run here, if it cannot."""
+def obstacle_to_privileged(config: pytest.Config, machine: type[Machine]) -> str:
+    """Return what is missing for creating accounts on a machine: nothing, where it is made to be thrown away."""
+    if machine.throwaway:
+        return ""
+    flag = options.BY_NAME["disposable-host"].flag
+    conditions = {
+        "root": os.geteuid() == 0,
+        f"{flag}, which says that accounts may be created on it": options.read_flag(config, "disposable-host"),
+    }
+    missing = " and ".join(condition for condition, is_met in conditions.items() if not is_met)
+    return missing and f"the profile {PRIVILEGED} on machine {machine.name} needs {missing}"
+
+
+def skip_marks(manager: Manager, machine: type[Machine], obstacle_to_profile: str) -> list[pytest.MarkDecorator]:
+    """Return the mark that skips a test with the reason why a machine, a manager or a profile cannot be had here."""
     for name, obstacle in ((f"machine {machine.name}", machine.obstacle()), (manager.name, manager.obstacle(machine))):
         if obstacle:
             return [pytest.mark.skip(reason=f"{name} cannot run here: {obstacle}")]
-    return []
+    return [pytest.mark.skip(reason=obstacle_to_profile)] if obstacle_to_profile else []

@@ -54,7 +54,7 @@ class Sharing:
     def system(self, planner: Planner, model: str, load: Load) -> System:
         """Return the system of a model: start it, or attach to it when another worker has."""
         parent = os.path.abspath(planner.settings.state_root or default_state_root())
-        where = (planner.manager.name, planner.machine.name)
+        where = (planner.manager.name, planner.machine.name, planner.settings.privileged)
         root = root_for(parent, self.run.identity, *where, model, dict(planner.settings.params))
         if root not in self.systems:
             system = System(planner, self.leases, Share(self.run, root, PATIENCE * planner.settings.start_seconds))

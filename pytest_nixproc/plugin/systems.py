@@ -23,7 +23,7 @@ from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine, Place
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import options
-from pytest_nixproc.plugin.matrix import Matrix, ModelLike, Point
+from pytest_nixproc.plugin.matrix import PRIVILEGED, Matrix, ModelLike, Point
 from pytest_nixproc.plugin.sharing import Sharing, identity_of
 from pytest_nixproc.plugin.signals import Signals
 from pytest_nixproc.registry import Registry
@@ -168,7 +168,8 @@ class Systems:
         """Return what plans deployments at a point; params of a call win over the marker's, and those over options."""
         merged = {**self.settings.params, **point.params, **(params or {})}
         root = machine.place.directory or self.settings.state_root
-        settings = replace(self.settings, params=merged, state_root=root)
+        privileged = point.profile == PRIVILEGED
+        settings = replace(self.settings, params=merged, state_root=root, privileged=privileged)
         return Planner(point.manager, machine, self.registry.rules, settings)
 
     def _plan(self, planner: Planner, load: Load) -> Draft:

@@ -35,7 +35,7 @@ def test_default_is_supervisord(project: pytest.Pytester) -> None:
         ("--nixproc-manager=upstart", "*unknown process manager 'upstart'*"),
         ("--nixproc-require=upstart", "*unknown process manager 'upstart'*"),
         ("--nixproc-machine=moon", "*unknown machine 'moon'*"),
-        ("--nixproc-profile=privileged", "*--nixproc-profile=privileged: choose one of unprivileged*"),
+        ("--nixproc-profile=privileged", "*the profile privileged on machine host needs *--nixproc-disposable-host*"),
         ("--nixproc-scope=galaxy", "*--nixproc-scope=galaxy: choose one of session*"),
         ("--nixproc-start-timeout=soon", "*--nixproc-start-timeout=soon: give a positive number*"),
         ("--nixproc-stop-timeout=-1", "*--nixproc-stop-timeout=-1: give a positive number*"),
