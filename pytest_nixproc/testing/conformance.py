@@ -120,8 +120,13 @@ class Received:
 
 def received(system: System, name: str) -> Received:
     """Return what the probe of this name has written down."""
-    content = system.machine.read(models.dump_of(system.state, name))
-    assert content is not None, f"{name} has written nothing"
+    return received_in(system.machine, models.dump_of(system.state, name))
+
+
+def received_in(machine: Machine, dump: str) -> Received:
+    """Return what a probe has written into a file."""
+    content = machine.read(dump)
+    assert content is not None, f"nothing has been written to {dump}"
     facts = json.loads(content)
     entries = [bytes.fromhex(entry) for entry in facts.pop("environment")]
     names = [entry.partition(b"=")[0] for entry in entries]

@@ -49,7 +49,8 @@ def probe(
     if delay:
         told["PROBE_DELAY"] = str(delay)
     if mode == "daemon":
-        told["PROBE_PID_FILE"] = parameters.get("pid_file") or f"{state.runtime_dir}/{name}.pid"
+        directory = state.tmp_dir if "user" in parameters else state.runtime_dir
+        told["PROBE_PID_FILE"] = parameters.get("pid_file") or f"{directory}/{name}.pid"
     pkg = program(name, mode, (f"{HERE}/probe.py", *args), environment=told, **parameters)
     return Instance(pkg, ready=ready.file(dump_of(state, name))) if port is None else Instance(pkg, port=port)
 
