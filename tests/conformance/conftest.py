@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("pytest_nixproc.testing.conformance", "pytest_nixproc.testing.privileged")
+pytest.register_assert_rewrite("pytest_nixproc.testing.conformance")

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -15,9 +14,9 @@ from typing import Final
 
 import pytest
 
+from tests.open_interpreter import USER, VERSION, as_user, open_interpreter
+
 ROOT: Final = Path(__file__).parents[2]
-USER: Final = 65534
-VERSION: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 NEEDED: Final = ("pytest-nixproc", "pytest-timeout")
 EXAMPLES: Final = [name for name in ("first", "webapps") if (ROOT / "examples" / name).is_dir()]
 
@@ -56,39 +55,6 @@ def python(place: Path) -> Path:
         copy_distribution(found, packages)
     open_to_all(place / "venv")
     return place / "venv" / "bin" / "python"
-
-
-def open_interpreter() -> str | None:
-    """Return an interpreter of our version that the user can execute: ours may lie below a closed home directory."""
-    candidates = (os.path.realpath(sys.executable), f"/usr/local/bin/python{VERSION}", f"/usr/bin/python{VERSION}")
-    program = f"import sys, venv; assert '%d.%d' % sys.version_info[:2] == '{VERSION}'"
-    for candidate in candidates:
-        try:
-            run = as_user([candidate, "-c", program], directory=Path("/"), environment={})
-        except OSError:
-            continue
-        if run.returncode == 0:
-            return candidate
-    return None
-
-
-def as_user(
-    command: list[str | Path], *, directory: Path, environment: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """Run a command as the ordinary user, with no group of ours."""
-    return subprocess.run(
-        command,
-        user=USER,
-        group=USER,
-        extra_groups=[],
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
 
 
 def required(names: tuple[str, ...]) -> dict[str, Distribution]:

@@ -1,0 +1,35 @@
+"""Everything that creates accounts, in a sandbox that has a copy of the machine's."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.privileged.conftest import Sandbox
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_managers_conform(sandbox: Sandbox) -> None:
+    """Every manager that can run here switches users as it should."""
+    assert " passed" in sandbox("-q", "tests/privileged/inside/test_conformance.py").splitlines()[-1]
+
+
+def test_accounts(sandbox: Sandbox) -> None:
+    """Accounts are made and removed by the plugin too, and when it is killed."""
+    assert " passed" in sandbox("-q", "tests/privileged/inside/test_accounts.py").splitlines()[-1]
+
+
+def test_webapps_run_in_both_profiles(sandbox: Sandbox) -> None:
+    """The example passes unchanged where its instances run as users of their own; ids say which profile it was."""
+    options = ("--nixproc-profile=all", "--nixproc-manager=all", "-v", "-rs")
+    output = sandbox(*options, "examples/webapps/test_webapps.py")
+    for profile in ("unprivileged", "privileged"):
+        assert f"test_proxy[supervisord-{profile}] PASSED" in output
+        assert f"test_proxy[sysvinit-{profile}] PASSED" in output
+
+
+def test_workers_share_accounts(sandbox: Sandbox) -> None:
+    """Two sessions at once that want the same accounts are not in each other's way."""
+    pytest.importorskip("xdist")
+    options = ("--nixproc-profile=privileged", "--nixproc-manager=sysvinit", "-n", "2", "--dist", "each")
+    assert " passed" in sandbox("-q", *options, "-k", "proxy or upgrade", "examples/webapps").splitlines()[-1]
