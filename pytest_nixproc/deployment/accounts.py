@@ -198,7 +198,7 @@ class Accounts:
             yield Item("home", path, argv, f"home_dir of {user or 'a user'}", tuple(self._missing_above(path)))
 
     def _missing_above(self, path: str) -> Iterator[str]:
-        while not self.machine.exists(path := os.path.dirname(path)):
+        while (path := os.path.dirname(path)) != "/" and not self.machine.exists(path):
             yield path
 
     def _there(self, model: ProcessesModel, items: Iterable[Item]) -> set[str]:
