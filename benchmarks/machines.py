@@ -27,7 +27,7 @@ from pytest_nixproc.machines.process_table import descendants, is_alive, parents
 
 ALLOWED_SECONDS: Final = 5.0
 EXAMPLES: Final = Path(__file__).parents[1] / "examples" / "webapps"
-MANAGERS: Final = ("supervisord", "sysvinit")
+MANAGERS: Final = ("supervisord", "sysvinit", "systemd")
 
 UNIT: Final = """
 [Unit]
