@@ -2,8 +2,7 @@
 
 Its root is a tmpfs (``--volatile=yes``): accounts, units and ``/var`` are its own and vanish with it. ``/usr`` is the
 host's, read-only; other top-level directories with software can be seen, and written without the host noticing. All
-that the two share is the directory that the machine is given. systemd-nspawn(1) explains the options, systemd.special(7) what
-systemd does.
+that the two share is the directory that the machine is given. systemd-nspawn(1) explains the options.
 """
 
 from __future__ import annotations
