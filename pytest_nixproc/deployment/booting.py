@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,7 +29,7 @@ def booted(
     machine = kind(Place(site.root, site.tag, private_network))
     claim(machine, site, leases)
     try:
-        site.make(for_others=True, top=os.path.dirname(site.root))
+        site.make()
         begin_machine(site.journal, machine.name)
         machine.start()
         yield machine

@@ -210,7 +210,7 @@ class Deployment:
         """Make the directories, begin the journal, write the generated files."""
         draft = self.draft
         privileged = not draft.target.force_disable_user_change
-        draft.site.make(for_others=privileged, top=self.machine.place.directory or "/")
+        draft.site.make(for_others=privileged)
         self._journal = Journal(draft.site.journal)
         begin(self._journal, self.planner.manager.name, self.machine.name, draft.target)
         self._journal.write("assigned", facts=self.assigner.facts())
