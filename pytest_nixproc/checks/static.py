@@ -127,7 +127,7 @@ def differing_accounts(plan: Plan) -> Iterator[Finding]:
 
 def unknown_accounts(plan: Plan) -> Iterator[Finding]:
     """Find users and groups that are neither described nor known to the machine, and those that tools take for ids."""
-    if plan.target.force_disable_user_change:
+    if plan.target.force_disable_user_change or not plan.target.accounts.are_known:
         return
     needed, known = needed_accounts(plan.model), plan.target.accounts
     for kind, named, there in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,7 +30,8 @@ def booted(
     machine = kind(Place(site.root, site.tag, private_network))
     claim(machine, site, leases)
     try:
-        site.make()
+        # Users of the machine's own have to pass through it to their systems.
+        site.make(for_others=True, within=os.path.dirname(site.root))
         begin_machine(site.journal, machine.name)
         machine.start()
         yield machine

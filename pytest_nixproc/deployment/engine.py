@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -210,7 +211,9 @@ class Deployment:
         """Make the directories, begin the journal, write the generated files."""
         draft = self.draft
         privileged = not draft.target.force_disable_user_change
-        draft.site.make(for_others=privileged)
+        # What lies above the directory that a throwaway machine shares with the host is none of the machine's.
+        shared = self.machine.place.directory
+        draft.site.make(for_others=privileged, within=os.path.dirname(shared) if shared else "/")
         self._journal = Journal(draft.site.journal)
         begin(self._journal, self.planner.manager.name, self.machine.name, draft.target)
         self._journal.write("assigned", facts=self.assigner.facts())
@@ -370,7 +373,7 @@ class Deployment:
                 problems = self._let_go()
             if not keep_state and not self._out_of_reach:
                 problems += attempt(self._remove)
-            if not self._out_of_reach:
+            if not self._out_of_reach and not self._is_gone:
                 problems += attempt(self.accounts.release)
         problems += attempt(self._leave_to_reaper if self._out_of_reach else self._unclaim)
         if problems:

@@ -122,7 +122,6 @@ class Planner:
 
     def target(self, site: Site, model: ProcessesModel) -> Target:
         """Return what generators are told."""
-        users, groups = named_users(model), named_groups(model)
         return Target(
             state=site.state,
             directory=site.profile,
@@ -131,8 +130,14 @@ class Planner:
             tags={TAG: site.root},
             stop_seconds=self.settings.stop_seconds,
             force_disable_user_change=not self.settings.privileged,
-            accounts=self.machine.accounts(users, groups) if self.settings.privileged else Accounts(),
+            accounts=self.known_accounts(model),
         )
+
+    def known_accounts(self, model: ProcessesModel) -> Accounts:
+        """Return the accounts that the machine has, of those that a model names, where that matters."""
+        if not self.settings.privileged or not self.machine.is_up:
+            return Accounts(are_known=False)
+        return self.machine.accounts(named_users(model), named_groups(model))
 
     def live_findings(self, snapshot: Snapshot) -> list[Finding]:
         """Return what the rules about running systems find."""

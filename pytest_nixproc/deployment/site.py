@@ -84,10 +84,10 @@ class Site:
         """The state directories."""
         return StateDirs.under(f"{self.root}/var")
 
-    def make(self, *, for_others: bool = False) -> None:
+    def make(self, *, for_others: bool = False, within: str = "/") -> None:
         """Make the directory, for its owner alone; raises :class:`~pytest_nixproc.errors.DeploymentError`.
 
-        ``for_others`` lets other users pass through it, to files whose names they know.
+        ``for_others`` lets other users pass through it, to files whose names they know; they come from ``within``.
         """
         parent = os.path.dirname(self.root)
         mode = PASSABLE if for_others else 0o700
@@ -106,7 +106,7 @@ class Site:
                 os.rmdir(self.root)
                 raise DeploymentError(f"state root {parent} belongs to another user", remedy="set --nixproc-state-root")
             if for_others:
-                self._let_others_pass(parent)
+                self._let_others_pass(parent, within)
         except OSError as error:
             brief = f"cannot make a state directory in {parent}: {error.strerror}"
             raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
@@ -116,15 +116,15 @@ class Site:
         with suppress(FileNotFoundError):
             shutil.rmtree(self.root)
 
-    def _let_others_pass(self, parent: str) -> None:
+    def _let_others_pass(self, parent: str, within: str) -> None:
         """Open our own directories whatever the umask; raise for one above that is closed: it is not ours to open."""
         os.chmod(self.root, PASSABLE)
-        if parent == default_state_root():
+        if parent == default_state_root() != within:
             os.chmod(parent, PASSABLE)
         closed = parent
-        while closed != "/" and os.stat(closed).st_mode & PASS_OTHERS:
+        while closed != within and os.stat(closed).st_mode & PASS_OTHERS:
             closed = os.path.dirname(closed)
-        if closed != "/":
+        if closed != within:
             os.rmdir(self.root)
             brief = f"other users cannot pass through {closed}, and processes are to run as other users"
             raise DeploymentError(brief, remedy=f"choose another --nixproc-state-root, or chmod o+x {closed}")

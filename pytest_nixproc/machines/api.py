@@ -72,12 +72,13 @@ class Accounts:
     """Accounts that a machine has, of those that were asked for, by name.
 
     ``members`` has the groups that a user belongs to besides its primary one; ``groups`` the number of every group that
-    is mentioned.
+    is mentioned. They ``are_known`` unless the machine could not be asked, because it does not run yet.
     """
 
     users: Mapping[str, Account] = field(default_factory=dict)
     groups: Mapping[str, int] = field(default_factory=dict)
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    are_known: bool = True
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,16 @@ DATABASE: Final = ("passwd", "group", "shadow", "gshadow")
 
 SCRIPT: Final = """
 place=$1
-shift
+at=$2
+shift 2
 cd "$place" &&
+    mount --bind "$place" /mnt &&
     mount -t tmpfs -o mode=755 tmpfs private &&
     cp -a /etc private/etc && mkdir private/home &&
     mount --bind private/etc /etc && mount --bind private/home /home && mount -t tmpfs -o mode=1777 tmpfs /tmp ||
     exit 99
 cp -a private/etc private/before
-(cd tree && exec "$@")
+(cd "$at/tree" && exec "$@")
 status=$?
 for name in passwd group shadow gshadow nixproc-accounts.json; do
     if ! [ -e private/before/$name ] && ! [ -e private/etc/$name ]; then continue; fi
@@ -96,25 +98,30 @@ def copy(source: Path, target: Path) -> None:
 
 
 def make_environment(place: Path) -> None:
-    """Make an environment of an interpreter that everybody can execute; only root's processes need our packages."""
+    """Make an environment of an interpreter that everybody can execute; only root's processes need packages."""
     subprocess.run([open_interpreter() or "", "-m", "venv", "--without-pip", place / "venv"], check=True, env={})
     packages = place / "venv" / "lib" / f"python{VERSION}" / "site-packages"
     ours = [path for path in sys.path if path.endswith("-packages")]
-    lines = [str(place / "tree"), *(f"import site; site.addsitedir({path!r})" for path in ours)]
-    (packages / "ours.pth").write_text("\n".join(lines) + "\n")
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in ours]
+    (packages / "ours.pth").write_text("".join(lines))
 
 
 @pytest.fixture
 def sandbox(place: Path) -> Sandbox:
-    """Return a function that runs pytest in the sandbox, where it has to pass, and returns what it printed."""
+    """Return a function that runs pytest in the sandbox, where it has to pass, and returns what it printed.
+
+    The copy of the tree is run where it is; or ``at`` /mnt, where throwaway machines see it too: /var is their own.
+    """
     keep = ("PATH", "DOCKER_HOST", "DOCKER_CONTEXT", "NIXPROC_REQUIRE", "NIXPROC_TEST_REQUIRE", "HOME", "LC_ALL")
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, at: Path = place) -> str:
         environment = {name: os.environ[name] for name in keep if name in os.environ}
         environment |= {"TMPDIR": str(place / "tmp"), "PYTHONDONTWRITEBYTECODE": "1", "NIXPROC_DISPOSABLE_HOST": "1"}
+        environment["PYTHONPATH"] = f"{at}/tree"
         before = [Path("/etc", name).read_bytes() for name in DATABASE]
-        enter = [tool("unshare"), "--mount", "--propagation", "private", "/bin/sh", "-c", SCRIPT, "sh", str(place)]
-        pytest_ = [f"{place}/venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
+        words = ("--mount", "--propagation", "private", "/bin/sh", "-c", SCRIPT, "sh")
+        enter = [tool("unshare"), *words, str(place), str(at)]
+        pytest_ = [f"{at}/venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
         done = subprocess.run(
             [*enter, *pytest_, *arguments],
             env=environment,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from pytest_nixproc.machines.nspawn import Nspawn
 from tests.privileged.conftest import Sandbox
+
+REQUIRED = frozenset(os.environ.get("NIXPROC_REQUIRE", "").split(","))
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -26,6 +32,15 @@ def test_webapps_run_in_both_profiles(sandbox: Sandbox) -> None:
     for profile in ("unprivileged", "privileged"):
         assert f"test_proxy[supervisord-{profile}] PASSED" in output
         assert f"test_proxy[sysvinit-{profile}] PASSED" in output
+
+
+def test_webapps_run_on_a_throwaway_machine(sandbox: Sandbox) -> None:
+    """On a machine that is thrown away, the profile privileged needs no permission."""
+    if obstacle := Nspawn.obstacle():
+        (pytest.fail if "nspawn" in REQUIRED else pytest.skip)(f"machine nspawn cannot run here: {obstacle}")
+    options = ("--nixproc-profile=privileged", "--nixproc-machine=nspawn", "--nixproc-manager=supervisord,sysvinit")
+    output = sandbox("-q", *options, "-k", "proxy or upgrade", "examples/webapps", at=Path("/mnt"))
+    assert " passed" in output.splitlines()[-1]
 
 
 def test_workers_share_accounts(sandbox: Sandbox) -> None:
