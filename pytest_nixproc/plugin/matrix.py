@@ -68,10 +68,10 @@ class Matrix:
     def profiles(self, only: str | None = None) -> list[str]:
         """Return the profiles that the options choose, or the one that a marker does."""
         chosen = only or options.read(self.config, "profile")
-        if chosen not in options.PROFILES:
-            remedy = f"choose one of {', '.join(options.PROFILES)}"
+        if chosen not in options.PROFILE_CHOICES:
+            remedy = f"choose one of {', '.join(options.PROFILE_CHOICES)}"
             raise NixprocError(f"the marker nixproc has an unknown profile {chosen!r}", remedy=remedy)
-        return [profile for profile in options.PROFILES if profile == chosen or (chosen == "all" != profile)]
+        return list(options.PROFILES) if chosen == "all" else [chosen]
 
     def obstacle_to(self, profile: str) -> str:
         """Return what is missing for a profile on the chosen machine."""

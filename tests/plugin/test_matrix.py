@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from pytest_nixproc.machines.host import Host
+from pytest_nixproc.plugin.matrix import obstacle_to_privileged
 from pytest_nixproc.registry import Registry
 
 USES_SYSTEM = """
@@ -123,6 +126,64 @@ def test_marker_chooses(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("-v", "--nixproc-manager=all")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*other.py: processes() has no parameter 'second_port'*"])
+
+
+def test_all_profiles(project: pytest.Pytester) -> None:
+    """``all`` names the profile in the ids, and skips what cannot be had here with what is missing."""
+    project.makepyfile(USES_SYSTEM)
+    result = project.runpytest_subprocess("-v", "-rs", "--nixproc-profile=all")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*::test_proxy?supervisord-unprivileged? PASSED*"])
+    result.stdout.fnmatch_lines(["SKIPPED*the profile privileged on machine host needs *--nixproc-disposable-host*"])
+
+
+def test_permission_is_not_enough(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that may be polluted has to be root's, too; what is missing is said, all of it."""
+    monkeypatch.setenv("NIXPROC_DISPOSABLE_HOST", "1")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert obstacle_to_privileged(pytestconfig, Host) == "the profile privileged on machine host needs root"
+    monkeypatch.setenv("NIXPROC_DISPOSABLE_HOST", "0")
+    assert "needs root and --nixproc-disposable-host" in obstacle_to_privileged(pytestconfig, Host)
+    assert obstacle_to_privileged(pytestconfig, Registry().machine("nspawn")) == ""
+
+
+def test_plan_of_the_profile_privileged(project: pytest.Pytester) -> None:
+    """A plan needs what a deployment would need; on a throwaway machine, nothing is asked for, and none is booted."""
+    project.makepyfile(USES_SYSTEM)
+    options = ("--nixproc-plan", "--nixproc-profile=privileged")
+    assert project.runpytest_subprocess(*options).ret == pytest.ExitCode.USAGE_ERROR
+    if Registry().machine("nspawn").obstacle():
+        pytest.skip("no throwaway machine can run here")
+    result = project.runpytest_subprocess(*options, "--nixproc-machine=nspawn")
+    result.stdout.fnmatch_lines(["*1. start first*", "*no conflicts*"])
+
+
+def test_marker_chooses_the_profile(project: pytest.Pytester) -> None:
+    """The marker names a profile for one test; one that cannot be had is skipped, an unknown one is an error."""
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.nixproc(profile="privileged")
+        def test_privileged(nixproc_system):
+            raise AssertionError("nobody has allowed it")
+
+        @pytest.mark.nixproc(profile="unprivileged")
+        def test_unprivileged(nixproc_profile):
+            assert nixproc_profile == "unprivileged"
+        """
+    )
+    project.runpytest_subprocess("--nixproc-profile=all").assert_outcomes(passed=1, skipped=1)
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.nixproc(profile="royal")
+        def test_it(nixproc_system): ...
+        """
+    )
+    result = project.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["*the marker nixproc has an unknown profile 'royal'*"])
 
 
 def test_marker_mistakes_are_collection_errors(project: pytest.Pytester) -> None:
