@@ -48,7 +48,7 @@ SCOPES: Final = ("session", "package", "module", "class", "function")
 OPTIONS: Final = (
     Option("manager", "supervisord", "NAME[,NAME...]|all", "process managers to deploy with; all: each that runs here"),
     Option("require", "", "NAME[,NAME...]|all", "managers and machines that must be there: absence is an error"),
-    Option("profile", "unprivileged", "NAME", "who processes run as; all: each that is to be had", choices=PROFILE_CHOICES),
+    Option("profile", "unprivileged", "NAME", "who processes run as; all: each possible one", choices=PROFILE_CHOICES),
     Option("disposable-host", "", "", "this host may be polluted: users and groups are created on it", "flag"),
     Option("machine", "host", "NAME", "where the system runs"),
     Option("network", "host", "NAME", "the network of a throwaway machine: the host's, or its own", choices=NETWORKS),
