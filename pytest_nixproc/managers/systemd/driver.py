@@ -22,16 +22,22 @@ NOTICE_SECONDS: Final = 2.0
 KILL_SECONDS: Final = 2.0
 """How long after its time is over a process may take to be killed by systemd."""
 
+NOT_LOADED: Final = 5
+"""How systemctl ends when it has to stop what systemd knows nothing of (LSB: not installed)."""
+
 ALONE: Final = "--job-mode=ignore-requirements"
 """The deployment decides what is started and stopped: systemd is not to take what is required, or requires, along."""
 
 LINK: Final = 'mkdir -p -- "$2" && ln -s -f -- "$1"/* "$2"/'
 UNLINK: Final = 'rm -f -- "$1/$2"[-.]*'
 CLEAR: Final = """
-[ -d "$1" ] || exit 0
-echo 1 > "$1/cgroup.kill" || kill -KILL $(find "$1" -name cgroup.procs -exec cat {} +)
-find "$1" -depth -type d -exec rmdir {} +
+if [ -d "$1" ]; then
+    echo 1 > "$1/cgroup.kill" || kill -KILL $(find "$1" -name cgroup.procs -exec cat {} +)
+    find "$1" -depth -type d -exec rmdir {} +
+fi
+[ -d "$1" ] || { chmod -R u+rwx -- "$2" && rm -rf -- "$2"; }
 """
+"""Ends a control group; and removes the runtime directory, parts of which systemd closes to its own user too."""
 
 
 class SystemdDriver(Driver):
@@ -112,14 +118,16 @@ class SystemdDriver(Driver):
 
     def _end(self, home: Home, deadline: Deadline) -> None:
         """End a systemd with everything in its control group: units have been stopped before, as far as they were."""
+        places = home.cgroup, f"{home.runtime_directory}/systemd"
 
         def look() -> str:
-            if not self.machine.exists(home.cgroup):
+            if not any(map(self.machine.exists, places)):
                 return ""
-            said = self._shell(deadline, CLEAR, home.cgroup)
-            return f"control group {home.cgroup}: {said}" if self.machine.exists(home.cgroup) else ""
+            said = self._shell(deadline, CLEAR, *places)
+            left = list(filter(self.machine.exists, places))
+            return ", ".join((*left, *said.splitlines()[-1:])) if left else ""
 
-        wait_until(look, deadline, "remove the control group")
+        wait_until(look, deadline, "end systemd and its control group")
 
     def _withdraw(self, home: Home, deadline: Deadline) -> None:
         """Stop what there is under our names, and have it forgotten."""
@@ -192,7 +200,9 @@ class SystemdDriver(Driver):
         """Stop units by one command, which ends when all of their processes have; systemd kills those that do not."""
         self._known = {}
         seconds = deadline.remaining + KILL_SECONDS
-        self._ask(self.machine.deadline(seconds), "stop", ALONE, *self._names(units))
+        status, output = self._ask(self.machine.deadline(seconds), "stop", ALONE, *self._names(units))
+        if status not in (0, None, NOT_LOADED):
+            raise CommandFailed("systemd has not stopped units", details=output[-OUTPUT_TAIL:].rstrip())
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Have systemd run the command for it, which sends SIGHUP unless overrides say otherwise."""

@@ -92,16 +92,14 @@ def looks(output: str) -> Iterator[Look]:
 def ends_of_commands(output: str) -> Mapping[str, tuple[str, str, int]]:
     """Return the last command of each kind that has failed: its path, how it ended (a code of text), and its status.
 
-    Arguments are printed as they are, so that only the beginning and the end of a line can be relied on.
+    Arguments are printed as they are, so that only the beginning and the end of a command can be relied on.
     """
     found = {}
-    for name, path, code, status in re.findall(
-        r"^(\w+)=\{ path=(.*?) ; argv\[\]=.*? ; code=(\w+) ; status=(\d+)(?:/\w+)? \}$",
-        output,
-        re.MULTILINE | re.DOTALL,
-    ):
-        if int(status):
-            found[name] = path, code, int(status)
+    commands = r"^(Exec\w+)=\{ path=(.*?) ; argv\[\]=(.*?) \}$(?=\nExec|\s*\Z)"
+    for name, path, rest in re.findall(commands, output, re.MULTILINE | re.DOTALL):
+        ends = re.findall(r" ; code=(\w+) ; status=(\d+)", rest)
+        if ends and int(ends[-1][1]):
+            found[name] = path, ends[-1][0], int(ends[-1][1])
     return found
 
 

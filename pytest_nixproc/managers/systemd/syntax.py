@@ -29,8 +29,11 @@ NAME_BYTES: Final = 255
 
 
 def escaped(text: str) -> str:
-    """Return text as a part of a unit's name, as systemd-escape(1) does."""
-    plain = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz:_"
+    """Return text as a part of a unit's name, as systemd-escape(1) does, which undoes it.
+
+    Colons are escaped too: systemd-analyze(1) would take what follows one for another name of the unit.
+    """
+    plain = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
     encoded = text.encode(errors="surrogateescape")
     return "".join(
         chr(byte) if byte in plain or (byte == ord(".") and number) else f"\\x{byte:02x}"

@@ -1,0 +1,243 @@
+"""The units that the systemd generator makes: what they say, and what they leave to a script or refuse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_nixproc.errors import Unsupported
+from pytest_nixproc.managers.api import Target, Unit
+from pytest_nixproc.managers.systemd.generator import SOCKET_PATH_LIMIT, SystemdGenerator
+from pytest_nixproc.managers.systemd.syntax import command_line, escaped, text_value, word
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.system import ProcessesModel
+
+EMPTY = ProcessesModel({})
+NATIVE = "a b'c\"d%e$f\\g;h#i`j\nk\täö€*?[x]{y}~!&|<>()"
+
+
+@pytest.fixture
+def generate(target: Target) -> Callable[..., Unit]:
+    """Return a function that generates one process; ``attributes`` are its instance's."""
+
+    def generate(attributes: dict[str, Any] | None = None, at: Target = target, **parameters: Any) -> Unit:
+        process = create_managed_process(**{"name": "web", "process": "/bin/web"} | parameters)
+        model = ProcessesModel({"key": Instance(process, **attributes or {})})
+        return SystemdGenerator().generate("key", model, at)
+
+    return generate
+
+
+def directives(unit: Unit) -> dict[str, list[str]]:
+    """Return the directives of a unit, each with all of its values."""
+    found: dict[str, list[str]] = {}
+    for line in unit.files[0].content.splitlines():
+        name, is_one, value = line.partition("=")
+        if is_one:
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def test_plain_process_needs_no_script(generate: Callable[..., Unit]) -> None:
+    """What a unit can say, it says."""
+    unit = generate(args=["-p", 80], environment={"A": "1"}, directory="/srv", umask="0027", nice=3)
+    found = directives(unit)
+    assert [file.path for file in unit.files] == ["etc/systemd/system/nixproc-deployment-web.service"]
+    assert found["ExecStart"] == ["/bin/web -p 80"]
+    assert found["Environment"] == [
+        "PATH=/usr/local/bin:/usr/bin:/bin",
+        "A=1",
+        "NIXPROC_DEPLOYMENT=/srv",
+        "NIXPROC_INSTANCE=key",
+    ]
+    assert (found["WorkingDirectory"], found["UMask"], found["Nice"]) == (["/srv"], ["0027"], ["3"])
+    assert (unit.name, unit.mode, unit.pid_file) == ("web", "foreground", None)
+
+
+def test_values_are_quoted(generate: Callable[..., Unit]) -> None:
+    """Everything but other control characters and bytes that are no UTF-8 stands in the unit."""
+    unit = generate(args=[NATIVE, "", ";"], environment={"X": NATIVE}, directory="/a b'c\"d%e$f;h")
+    quoted = "a b'c\\\"d%%e$f\\\\g;h#i`j\\nk\\täö€*?[x]{y}~!&|<>()"
+    found = directives(unit)
+    assert len(unit.files) == 1
+    assert found["ExecStart"] == [f'/bin/web "{quoted.replace("$", "$$")}" "" ";"']
+    assert f'"X={quoted}"' in found["Environment"]
+    assert found["WorkingDirectory"] == ["/a b'c\"d%%e$f;h"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"args": ["\x01"]},
+        {"args": ["\udcff"]},
+        {"args": ["\ufffe"]},
+        {"environment": {"X": "\r"}},
+        {"environment": {"X": "\x7f"}},
+        {"directory": "/a\nb"},
+        {"directory": "/a "},
+        {"directory": "/a\\"},
+        {"directory": "/a/../b"},
+        {"directory": "/made", "initialize": "mkdir -p /made"},
+        {"process": "/bin/it's"},
+        {"process": "/bin/$HOME"},
+        {"process": "/bin//web"},
+    ],
+)
+def test_other_process_gets_a_script(generate: Callable[..., Unit], parameters: dict[str, Any]) -> None:
+    """What a unit cannot say is said by a script, and only by it; limits and the user stay the unit's."""
+    unit = generate(nice=5, **parameters)
+    scripts = {file.path: file for file in unit.files[1:]}
+    found = directives(unit)
+    assert found["ExecStart"] == ["/bin/sh /srv/profile/libexec/web.start"]
+    assert found["WorkingDirectory"] == ["/"]
+    assert found["Nice"] == ["5"]
+    assert scripts["libexec/web.start"].mode == 0o755
+    assert "nice" not in scripts["libexec/web.start"].content
+
+
+def test_initialize_runs_before_and_with_privileges(generate: Callable[..., Unit], target: Target) -> None:
+    """``initialize`` is a command before the program; where a user is switched to, it keeps the privileges."""
+    credentials = {"users": {"web": {"group": "staff"}}}
+    options = {"user": "web", "credentials": credentials, "initialize": "true"}
+    without = directives(generate(**options))
+    found = directives(generate(at=replace(target, force_disable_user_change=False), **options))
+    assert without["ExecStartPre"] == ["/bin/sh /srv/profile/libexec/web.initialize"]
+    assert "User" not in without
+    assert found["ExecStartPre"] == ["+/bin/sh /srv/profile/libexec/web.initialize"]
+    assert (found["User"], found["Group"]) == (["web"], ["staff"])
+
+
+def test_daemon_is_found_by_its_pid_file(generate: Callable[..., Unit]) -> None:
+    """A program that can only be a daemon is a forking service with an escort."""
+    unit = generate(process=None, daemon="/bin/named", pid_file="/srv/a b/50%.pid")
+    found = directives(unit)
+    assert found["Type"] == ["forking"]
+    assert found["PIDFile"] == ["/srv/a b/50%%.pid"]
+    assert found["ExecStart"][0].endswith('/usr/lib/python3/dist-packages "/srv/a b/50%%.pid" /bin/named')
+    assert unit.pid_file == "/srv/a b/50%.pid"
+
+
+def test_dependencies_are_required_and_ordered(target: Target) -> None:
+    """Dependencies are named by their units; what is in a name is escaped as in all units' names."""
+    base = create_managed_process(name="it's-base.1", process="/bin/base")
+    top = create_managed_process(name="top", process="/bin/top", dependencies=[base])
+    model = ProcessesModel({"base": Instance(base), "top": Instance(top)})
+    found = directives(SystemdGenerator().generate("top", model, target))
+    assert found["Requires"] == found["After"] == [r"nixproc-deployment-it\x27s\x2dbase.1.service"]
+
+
+def test_time_to_stop(generate: Callable[..., Unit]) -> None:
+    """The limit of a stop is the deployment's, or the instance's own."""
+    assert directives(generate())["TimeoutStopSec"] == ["5.000"]
+    assert directives(generate(attributes={"stop_timeout": 0.5}))["TimeoutStopSec"] == ["0.500"]
+
+
+def test_overrides(generate: Callable[..., Unit]) -> None:
+    """A mapping changes and adds directives by section; a list repeats one; a function gets all sections."""
+    service = {"Restart": "always", "Environment": "MINE=1", "ExecStartPost": ["/bin/a", "/bin/b"], "Nice": 7}
+    found = directives(generate(overrides={"systemd": {"Service": service, "Unit": {"Wants": "x.service"}}}))
+    assert (found["Restart"], found["Wants"]) == (["always"], ["x.service"])
+    assert (found["ExecStartPost"], found["Nice"]) == (["/bin/a", "/bin/b"], ["7"])
+    assert found["Environment"] == ["MINE=1", "NIXPROC_DEPLOYMENT=/srv", "NIXPROC_INSTANCE=key"]
+
+    def without_umask(sections: dict[str, Any]) -> dict[str, Any]:
+        del sections["Service"]["UMask"]
+        return sections | {"X-Mine": {"Key": True}}
+
+    found = directives(generate(overrides={"systemd": without_umask}))
+    assert "UMask" not in found
+    assert found["Key"] == ["true"]
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ({"Restart": "always"}, "'Restart', which is no section"),
+        ({"Timer": {"OnBootSec": 1}}, "'Timer', which is no section"),
+        ({"Service": {"Restart": "no\nExecStart=/bin/other"}}, "Service.Restart"),
+        ({"Service": {"Restart": None}}, "Service.Restart to None"),
+        ({"Service": {"A=B": "c"}}, "Service.A=B"),
+        ({"Service": {"Restart": "no\\"}}, "Service.Restart"),
+        ({"Unit": {"Wants": ["a", "b\rc"]}}, "Unit.Wants"),
+    ],
+)
+def test_overrides_that_are_no_directives(generate: Callable[..., Unit], override: dict[str, Any], named: str) -> None:
+    """What would not be one line of a section is refused by its name."""
+    with pytest.raises(Unsupported, match="^systemd cannot deploy 'web'.*" + re.escape(named)):
+        generate(overrides={"systemd": override})
+
+
+def test_tags_cannot_be_overridden(generate: Callable[..., Unit]) -> None:
+    """The last word about the tags is ours."""
+    unit = generate(
+        environment={"NIXPROC_DEPLOYMENT": "model's"},
+        overrides={"systemd": {"Service": {"Environment": ["NIXPROC_DEPLOYMENT=other", "NIXPROC_INSTANCE=other"]}}},
+    )
+    assert directives(unit)["Environment"][-2:] == ["NIXPROC_DEPLOYMENT=/srv", "NIXPROC_INSTANCE=key"]
+
+
+def test_variables_of_an_own_systemd(generate: Callable[..., Unit]) -> None:
+    """What is told to systemd is not passed on, unless a model gives it itself."""
+    unit = generate(environment={"SYSTEMD_UNIT_PATH": "/mine"})
+    assert directives(unit)["UnsetEnvironment"] == ["SYSTEMD_GENERATOR_PATH SYSTEMD_ENVIRONMENT_GENERATOR_PATH"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"name": "ü" * 40}, "255 bytes"),
+        ({"pid_file": "/srv/a\nb"}, "a\\nb"),
+        ({"pid_file": "/srv/a "}, "'/srv/a '"),
+        ({"instance_name": "\udcff"}, "nixproc-\\udcff.log"),
+    ],
+)
+def test_names_that_no_unit_can_have(generate: Callable[..., Unit], parameters: dict[str, Any], named: str) -> None:
+    """A name or a path that cannot stand in a unit is refused."""
+    with pytest.raises(Unsupported, match=re.escape(named)):
+        generate(**parameters)
+
+
+@pytest.mark.parametrize("root", ["/a\nb", "/a:b", "/\udcff", "/x/" + "y" * SOCKET_PATH_LIMIT])
+def test_places_that_systemd_cannot_use(target: Target, root: str) -> None:
+    """A state root that cannot be in a search path, or is too long for a socket, is refused with the path."""
+    place = replace(target, directory=f"{root}/profile", state=StateDirs.under(f"{root}/var"))
+    with pytest.raises(Unsupported) as caught:
+        SystemdGenerator().generate_shared(EMPTY, place)
+    assert repr(root)[1:-1] in str(caught.value)
+    assert "--nixproc-state-root" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    # As printed by systemd-escape 252.
+    [
+        ("a-b", r"a\x2db"),
+        (".a.b", r"\x2ea.b"),
+        ("a_b", "a_b"),
+        ("a b", r"a\x20b"),
+        ("ü", r"\xc3\xbc"),
+        ("a\\b", r"a\x5cb"),
+        ("\udcff", r"\xff"),
+    ],
+)
+def test_escaped_names(text: str, expected: str) -> None:
+    """Names are escaped as systemd does, and colons too."""
+    assert escaped("a:b") == r"a\x3ab"
+    assert escaped(text) == expected
+
+
+def test_words() -> None:
+    """Words that mean themselves are bare, others are quoted; a command line's variables are none."""
+    assert [word(value) for value in ("a", "", "a b", "%i", "-x=1")] == ["a", '""', '"a b"', '"%%i"', "-x=1"]
+    assert command_line(["/bin/a", "$x", "${y}"]) == '/bin/a "$$x" "$${y}"'
+
+
+def test_text_for_people_stays_in_its_line() -> None:
+    """A description loses what would end or join lines, and specifiers."""
+    assert text_value("a\nb\t 50% \x01\\ \\") == "a b 50%% ?"
