@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from pytest_nixproc.deployment.journal import recall
-from pytest_nixproc.deployment.planner import Planner
 from pytest_nixproc.deployment.site import TAG, Site
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import DeploymentError, StartError, TeardownError, Unsupported
@@ -258,30 +257,19 @@ def test_launcher_that_fails(bench: Bench) -> None:
             os.rmdir(group)
 
 
-class Privileged(Planner):
-    """Drafts deployments whose processes switch users."""
-
-    def target(self, site: Site) -> Target:
-        """Return what generators are told."""
-        return replace(super().target(site), force_disable_user_change=False)
-
-
 @AS_ROOT
 def test_users_are_switched_to(bench: Bench) -> None:
     """Root's own systemd starts a program as its user; ``initialize`` still runs as root, in any directory."""
     credentials = {"users": {NOBODY: {"group": "nogroup"}}}
 
     def build(state: StateDirs) -> Mapping[str, Instance]:
-        # The launch script is read by the user; what is in the deployment is for its owner alone in this profile.
-        root = os.path.dirname(state.state_dir)
-        open_up = f"chmod 755 {shlex.join((root, os.path.dirname(root), bench.directory))}"
-        text = f"{open_up}; id -u > {shlex.quote(state.lib_dir)}/initialized"
+        text = f"id -u > {shlex.quote(state.lib_dir)}/initialized"
         parameters = {"user": NOBODY, "credentials": credentials, "initialize": text, "directory": "/tmp"}
         process = create_managed_process(name="it", foreground_process="/bin/sleep", args=["1000"], **parameters)  # type: ignore[arg-type]
         return {"it": Instance(process)}
 
-    planner = bench.planner()
-    system = System(Privileged(planner.manager, planner.machine, planner.rules, planner.settings))
+    os.chmod(bench.directory, 0o711)  # noqa: S103 - users of the machine pass through it
+    system = System(bench.planner(privileged=True))
     system.start(load(build))
     try:
         pid = system["it"].pid
