@@ -56,13 +56,14 @@ def switching(process: ManagedProcess, target: Target) -> tuple[str, ...]:
     user = target.user_of(process)
     if user is None:
         return ()
-    known = target.accounts.users.get(user)
-    group = known.group if known else primary_group(process, user)
+    group = primary_group(process, user, target)
     return (target.facts.setpriv, f"--reuid={user}", f"--regid={group}", "--init-groups", "--")
 
 
-def primary_group(process: ManagedProcess, user: str) -> str:
-    """Return the group that the model gives a user; accounts it does not describe have one of their own name."""
+def primary_group(process: ManagedProcess, user: str, target: Target) -> str:
+    """Return the group that a user has on the machine, else in the model; others have one of their own name."""
+    if known := target.accounts.users.get(user):
+        return str(known.group)
     account = process.credentials.users.get(user)
     return account.group if account and account.group else user
 

@@ -170,7 +170,7 @@ def surroundings(process: ManagedProcess, target: Target, *, is_native: bool) ->
         "UMask": process.umask or "0022",
         "Nice": process.nice,
         "User": user and path_value(user),
-        "Group": user and path_value(shell.primary_group(process, user)),
+        "Group": user and path_value(shell.primary_group(process, user, target)),
         "StandardOutput": log_file,
         "StandardError": "inherit",
         # Programs are given the same under every manager, and no other ignores it.
