@@ -39,6 +39,9 @@ LOOK_SECONDS: Final = 0.02
 SETTLE_SECONDS: Final = 0.05
 """How long an escort stays with a daemon."""
 
+FAILED: Final = 1 << 8
+"""The wait status of an ordinary failure."""
+
 SIGNALLED: Final = 128
 """What is added to a signal's number in an exit status (POSIX.1 XCU 2.8.2)."""
 
@@ -91,15 +94,17 @@ class Proxy:
 
     def hand_over(self) -> int:
         """Start the daemon, and stay for a moment; return its wait status if it has ended by then."""
-        if status := self.start_daemon():
-            return status
+        status = self.start_daemon()
         end = time.monotonic() + SETTLE_SECONDS
-        while self.daemon not in self.statuses and not self.arrived and (left := end - time.monotonic()) > 0:
+        while not (status or self.arrived or self.daemon in self.statuses) and (left := end - time.monotonic()) > 0:
             self.sleep(left)
             self.reap()
-        if self.statuses.get(self.daemon) == 0:
-            fail("the daemon has ended, with status 0")
-        return self.statuses.get(self.daemon, 0)
+        if status or self.daemon in self.statuses:
+            status = status or self.statuses[self.daemon]
+            print(f"escort: the daemon did not live: {describe_end(status)}", file=sys.stderr, flush=True)
+            # Whoever is to find a daemon must not take this for a success.
+            return status or FAILED
+        return 0
 
     def start_daemon(self) -> int:
         """Start the daemon and find it; return the wait status of its starter, which is not 0 if that was in vain."""
@@ -209,6 +214,12 @@ def send(pid: int, number: int) -> None:
 def fail(problem: str) -> NoReturn:
     """End with a message."""
     sys.exit(f"foreground proxy: {problem}")
+
+
+def describe_end(status: int) -> str:
+    """Word a wait status."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"killed by signal {-code}" if code < 0 else f"status {code}"
 
 
 def end_as(status: int) -> NoReturn:

@@ -96,9 +96,11 @@ class SystemdDriver(Driver):
         return (self.machine.read(self._log) or b"").decode(errors="replace")[-OUTPUT_TAIL:].rstrip()
 
     def _link(self, home: Home, deadline: Deadline) -> None:
-        """Have the units found in the runtime directory of a systemd that has others too."""
+        """Have the units found in the runtime directory of a systemd that has others too.
+
+        It looks for units that it does not know; to have it read all again would make it forget how others have failed.
+        """
         self._shell(deadline, LINK, f"{self.target.directory}/{UNITS}", home.links)
-        self._succeed(deadline, "daemon-reload")
 
     def _shell(self, deadline: Deadline, text: str, *words: str) -> str:
         """Run shell text with arguments; return its output, whatever its status."""
@@ -138,7 +140,6 @@ class SystemdDriver(Driver):
             raise Unreachable(brief, details=output, remedy="see what systemctl list-jobs shows")
         self._ask(deadline, "reset-failed", *names)
         self._shell(deadline, UNLINK, home.links, prefix(self.target))
-        self._ask(deadline, "daemon-reload")
 
     def remains(self) -> Sequence[str]:
         """Return the control group and the link of the unit for the whole that are still there.
@@ -158,8 +159,7 @@ class SystemdDriver(Driver):
         if self._home.links:
             self._shell(deadline, UNLINK, self._home.links, prefix(self.target))
             self._link(self._home, deadline)
-        else:
-            self._succeed(deadline, "daemon-reload")
+        self._succeed(deadline, "daemon-reload")
 
     def _ask(self, deadline: Deadline, *words: str) -> tuple[int | None, str]:
         """Run systemctl; return its status and output."""

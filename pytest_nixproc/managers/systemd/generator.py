@@ -37,6 +37,13 @@ SOCKET: Final = "systemd/private"
 SOCKET_PATH_LIMIT: Final = 107
 """Bytes of a Unix socket's path, less the final NUL (unix(7))."""
 
+REPORT: Final = (
+    "status=$?",
+    '[ "$status" = 0 ] || echo "initialize failed (status $status)" >&2',
+    'exit "$status"',
+)
+"""How the script for ``initialize`` ends: systemd may forget the status, when it is told to read all units again."""
+
 Sections = dict[str, dict[str, Any]]
 
 
@@ -133,7 +140,7 @@ def scripts_for(key: str, process: ManagedProcess, command: Command, target: Tar
         lines = [f"#!{target.facts.shell}"]
         if not all(map(carries, environment.values())):
             lines += shell.surroundings(process, environment)
-        lines.append(f"exec {shell.initialization(process, target)}")
+        lines += [shell.initialization(process, target), *REPORT]
         scripts["initialize"] = File(f"{path}.initialize", "\n".join(lines) + "\n", 0o755)
     return scripts
 
