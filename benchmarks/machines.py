@@ -26,7 +26,7 @@ from pytest_nixproc.machines.nspawn import Nspawn, control_groups, directories_w
 from pytest_nixproc.machines.process_table import descendants, is_alive, parents
 
 ALLOWED_SECONDS: Final = 5.0
-EXAMPLES: Final = Path(__file__).parents[1] / "examples" / "webapps"
+EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "webapps" / "test_webapps.py"
 MANAGERS: Final = ("supervisord", "sysvinit", "systemd")
 
 UNIT: Final = """
@@ -96,7 +96,7 @@ def show(name: str, runs: Sequence[tuple[float, float]], floor: Sequence[tuple[f
 
 def example(manager: str, repetitions: int) -> float:
     """Print how long the tests of the example take on machines of their own, pytest included; return the median."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES), "-k", "not advanced"]
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)]
     argv += ["--nixproc-machine=nspawn", f"--nixproc-manager={manager}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NIXPROC_")}
     seconds = []

@@ -23,6 +23,7 @@ from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import environment_of, is_alive
 from pytest_nixproc.managers.api import Target
+from pytest_nixproc.managers.systemd.driver import JOURNAL_SOCKET
 from pytest_nixproc.managers.systemd.home import Home
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
@@ -177,6 +178,15 @@ def test_overrides_that_systemd_does_not_take(bench: Bench, override: Mapping[st
     with pytest.raises(StartError) as caught, bench.deploy(build):
         pass
     assert shown in str(caught.value)
+
+
+def test_output_to_a_journal_that_is_not_there(bench: Bench) -> None:
+    """An override for the journal fails the start where none runs."""
+    if os.path.exists(JOURNAL_SOCKET):
+        pytest.skip("a journal runs here")
+    build = one(lambda _: program("/bin/sleep", "1000", overrides={"Service": {"StandardOutput": "journal"}}))
+    with pytest.raises(StartError, match=f"send its output to the journal.*{JOURNAL_SOCKET}"), bench.deploy(build):
+        pass
 
 
 def test_own_systemd_has_no_other_units(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

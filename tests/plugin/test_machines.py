@@ -166,3 +166,33 @@ def test_options_that_contradict_each_other(project: pytest.Pytester, options: l
     result = project.runpytest_subprocess(*options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([problem])
+
+
+JOURNAL_MODEL = """
+    from pytest_nixproc import Instance, create_managed_process
+
+    def processes(**_):
+        text = "echo one; printf 'zwei %s' ü >&2; echo; exec sleep 1000"
+        overrides = {"systemd": {"Service": {"StandardOutput": "journal"}}}
+        options = {"foreground_process": "/bin/sh", "args": ["-c", text], "overrides": overrides}
+        return {"it": Instance(create_managed_process(name="a-b", **options))}
+"""
+
+USES_JOURNAL = """
+    def test_journal(nixproc_machine, nixproc_system):
+        it = nixproc_system["it"]
+        nixproc_machine.wait_until_succeeds("journalctl --sync && journalctl --quiet | grep zwei")
+        sizes = nixproc_system.log_sizes()
+        assert it.log.split() == ["one", "zwei", "ü"]
+        it.restart()
+        nixproc_machine.wait_until_succeeds("journalctl --sync && [ $(journalctl --quiet | grep -c zwei) = 2 ]")
+        assert nixproc_system.logs_since(sizes)["it"].split() == ["one", "zwei", "ü"]
+"""
+
+
+@pytest.mark.usefixtures("nspawn")
+def test_log_in_the_journal(project: pytest.Pytester) -> None:
+    """The first process of a machine runs services, and a log may be in its journal, across restarts."""
+    project.makepyfile(journal_model=JOURNAL_MODEL, test_journal=USES_JOURNAL)
+    options = "--nixproc-manager=systemd", "--nixproc-model=journal_model.py"
+    project.runpytest_subprocess(OPTION, *options, "test_journal.py").assert_outcomes(passed=1)

@@ -10,8 +10,16 @@ from pytest_nixproc.errors import CommandFailed, DeploymentError, MachineError, 
 from pytest_nixproc.machines.api import OUTPUT_TAIL, Machine, Spawn, describe_failure
 from pytest_nixproc.machines.waiting import Deadline, wait_until
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
-from pytest_nixproc.managers.systemd.generator import UNITS, prefix, target_unit, unit_name
-from pytest_nixproc.managers.systemd.home import RECORD, SYSTEM_UNITS, Home, own_cgroup, search_path, session_directory
+from pytest_nixproc.managers.systemd.generator import UNITS, journal_command, journalled, prefix, target_unit, unit_name
+from pytest_nixproc.managers.systemd.home import (
+    RECORD,
+    SYSTEM_UNITS,
+    Home,
+    own_cgroup,
+    program,
+    search_path,
+    session_directory,
+)
 from pytest_nixproc.managers.systemd.launcher import CGROUP_MOUNTS, LAUNCHER
 from pytest_nixproc.managers.systemd.looks import COMMANDS, PROPERTIES, Look, looks, reason_of_end
 
@@ -24,6 +32,8 @@ KILL_SECONDS: Final = 2.0
 
 NOT_LOADED: Final = 5
 """How systemctl ends when it has to stop what systemd knows nothing of (LSB: not installed)."""
+
+JOURNAL_SOCKET: Final = "/run/systemd/journal/stdout"
 
 ALONE: Final = "--job-mode=ignore-requirements"
 """The deployment decides what is started and stopped: systemd is not to take what is required, or requires, along."""
@@ -181,6 +191,10 @@ class SystemdDriver(Driver):
 
         What has ended already is reported as it is by who waits for it.
         """
+        if silent := self._silent(units):
+            return dict.fromkeys(
+                silent, f"its overrides send its output to the journal, and none runs: no {JOURNAL_SOCKET}"
+            )
         # systemd would leave a unit alone of which it has not noticed that its process has ended.
         self._look_at(units)
         status, output = self._ask(deadline, "start", ALONE, *self._names(units))
@@ -270,3 +284,28 @@ class SystemdDriver(Driver):
         group = self._look_at([unit])[unit.name]["ControlGroup"]
         contents = (self.machine.read(f"{mount}{group}/cgroup.procs") for mount in CGROUP_MOUNTS) if group else ()
         return [int(pid) for content in contents for pid in (content or b"").split()]
+
+    def _silent(self, units: Sequence[Unit]) -> list[str]:
+        """Return the names of units that log to a journal where there is none."""
+        names = [unit.name for unit in units if journalled(unit)]
+        return [] if self.machine.exists(JOURNAL_SOCKET) else names
+
+    def log_size(self, unit: Unit) -> int:
+        """Return the number of bytes logged so far."""
+        return len(self._journal(unit)) if journalled(unit) else super().log_size(unit)
+
+    def log(self, unit: Unit, start: int = 0) -> str:
+        """Return what a unit has logged from byte ``start`` on."""
+        if not journalled(unit):
+            return super().log(unit, start)
+        return self._journal(unit)[start:].decode(errors="replace")
+
+    def _journal(self, unit: Unit) -> bytes:
+        """Return what the journal has of a unit's processes, once it has taken in what they have written."""
+        deadline = self.machine.deadline(ASK_SECONDS)
+        name, *words = journal_command(unit_name(self.target, unit.name))
+        path = program(self.machine, name)
+        environment = {"PATH": self.machine.path_variable, "LC_ALL": "C.UTF-8", **self.target.tags}
+        # An ordinary user may not ask for it, and sees a moment later what is written.
+        self.machine.capture(Spawn((path, "--sync"), environment), deadline)
+        return self.machine.capture(Spawn((path, *words), environment), deadline)[1].encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -36,6 +37,9 @@ SOCKET: Final = "systemd/private"
 
 SOCKET_PATH_LIMIT: Final = 107
 """Bytes of a Unix socket's path, less the final NUL (unix(7))."""
+
+JOURNAL: Final = ("journalctl", "--quiet", "--output=cat", "--all")
+"""How a journal is read: messages alone, and all of their bytes (journalctl(1))."""
 
 REPORT: Final = (
     "status=$?",
@@ -91,7 +95,7 @@ class SystemdGenerator(Generator):
         return Unit(
             name=process.name,
             mode=mode,
-            log_file=target.log_file(process),
+            log_file=log_of(sections["Service"], process, target),
             pid_file=target.pid_file(process) if mode == "daemon" else None,
             files=(File(f"{UNITS}/{unit_name(target, process.name)}", text), *scripts.values()),
         )
@@ -189,6 +193,23 @@ def surroundings(process: ManagedProcess, target: Target, *, is_native: bool) ->
 def time_limits(stop_seconds: float) -> dict[str, Any]:
     """Return the limits: how long a start may take is for who waits for it."""
     return {"TimeoutStartSec": "infinity", "TimeoutStopSec": f"{max(stop_seconds, 0.001):.3f}"}
+
+
+def log_of(service: Mapping[str, Any], process: ManagedProcess, target: Target) -> str:
+    """Return the log file, or the command that shows what an override sends to the journal."""
+    if str(service.get("StandardOutput", "")).split("+")[0] != "journal":
+        return target.log_file(process)
+    return shlex.join(journal_command(unit_name(target, process.name)))
+
+
+def journal_command(name: str) -> tuple[str, ...]:
+    """Return the command that shows what a unit of the system or of a user has written; no other has its name."""
+    return (*JOURNAL, f"_SYSTEMD_UNIT={name}", "+", f"_SYSTEMD_USER_UNIT={name}")
+
+
+def journalled(unit: Unit) -> bool:
+    """Tell whether the output of a unit is in the journal, not in a file."""
+    return unit.log_file.startswith(f"{JOURNAL[0]} ")
 
 
 def overridden(process: ManagedProcess, sections: Sections) -> Sections:

@@ -173,6 +173,16 @@ def test_overrides_that_are_no_directives(generate: Callable[..., Unit], overrid
         generate(overrides={"systemd": override})
 
 
+@pytest.mark.parametrize("output", ["journal", "journal+console"])
+def test_output_to_the_journal(generate: Callable[..., Unit], output: str) -> None:
+    """Where an override sends the output to the journal, the log is what a command shows."""
+    unit = generate(overrides={"systemd": {"Service": {"StandardOutput": output}}})
+    name = "nixproc-deployment-web.service"
+    expected = f"journalctl --quiet --output=cat --all _SYSTEMD_UNIT={name} + _SYSTEMD_USER_UNIT={name}"
+    assert unit.log_file == expected
+    assert directives(unit)["StandardOutput"] == [output]
+
+
 def test_tags_cannot_be_overridden(generate: Callable[..., Unit]) -> None:
     """The last word about the tags is ours."""
     unit = generate(
