@@ -109,13 +109,16 @@ def test_machine_that_dies_is_an_error(project: pytest.Pytester, state_root: Pat
     """A machine that dies by itself fails the test that uses it next, and its scope, by name and with its console."""
     project.makepyfile(
         f"""
-        import os, signal
-        from pytest_nixproc.machines.process_table import environment_of, parents
+        import os, select, signal
+        from pytest_nixproc.machines.process_table import environment_of, own_pid, parents
 
         def test_it(nixproc_machine, nixproc_system):
             tag = nixproc_machine.place.tag.encode()
-            victim = max(pid for pid in parents() if tag in environment_of(pid).split(b"\\0"))
+            tagged = [pid for pid in parents() if tag in environment_of(pid).split(b"\\0")]
+            [victim] = [pid for pid in tagged if own_pid(pid) == 1]
+            end = os.pidfd_open(victim)
             os.kill(victim, signal.SIGKILL)
+            assert select.select([end], [], [], 30)[0]
             {verb}
         """
     )
