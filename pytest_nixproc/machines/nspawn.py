@@ -159,7 +159,8 @@ class Nspawn(Remote):
         return self._down() if self._end.startswith(DIED) else None
 
     def _note_death(self) -> None:
-        """Keep how the machine has ended in mind."""
+        """Keep how the machine has ended in mind, once all of it has."""
+        self._await_end(END_SECONDS)
         self._host.catch_up()
         status = self._host.exit_status(self._pids[0])
         self._kill()
@@ -175,7 +176,6 @@ class Nspawn(Remote):
         try:
             return self._agent.ask(verb, *arguments, handle=handle)
         except (EOFError, ConnectionError):
-            self._await_end(END_SECONDS)
             self._note_death()
             raise self._down() from None
 
