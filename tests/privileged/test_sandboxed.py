@@ -38,8 +38,9 @@ def test_webapps_run_on_a_throwaway_machine(sandbox: Sandbox) -> None:
     """On a machine that is thrown away, the profile privileged needs no permission."""
     if obstacle := Nspawn.obstacle():
         (pytest.fail if "nspawn" in REQUIRED else pytest.skip)(f"machine nspawn cannot run here: {obstacle}")
-    options = ("--nixproc-profile=privileged", "--nixproc-machine=nspawn", "--nixproc-manager=supervisord,sysvinit")
-    output = sandbox("-q", *options, "-k", "proxy or upgrade", "examples/webapps", at=Path("/mnt"))
+    managers = "supervisord,sysvinit,systemd"
+    options = ("--nixproc-profile=privileged", "--nixproc-machine=nspawn", f"--nixproc-manager={managers}")
+    output = sandbox("-q", *options, f"--nixproc-require={managers}", "-k", "proxy or upgrade", "examples/webapps", at=Path("/mnt"))
     assert " passed" in output.splitlines()[-1]
 
 
