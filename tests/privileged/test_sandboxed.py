@@ -40,7 +40,9 @@ def test_webapps_run_on_a_throwaway_machine(sandbox: Sandbox) -> None:
         (pytest.fail if "nspawn" in REQUIRED else pytest.skip)(f"machine nspawn cannot run here: {obstacle}")
     managers = "supervisord,sysvinit,systemd"
     options = ("--nixproc-profile=privileged", "--nixproc-machine=nspawn", f"--nixproc-manager={managers}")
-    output = sandbox("-q", *options, f"--nixproc-require={managers}", "-k", "proxy or upgrade", "examples/webapps", at=Path("/mnt"))
+    output = sandbox(
+        "-q", *options, f"--nixproc-require={managers}", "-k", "proxy or upgrade", "examples/webapps", at=Path("/mnt")
+    )
     assert " passed" in output.splitlines()[-1]
 
 
