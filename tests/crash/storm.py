@@ -647,6 +647,13 @@ def able(names: Sequence[str]) -> list[str]:
     return [name for name in names if not obstacles[name]]
 
 
+def share_orders(managers: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+    """Return the runs that share a deployment, which throwaway machines refuse."""
+    victims = ("", "starter", "guest")
+    numbers = range(rounds if managers else 0)
+    return [{"manager": managers[number % len(managers)], "victim": victim} for number in numbers for victim in victims]
+
+
 def main() -> int:
     """Run the storm; the exit status is 1 if anything was left."""
     options = arguments()
@@ -655,12 +662,7 @@ def main() -> int:
         return 0
     managers = able(options.managers.split(","))
     orders: list[dict[str, Any]] = [{"seed": number} for number in range(options.lease_rounds)]
-    victims = ("", "starter", "guest")
-    orders += [
-        {"manager": managers[number % len(managers)], "victim": victim}
-        for number in range(options.share_rounds)
-        for victim in victims
-    ]
+    orders += share_orders([name for name in managers if "@" not in name], options.share_rounds)
     with ThreadPoolExecutor(options.jobs) as pool:
         measured = list(pool.map(in_own_process, map(asdict, measurements(managers)))) if options.rounds else []
         spans = {(one.manager, one.kind.startswith("-n")): one.spans for one in measured}
