@@ -1,0 +1,81 @@
+"""What every process manager has to do, as tests: subclass :class:`ManagerConformance` and name a manager.
+
+    import pytest
+    pytest.register_assert_rewrite("pytest_nixproc.testing.conformance")
+    from pytest_nixproc.testing.conformance import ManagerConformance
+
+    class TestMine(ManagerConformance):
+        manager = "mine"
+
+The manager is found through the registry, like by a user's tests. Where it cannot run, the tests are skipped with its
+reason. Fixtures can be overridden, for example ``machine`` to run the suite on another machine.
+"""
+
+from __future__ import annotations
+
+from pytest_nixproc.testing.conformance.bench import (
+    Bench,
+    Build,
+    Received,
+    driver_at,
+    http_body,
+    load,
+    one,
+    own_number,
+    read_text,
+    received,
+    received_in,
+    remains,
+    seconds_of,
+    write_text,
+)
+from pytest_nixproc.testing.conformance.fixtures import MODES, Fixtures, in_both_modes
+from pytest_nixproc.testing.conformance.hostile import (
+    AWKWARD_NAMES,
+    HOSTILE,
+    HOSTILE_FILE_NAME,
+    HOSTILE_NAMES,
+    OTHER_STATE_ROOTS,
+    SPECIAL_NAMES,
+)
+from pytest_nixproc.testing.conformance.living import Living
+from pytest_nixproc.testing.conformance.pid_files import PidFiles
+from pytest_nixproc.testing.conformance.starting import Starting
+from pytest_nixproc.testing.conformance.stopping import Stopping
+from pytest_nixproc.testing.conformance.surroundings import Surroundings
+
+__all__ = [
+    "AWKWARD_NAMES",
+    "HOSTILE",
+    "HOSTILE_FILE_NAME",
+    "HOSTILE_NAMES",
+    "MODES",
+    "OTHER_STATE_ROOTS",
+    "SPECIAL_NAMES",
+    "Bench",
+    "Build",
+    "Fixtures",
+    "Living",
+    "ManagerConformance",
+    "PidFiles",
+    "Received",
+    "Starting",
+    "Stopping",
+    "Surroundings",
+    "driver_at",
+    "http_body",
+    "in_both_modes",
+    "load",
+    "one",
+    "own_number",
+    "read_text",
+    "received",
+    "received_in",
+    "remains",
+    "seconds_of",
+    "write_text",
+]
+
+
+class ManagerConformance(Surroundings, Starting, PidFiles, Stopping, Living):
+    """Everything; set ``manager`` to the name under which the manager is registered."""

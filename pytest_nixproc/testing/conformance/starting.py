@@ -1,0 +1,235 @@
+"""What happens until instances are ready, and when one is not."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+
+from pytest_nixproc.deployment.site import TAG
+from pytest_nixproc.deployment.system import System
+from pytest_nixproc.errors import DeploymentError, StartError, Unsupported
+from pytest_nixproc.model import ready
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import Mode, create_managed_process
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.testing.conformance.bench import (
+    Bench,
+    bystander,
+    http_body,
+    load,
+    one,
+    own_number,
+    read_text,
+    received,
+    seconds_of,
+    write_text,
+)
+from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes
+from pytest_nixproc.testing.conformance.hostile import OTHER_STATE_ROOTS
+from pytest_nixproc.testing.programs.models import misbehaving, probe
+
+ENDINGS: Final[Mapping[str, tuple[Mapping[str, object], str]]] = {
+    "status": ({"status": 7, "keeps_pid_file": 1}, "status 7"),
+    "signal": ({"signal": 11}, "SIGSEGV|signal 11"),
+    "starter's status": ({"status": 9, "early": 1}, "status 9"),
+    # Where a PID file was all that led to the process, its status may be lost with it.
+    "without a trace": ({"status": 7}, "dead did not start"),
+}
+"""Ways to die at the start: what the program is told, and what the error has to show."""
+
+
+class Starting(Fixtures):
+    """What happens until instances are ready, and when one is not."""
+
+    @in_both_modes
+    def test_initialize_runs_before_every_start(self, bench: Bench, mode: Mode) -> None:
+        """``initialize`` has ended when the program starts, each time, and sees its variables."""
+        text = """
+            # it's a comment with "one" quote
+            test -n "$PATH" && test ! -e "$PROBE_DUMP"
+            printf '%s\\n' "$GREETING" >> "$LOG"
+            sleep 0.1; echo done >> "$LOG"
+        """
+        greeting = 'it\'s "100%" $HOME'
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            variables = {"GREETING": greeting, "LOG": f"{state.lib_dir}/log"}
+            return {"it": probe("it", state, mode, environment=variables, initialize=textwrap.dedent(text))}
+
+        with bench.deploy(build) as system:
+            log = f"{system.state.lib_dir}/log"
+            assert read_text(log) == f"{greeting}\ndone\n"
+            system["it"].restart()
+            assert read_text(log) == f"{greeting}\ndone\n" * 2
+
+    @in_both_modes
+    @pytest.mark.parametrize("text", ["echo of no use; exit 42", "echo of no use; (exit 42); echo went on"])
+    def test_failing_initialize_aborts_the_start(self, bench: Bench, mode: Mode, text: str) -> None:
+        """When a command of ``initialize`` fails, nothing after it runs, and the error has its status and words."""
+        instance = one(lambda state: probe("it", state, mode, initialize=text))
+        with pytest.raises(StartError) as caught, bench.deploy(instance):
+            pass
+        assert "it" in caught.value.brief
+        assert "42" in str(caught.value)
+        assert "of no use" in str(caught.value)
+        assert "went on" not in str(caught.value)
+        assert "the probe is up" not in str(caught.value)
+
+    @in_both_modes
+    def test_order(self, bench: Bench, mode: Mode) -> None:
+        """Dependencies are ready before their dependants start, and stop after them, in the exact reverse order."""
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            base = probe("base", state, mode, port=ports[0], delay=0.1)
+            left = probe("left", state, mode, port=ports[1], dependencies=[base.pkg])
+            right = probe("right", state, mode, port=ports[2], dependencies=["base"])
+            top = probe("top", state, mode, port=ports[3], dependencies=[left.pkg, right.pkg])
+            return {"top": top, "left": left, "right": right, "base": base}
+
+        ports = [bench.port() for _ in range(4)]
+        with bench.deploy(build) as system:
+            dumps = {name: received(system, name) for name in system}
+        assert dumps["base"].listening < min(dumps["left"].begun, dumps["right"].begun)
+        assert max(dumps["left"].listening, dumps["right"].listening) < dumps["top"].begun
+        events = [(event.happening, event.instance) for event in system.timeline]
+        assert events == [
+            *(("start", "base"), ("ready", "base"), ("start", "left"), ("start", "right")),
+            *(("ready", "left"), ("ready", "right"), ("start", "top"), ("ready", "top")),
+            *(("stop", "top"), ("stopped", "top"), ("stop", "left"), ("stop", "right")),
+            *(("stopped", "left"), ("stopped", "right"), ("stop", "base"), ("stopped", "base")),
+        ]
+
+    @in_both_modes
+    def test_one_level_starts_side_by_side(self, bench: Bench, mode: Mode) -> None:
+        """Instances that do not depend on each other take their time to start at the same time."""
+        ports = {"one": bench.port(), "two": bench.port(), "three": bench.port()}
+        with bench.deploy(
+            lambda state: {name: probe(name, state, mode, port=port, delay=0.3) for name, port in ports.items()}
+        ) as system:
+            dumps = [received(system, name) for name in system]
+        assert max(dump.begun for dump in dumps) < min(dump.listening for dump in dumps)
+
+    @in_both_modes
+    @pytest.mark.parametrize("ending", ENDINGS, ids=str.lower)
+    def test_death_at_start(self, bench: Bench, mode: Mode, ending: str) -> None:
+        """An instance that dies fails the deployment at once, with its end and last words; the others are stopped."""
+        options, shown = ENDINGS[ending]
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            good = probe("good", state, mode, port=ports[0])
+            dead = misbehaving("dead", state, mode, "dies", port=ports[1], options=options, dependencies=["good"])
+            return {"good": good, "dead": dead}
+
+        ports = [bench.port(), bench.port()]
+        system = System(bench.planner())
+        with pytest.raises(StartError) as caught:
+            system.start(load(build))
+        assert seconds_of(system, "stop", "dead") - seconds_of(system, "start", "dead") < 1
+        assert caught.value.brief.startswith("dead ")
+        assert re.search(shown, str(caught.value))
+        assert "the disk is on fire" in str(caught.value)
+        assert system.timeline.order("stopped") == ["dead", "good"]
+
+    @in_both_modes
+    @pytest.mark.parametrize("kind", ["missing", "not executable"])
+    def test_program_that_cannot_be_run(self, bench: Bench, mode: Mode, kind: str) -> None:
+        """A program that is not there, or not executable, fails the deployment at once, by its path."""
+        path = f"{bench.scratch}/a program"
+        if kind == "not executable":
+            write_text(path, "#!/bin/sh\n")
+        own = {"foreground": "foreground_process", "daemon": "daemon"}[mode]
+        parameters: dict[str, Any] = {own: path}
+        system = System(bench.planner())
+        with pytest.raises(StartError, match=path):
+            system.start(load(one(lambda _: Instance(create_managed_process(name="it", **parameters)))))
+        assert seconds_of(system, "stop", "it") - seconds_of(system, "start", "it") < 1
+
+    @in_both_modes
+    def test_never_ready(self, bench: Bench, mode: Mode) -> None:
+        """An instance that lives and does not listen fails the deployment at the limit, by name and port."""
+        port = bench.port()
+        with (
+            pytest.raises(StartError, match=rf"it is not ready after 0.7 s\n.*port {port}"),
+            bench.deploy(
+                one(lambda state: misbehaving("it", state, mode, "never-ready", port=port)), start_seconds=0.7
+            ),
+        ):
+            pass
+
+    @in_both_modes
+    def test_port_of_another_instance(self, bench: Bench, mode: Mode) -> None:
+        """A port on which another instance listens than the one that declares it is a conflict that names both."""
+        ports = bench.port(), bench.port()
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            told = {"other_port": ports[1]}
+            wrong = misbehaving("wrong", state, mode, "listens-elsewhere", port=ports[0], options=told)
+            return {"wrong": Instance(wrong.pkg, ready=ready.tcp(ports[1]), port=ports[0])}
+
+        with pytest.raises(DeploymentError) as caught, bench.deploy(build):
+            pass
+        assert f"wrong declares TCP port {ports[0]}, and nobody listens on it" in str(caught.value)
+
+    @in_both_modes
+    def test_port_held_by_a_stranger(self, bench: Bench, mode: Mode) -> None:
+        """A declared port that a foreign process holds is named by process, before anything is started."""
+        port = bench.port()
+        text = f"import socket, time; s = socket.create_server(('', {port})); print('up', flush=True); time.sleep(99)"
+        with bystander(sys.executable, "-c", text) as stranger:
+            assert stranger.stdout is not None
+            assert stranger.stdout.readline() == "up\n"
+            with (
+                pytest.raises(DeploymentError) as caught,
+                bench.deploy(one(lambda state: probe("it", state, mode, port=port))),
+            ):
+                pass
+        assert f"process {stranger.pid} " in str(caught.value)
+        assert "socket.create_server" in str(caught.value)
+
+    @in_both_modes
+    def test_two_deployments_of_one_model(self, bench: Bench, mode: Mode) -> None:
+        """Two deployments of a model, with other ports, run side by side; the end of one is nothing to the other."""
+        ports = [bench.port(), bench.port()]
+        with bench.deploy(one(lambda state: probe("it", state, mode, port=ports[0]))) as first:
+            with bench.deploy(one(lambda state: probe("it", state, mode, port=ports[1]))) as second:
+                assert first["it"].pid != second["it"].pid
+                assert (first["it"].listening, second["it"].listening) == ({ports[0]}, {ports[1]})
+                assert own_number(first["it"]) == received(first, "it").pid
+            assert first["it"].is_running
+            assert http_body(first["it"]) == str(own_number(first["it"]))
+
+    @in_both_modes
+    def test_state_root_with_a_blank(self, bench: Bench, mode: Mode) -> None:
+        """A state root may contain blanks."""
+        root = f"{bench.scratch}/a  b"
+        with bench.deploy(one(lambda state: probe("it", state, mode)), state_root=root) as system:
+            assert received(system, "it").environment[TAG.encode()].startswith(os.fsencode(root))
+            system["it"].restart()
+            assert system["it"].is_running
+        assert bench.deployments(root) == []
+
+    @in_both_modes
+    def test_other_state_roots_work_or_are_refused(self, bench: Bench, mode: Mode) -> None:
+        """A deployment works in a state root of any name, or is refused with the path before anything is started."""
+        refusals, paths = [], []
+        for name in OTHER_STATE_ROOTS:
+            root = f"{bench.scratch}/{name}"
+            system = System(bench.planner(state_root=root))
+            try:
+                system.start(load(one(lambda state: probe("it", state, mode))))
+            except Unsupported as error:
+                refusals.append(str(error))
+                paths.append(root)
+            else:
+                assert own_number(system["it"]) == received(system, "it").pid
+                system.stop()
+            assert bench.deployments(root) == []
+        for path, refusal in zip(paths, refusals, strict=True):
+            assert bench.manager.name in refusal
+            assert repr(path)[1:-1] in refusal
