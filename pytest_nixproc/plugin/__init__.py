@@ -34,6 +34,9 @@ __all__ = [
     "nixproc_system",
 ]
 
+# Before anything imports the suites: their assertions are to show values, like those of any test.
+pytest.register_assert_rewrite("pytest_nixproc.testing.conformance", "pytest_nixproc.testing.privileged")
+
 MARKER = "nixproc(model, managers, profile, params): how the nixproc fixtures deploy for this test"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -85,10 +85,14 @@ class Matrix:
     def managers(self, only: list[str] | None = None) -> list[Manager]:
         """Return the managers that the options choose; ``only`` leaves out others."""
         names = options.read_names(self.config, "manager") or [options.BY_NAME["manager"].default]
-        chosen = list(self.registry.managers) if "all" in names else list(dict.fromkeys(names))
         for name in only or ():
             self.registry.manager(name)
-        return [self.registry.manager(name) for name in chosen if only is None or name in only]
+        return [manager for manager in self.named(names) if only is None or manager.name in only]
+
+    def named(self, names: Sequence[str]) -> list[Manager]:
+        """Return managers by their names, each once; ``all`` stands for every one that is registered."""
+        chosen = list(self.registry.managers) if "all" in names else list(dict.fromkeys(names))
+        return [self.registry.manager(name) for name in chosen]
 
     def _point(self, manager: Manager, profile: str, wanted: Mapping[str, Any]) -> Point:
         model, params = wanted.get("model"), wanted.get("params", {})

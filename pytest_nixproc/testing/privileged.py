@@ -25,7 +25,7 @@ from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import Mode
 from pytest_nixproc.model.state import StateDirs
-from pytest_nixproc.plugin.matrix import obstacle_to_privileged
+from pytest_nixproc.plugin.matrix import PRIVILEGED, obstacle_to_privileged
 from pytest_nixproc.testing.conformance import (
     HOSTILE,
     HOSTILE_NAMES,
@@ -106,7 +106,9 @@ class PrivilegedBench(Bench):
 
 
 class PrivilegedConformance(Fixtures):
-    """Set ``manager`` to the name under which the manager is registered."""
+    """Set ``manager`` to the name under which the manager is registered, or leave the choice to the options."""
+
+    profile = PRIVILEGED
 
     @pytest.fixture
     def bench(self, tested_manager: Manager, machine: Machine, pytestconfig: pytest.Config) -> Iterator[Bench]:

@@ -15,8 +15,6 @@ from pytest_nixproc.deployment.site import TAG
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import environment_of, is_alive, parents
 
-pytest.register_assert_rewrite("pytest_nixproc.testing.conformance")
-
 REQUIRED = frozenset(filter(None, os.environ.get("NIXPROC_TEST_REQUIRE", "").split(",")))
 """Tools whose absence is a failure, for machines that are meant to have them."""
 

@@ -1,14 +1,16 @@
-"""What every process manager has to do, as tests: subclass :class:`ManagerConformance` and name a manager.
+"""What every process manager has to do, as tests; also for managers of other distributions.
 
-    import pytest
-    pytest.register_assert_rewrite("pytest_nixproc.testing.conformance")
+    pytest --pyargs pytest_nixproc.testing.conformance --nixproc-manager=NAME
+
+runs the suite for any managers that are registered, from any directory. In a project's own tests, a class does it:
+
     from pytest_nixproc.testing.conformance import ManagerConformance
 
     class TestMine(ManagerConformance):
         manager = "mine"
 
-The manager is found through the registry, like by a user's tests. Where it cannot run, the tests are skipped with its
-reason. Fixtures can be overridden, for example ``machine`` to run the suite on another machine.
+Managers are found through the registry, like by a user's tests. Where one cannot run, its tests are skipped with the
+reason. Fixtures can be overridden.
 """
 
 from __future__ import annotations
@@ -78,4 +80,4 @@ __all__ = [
 
 
 class ManagerConformance(Surroundings, Starting, PidFiles, Stopping, Living):
-    """Everything; set ``manager`` to the name under which the manager is registered."""
+    """Everything; set ``manager`` to the name under which it is registered, or leave the choice to the options."""

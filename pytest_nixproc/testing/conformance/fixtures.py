@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 
+from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.model.process import Mode
+from pytest_nixproc.plugin import options
+from pytest_nixproc.plugin.matrix import PRIVILEGED, obstacle_to_privileged, skip_marks
+from pytest_nixproc.plugin.systems import systems_of
 from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance.bench import Bench
 
@@ -19,9 +23,20 @@ in_both_modes = pytest.mark.parametrize("mode", MODES)
 
 
 class Fixtures:
-    """What the tests share; override what another machine or manager needs."""
+    """What the tests share; override what another machine or manager needs.
 
-    manager: ClassVar[str]
+    ``manager`` is the name of the manager under test, or several as ``--nixproc-manager`` takes them; empty for those
+    that the option chooses. ``profile`` is who the processes run as.
+    """
+
+    manager: ClassVar[str] = ""
+    profile: ClassVar[str] = "unprivileged"
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run each test for each manager; those that cannot run here are skipped with the reason."""
+        if "tested_manager" in metafunc.fixturenames:
+            points = points_of(metafunc.config, self.manager, self.profile)
+            metafunc.parametrize("tested_manager", points, indirect=True, scope="class")
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -33,11 +48,9 @@ class Fixtures:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def tested_manager(cls, machine: Machine) -> Manager:
-        """Return the manager under test, if it can run here."""
-        manager = Registry().manager(cls.manager)
-        if obstacle := manager.obstacle(type(machine)):
-            pytest.skip(f"{manager.name} cannot run here: {obstacle}")
+    def tested_manager(cls, request: pytest.FixtureRequest) -> Manager:
+        """Return the manager under test."""
+        manager: Manager = request.param
         return manager
 
     @pytest.fixture
@@ -47,3 +60,17 @@ class Fixtures:
         yield bench
         leftovers = bench.leftovers()
         assert not leftovers, f"left behind: {leftovers}"
+
+
+def points_of(config: pytest.Config, names: str, profile: str) -> list[Any]:
+    """Return managers as parameters; raises as pytest wants it for names that nobody has registered."""
+    matrix = systems_of(config).matrix
+    machine = matrix.registry.machine("host")
+    try:
+        managers = matrix.named(options.names_in(names)) if names else matrix.managers()
+    except NixprocError as error:
+        raise pytest.Collector.CollectError(str(error)) from error
+    obstacle = obstacle_to_privileged(config, machine) if profile == PRIVILEGED else ""
+    return [
+        pytest.param(manager, id=manager.name, marks=skip_marks(manager, machine, obstacle)) for manager in managers
+    ]

@@ -8,8 +8,6 @@ import pytest
 
 from pytest_nixproc.plugin import options
 
-pytest.register_assert_rewrite("pytest_nixproc.testing.conformance", "pytest_nixproc.testing.privileged")
-
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:  # noqa: ARG001 - all of them
     """Leave the tests out unless the host is said to be disposable."""

@@ -1,0 +1,9 @@
+"""The suite for the managers that the options choose, where accounts are created and users are switched."""
+
+from __future__ import annotations
+
+from pytest_nixproc.testing.privileged import PrivilegedConformance
+
+
+class TestManager(PrivilegedConformance):
+    """All of it."""
