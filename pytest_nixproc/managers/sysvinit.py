@@ -7,8 +7,6 @@ Init Scripts". The scripts need a POSIX shell and nothing else, and are the same
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.errors import CommandFailed, Unsupported
@@ -18,28 +16,25 @@ from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import (
     Capabilities,
-    Driver,
     File,
     Generator,
     Link,
     Manager,
-    Status,
     Target,
     Unit,
     apply_override,
     ask_known,
     refuse_unsupported,
 )
+from pytest_nixproc.managers.daemons import HINT, DaemonDriver, launch, record_of
 from pytest_nixproc.model.names import snake_case
-from pytest_nixproc.model.process import Command, ManagedProcess
+from pytest_nixproc.model.process import Command, ManagedProcess, Mode
 from pytest_nixproc.model.system import ProcessesModel
 
 SCRIPTS: Final = "etc/rc.d/init.d"
 RUNLEVELS: Final = tuple(range(7))
 DEFAULT_RUNLEVELS: Final = (3,)
 HIGHEST_SEQUENCE: Final = 99
-
-HINT: Final = "\n(if the program stays in the foreground, give it as foreground_process instead of process)"
 
 ACTIVITIES: Final = {
     "start": {"activity": "Starting", "instruction": "start_process"},
@@ -166,32 +161,6 @@ status_of_process() {
 }
 """
 
-DAEMON: Final = """\
-    ( become : ) < /dev/null && return
-    status=$?"""
-
-FOREGROUND: Final = """\
-    # A background command of a shell without job control ignores SIGINT and SIGQUIT for good (POSIX.1 XCU 2.12). So
-    # this is none: the inner subshell, which becomes the program, kills the outer one, which would wait for its end.
-    # POSIX has no variable for their pids, but a directory that is named so; and -ef since 2024, shells long before.
-    # shellcheck disable=SC3013
-    if [ /proc/self -ef "/proc/$$" ]; then
-        { (
-            cd -P /proc/self || exit
-            set -- "${PWD##*/}"
-            ( cd -P /proc/self && [ "${PWD##*/}" != "$1" ] && echo "${PWD##*/}" > "$pid_file" && cd / &&
-                become kill -KILL "$1" ) < /dev/null 2>&1
-            exit
-        ); status=$?; } 2> /dev/null
-        [ "$status" != 137 ] || return 0
-        rm -f "$pid_file"
-    else
-        set -m 2> /dev/null
-        ( become : ) < /dev/null &
-        echo "$!" > "$pid_file" && return
-        status=1
-    fi"""
-
 
 class SysvinitGenerator(Generator):
     """One script per instance, and its links into the runlevels."""
@@ -211,18 +180,13 @@ class SysvinitGenerator(Generator):
         text = "\n".join(script(key, process, parameters, dependencies, target)) + "\n"
         return Unit(
             name=process.name,
-            mode="daemon" if parameters["process_is_daemon"] else "foreground",
+            mode=mode_of(parameters),
             log_file=target.log_file(process),
             pid_file=target.pid_file(process),
             files=(File(f"{SCRIPTS}/{process.name}", text, 0o755),),
             links=tuple(runlevel_links(process.name, sequence, parameters)),
             key=key,
         )
-
-
-def record_of(name: str, target: Target) -> str:
-    """Return the file in which a script remembers which process it has started: pid and start time, or nothing yet."""
-    return f"{target.state.runtime_dir}/.{name}.started"
 
 
 def default_parameters(process: ManagedProcess, target: Target) -> dict[str, Any]:
@@ -245,6 +209,11 @@ def default_parameters(process: ManagedProcess, target: Target) -> dict[str, Any
         "stop_seconds": max(1, round(target.stop_seconds)),
         "enable_daemon_output_logging": True,
     }
+
+
+def mode_of(parameters: Mapping[str, Any]) -> Mode:
+    """Return whether the program goes into the background by itself."""
+    return "daemon" if parameters["process_is_daemon"] else "foreground"
 
 
 def runlevel_links(name: str, sequence: int, parameters: Mapping[str, Any]) -> Iterator[Link]:
@@ -281,7 +250,8 @@ def script(
     if instructions.get("request-stop") == ACTIVITIES["request-stop"] and not parameters["global_instructions"]:
         yield SHORT_CUT
     yield FUNCTIONS
-    yield from launch(key, process, parameters, target)
+    command = Command(parameters["process"], tuple(map(str, parameters["args"])))
+    yield from launch(key, process, command, mode_of(parameters), target, "VERBOSE")
     if parameters["global_instructions"]:
         yield str(parameters["global_instructions"])
     yield from choice(instructions, parameters["description"])
@@ -304,27 +274,6 @@ def header(name: str, parameters: Mapping[str, Any], dependencies: Sequence[str]
     for field, value in fields.items():
         yield f"# {field}: {value}".rstrip()
     yield "### END INIT INFO"
-
-
-def launch(key: str, process: ManagedProcess, parameters: Mapping[str, Any], target: Target) -> Iterator[str]:
-    """Yield the function that runs ``initialize`` and then the program, as a daemon in any case."""
-    command = Command(parameters["process"], tuple(map(str, parameters["args"])))
-    yield "# Only called in a process of its own: the names below are the program's, not this script's."
-    yield "enter() {"
-    yield "unset VERBOSE"
-    yield from shell.surroundings(process, target.environment(process, key))
-    yield "}"
-    yield "# Does what its arguments say at the last moment before this process becomes the program."
-    yield "become() {"
-    yield f'    enter && {shell.working_directory(process)} && "$@" && exec {shell.program(command, process, target)}'
-    yield "}"
-    yield "launch() {"
-    if process.initialize:
-        yield f"    ( enter && exec {shell.initialization(process, target)} ) {shell.or_report(process, 'return 1')}"
-    yield DAEMON if parameters["process_is_daemon"] else FOREGROUND
-    yield '    echo "$name: could not be started (status $status)" >&2'
-    yield "    return 1"
-    yield "}"
 
 
 def instructions_of(parameters: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -360,25 +309,7 @@ def signal_name(value: object) -> str:
     return shell.quote(str(value).removeprefix("-").removeprefix("SIG"))
 
 
-@dataclass(frozen=True)
-class Traces:
-    """What a script and its program have left behind: the contents of their files, None for a missing one."""
-
-    record: bytes | None
-    pid_file: bytes | None
-
-    @property
-    def named(self) -> int | None:
-        """The process that the PID file names."""
-        return first_number(self.pid_file or b"")
-
-    @property
-    def pid(self) -> int | None:
-        """The process that was started, as far as it is known."""
-        return None if self.record is None else first_number(self.record) or self.named
-
-
-class SysvinitDriver(Driver):
+class SysvinitDriver(DaemonDriver):
     """Runs the scripts."""
 
     def _command(self, unit: Unit, *words: str) -> Spawn:
@@ -397,38 +328,20 @@ class SysvinitDriver(Driver):
         commands = [self._command(unit, "start", UNIDENTIFIED) for unit in units]
         statuses = self.machine.run(commands, deadline)
         for unit in units:
-            self._identify(unit)
+            self.identify(unit)
         return {
             unit.name: f"its script {describe_failure(command.argv, status)}{HINT if status is None else ''}"
             for unit, command, status in zip(units, commands, statuses, strict=True)
             if status != 0
         }
 
-    def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
-        """Have the scripts ask all processes to stop, and see their ends by ourselves, in one look at all of them.
+    def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:
+        """Run the scripts with ``request-stop``.
 
         Scripts that wait, with a command each time that they look again, would take the time that programs need to end.
         """
-        statuses = self.status(units)
-        pids = {unit: status.pid for unit in units if (status := statuses[unit.name]).running and status.pid}
-        known = {unit: pid for unit, pid in pids.items() if self._is_recorded(unit, pid)}
-        others = [self._command(unit, "request-stop") for unit in units if unit not in known]
-        self.machine.run([*others, *self._requests(known)], deadline)
-        running = set(pids.values()) - self.machine.ended(pids.values())
-        for _ in deadline.pauses() if running else ():
-            running -= self.machine.ended(running)
-            if not running:
-                break
-        for unit in units:
-            if pids.get(unit) not in running:
-                self._forget(unit)
-
-    def _identify(self, unit: Unit) -> None:
-        """Complete the record of a process that its script has left unidentified; one without PID file stays so."""
-        assert unit.pid_file is not None
-        record = record_of(unit.name, self.target)
-        if self.machine.read(record) == b"" and (pid := first_number(self.machine.read(unit.pid_file) or b"")):
-            self.machine.write(record, self._identity(pid))
+        others = [self._command(unit, "request-stop") for unit in units if unit not in pids]
+        self.machine.run([*others, *self._requests(pids)], deadline)
 
     def _requests(self, pids: Mapping[Unit, int]) -> Iterator[Spawn]:
         """Yield runs that ask processes to stop which their scripts need not identify.
@@ -440,66 +353,11 @@ class SysvinitDriver(Driver):
             argv = (self.machine.facts.shell, "-c", REQUEST_EACH, "sh", *(word for three in lot for word in three))
             yield Spawn(argv, self._environment)
 
-    def _is_recorded(self, unit: Unit, pid: int) -> bool:
-        """Tell whether a process is the very one that was started, and not a later one with its pid."""
-        record = self.machine.read(record_of(unit.name, self.target))
-        return record is not None and record.decode(errors="replace") == self._identity(pid) != ""
-
-    def _identity(self, pid: int) -> str:
-        """Return what a record holds about a process; empty where it cannot be identified."""
-        started = self.machine.start_time(pid)
-        return f"{pid} {started}\n" if started else ""
-
-    def _forget(self, unit: Unit) -> None:
-        """Remove what says that a process runs, as its script does after a stop of its own."""
-        assert unit.pid_file is not None
-        self.machine.remove(unit.pid_file)
-        self.machine.remove(record_of(unit.name, self.target))
-
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Run the script with ``reload``."""
         command = self._command(unit, "reload")
         if status := self.machine.run([command], deadline)[0]:
             raise CommandFailed(f"{unit.name}: its script {describe_failure(command.argv, status)}")
-
-    def status(self, units: Sequence[Unit]) -> dict[str, Status]:
-        """Look at PID files, and at what the machine knows about the end of processes."""
-        traces = {unit: self._traces(unit) for unit in units}
-        ended = self.machine.ended([pid for trace in traces.values() if (pid := trace.pid)])
-        if ended:
-            self.machine.catch_up()
-        return {unit.name: self._status(unit, trace, ended) for unit, trace in traces.items()}
-
-    def _traces(self, unit: Unit) -> Traces:
-        assert unit.pid_file is not None
-        return Traces(self.machine.read(record_of(unit.name, self.target)), self.machine.read(unit.pid_file))
-
-    def _status(self, unit: Unit, trace: Traces, ended: AbstractSet[int]) -> Status:
-        pid, content = trace.pid, trace.pid_file
-        if trace.record is None:
-            return Status(running=False, text="not running")
-        if pid is None:
-            return self._without_pid(unit, content)
-        if pid not in ended:
-            running = trace.named == pid
-            text = f"running, pid {pid}" if running else f"pid {pid} runs, but {unit.pid_file} holds {content!r}"
-            return Status(running=running, pid=pid if running else None, text=text)
-        text = f"dead, PID file {unit.pid_file} {'is gone' if content is None else 'exists'}"
-        return Status(running=False, has_ended=True, pid=pid, exit_status=self.machine.exit_status(pid), text=text)
-
-    def _without_pid(self, unit: Unit, content: bytes | None) -> Status:
-        """Return the status of a daemon that has been started and is known by no pid: alive if any process of it is."""
-        tags = [f"{name}={value}" for name, value in self.target.tags.items()]
-        strays = self.machine.strays(tags[0]) if tags else []
-        alive = any(self.machine.has_tag(pid, f"NIXPROC_INSTANCE={unit.key}") for pid in strays)
-        text = f"PID file {unit.pid_file} {'does not exist' if content is None else f'holds {content[:20]!r}'}"
-        return Status(running=False, has_ended=not alive, text=text)
-
-
-def first_number(content: bytes) -> int | None:
-    """Return the number with which a PID file or a record begins."""
-    word = (content.split() or [b""])[0]
-    return int(word) if word.isdigit() else None
 
 
 CAPABILITIES: Final = Capabilities(

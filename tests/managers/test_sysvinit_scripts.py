@@ -24,7 +24,8 @@ from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import is_alive
 from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.managers.api import Target
-from pytest_nixproc.managers.sysvinit import REQUEST_EACH, UNIDENTIFIED, SysvinitGenerator, record_of
+from pytest_nixproc.managers.daemons import record_of
+from pytest_nixproc.managers.sysvinit import REQUEST_EACH, UNIDENTIFIED, SysvinitGenerator
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import Mode, create_managed_process
 from pytest_nixproc.model.state import StateDirs

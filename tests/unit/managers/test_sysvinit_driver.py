@@ -6,7 +6,8 @@ import pytest
 
 from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.managers.api import Target, Unit
-from pytest_nixproc.managers.sysvinit import REQUEST_EACH, SysvinitDriver, SysvinitGenerator, record_of
+from pytest_nixproc.managers.daemons import record_of
+from pytest_nixproc.managers.sysvinit import REQUEST_EACH, SysvinitDriver, SysvinitGenerator
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
