@@ -340,6 +340,10 @@ class Machine(ABC):
         """``PATH`` of the machine's own software."""
         return ":".join(self.facts.base_path)
 
+    def which(self, name: str) -> str:
+        """Return the path of one of the machine's own programs; empty without one of that name."""
+        return next(filter(self.exists, (f"{directory}/{name}" for directory in self.facts.base_path)), "")
+
     def address(self, port: int) -> tuple[str, int]:
         """Return the host and port by which the tests reach a TCP port of the machine."""
         return "127.0.0.1", port

@@ -124,12 +124,14 @@ class Capabilities:
 
     ``unsupported`` maps parameters of a managed process to the reason why the manager refuses them. ``contains`` says
     that nothing which an instance has started outlives it: what it leaves behind ends with it, and is no leak.
+    ``dysnomia_module`` is the module of Dysnomia that activates what the manager's generator makes.
     """
 
     prefers: Mode
     platforms: tuple[str, ...] = ("linux", "darwin", "freebsd")
     unsupported: Mapping[str, str] = field(default_factory=dict)
     contains: bool = False
+    dysnomia_module: str = ""
     note: str = ""
 
 

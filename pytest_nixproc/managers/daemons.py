@@ -106,13 +106,13 @@ class DaemonDriver(Driver):
 
     @abstractmethod
     def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:
-        """Have units asked to stop, without waiting for their ends; ``pids`` are those that are known for certain."""
+        """Have units asked to stop, without waiting for their ends; ``pids`` are the processes of those that run."""
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Have all processes asked to stop, and see their ends in one look at all of them."""
         statuses = self.status(units)
         pids = {unit: status.pid for unit in units if (status := statuses[unit.name]).running and status.pid}
-        self.request_stop(units, {unit: pid for unit, pid in pids.items() if self.is_recorded(unit, pid)}, deadline)
+        self.request_stop(units, pids, deadline)
         running = set(pids.values()) - self.machine.ended(pids.values())
         for _ in deadline.pauses() if running else ():
             running -= self.machine.ended(running)
@@ -127,14 +127,14 @@ class DaemonDriver(Driver):
         assert unit.pid_file is not None
         record = record_of(unit.name, self.target)
         if self.machine.read(record) == b"" and (pid := first_number(self.machine.read(unit.pid_file) or b"")):
-            self.machine.write(record, self._identity(pid))
+            self.machine.write(record, self.identity(pid))
 
     def is_recorded(self, unit: Unit, pid: int) -> bool:
         """Tell whether a process is the very one that was started, and not a later one with its pid."""
         record = self.machine.read(record_of(unit.name, self.target))
-        return record is not None and record.decode(errors="replace") == self._identity(pid) != ""
+        return record is not None and record.decode(errors="replace") == self.identity(pid) != ""
 
-    def _identity(self, pid: int) -> str:
+    def identity(self, pid: int) -> str:
         """Return what a record holds about a process; empty where it cannot be identified."""
         started = self.machine.start_time(pid)
         return f"{pid} {started}\n" if started else ""

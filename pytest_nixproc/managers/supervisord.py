@@ -413,6 +413,7 @@ def obstacle(machine: type[Machine]) -> str:  # noqa: ARG001 - machines have thi
 
 CAPABILITIES: Final = Capabilities(
     prefers="foreground",
+    dysnomia_module="supervisord-program",
     note="programs are not restarted unless overrides say so (autorestart); daemons run behind a foreground proxy",
 )
 

@@ -340,8 +340,9 @@ class SysvinitDriver(DaemonDriver):
 
         Scripts that wait, with a command each time that they look again, would take the time that programs need to end.
         """
-        others = [self._command(unit, "request-stop") for unit in units if unit not in pids]
-        self.machine.run([*others, *self._requests(pids)], deadline)
+        known = {unit: pid for unit, pid in pids.items() if self.is_recorded(unit, pid)}
+        others = [self._command(unit, "request-stop") for unit in units if unit not in known]
+        self.machine.run([*others, *self._requests(known)], deadline)
 
     def _requests(self, pids: Mapping[Unit, int]) -> Iterator[Spawn]:
         """Yield runs that ask processes to stop which their scripts need not identify.
@@ -362,6 +363,7 @@ class SysvinitDriver(DaemonDriver):
 
 CAPABILITIES: Final = Capabilities(
     prefers="daemon",
+    dysnomia_module="sysvinit-script",
     note="needs a POSIX shell only; without /proc or job control, daemonised programs ignore SIGINT and SIGQUIT",
 )
 

@@ -87,11 +87,12 @@ def is_configurable(condition: str) -> bool:
 
 def manager_rows() -> Iterator[tuple[str, ...]]:
     """Yield the managers."""
-    yield "manager", "prefers", "platforms", "refuses", "note"
+    yield "manager", "prefers", "platforms", "Dysnomia's module", "refuses", "note"
     for manager in Registry().managers.values():
         can = manager.capabilities
         refused = ", ".join(f"{code(name)} ({reason})" for name, reason in can.unsupported.items())
-        yield code(manager.name), can.prefers, ", ".join(can.platforms), refused or "nothing", can.note
+        platforms = ", ".join(can.platforms)
+        yield code(manager.name), can.prefers, platforms, code(can.dysnomia_module), refused or "nothing", can.note
 
 
 def sysvinit_rows() -> Iterator[tuple[str, ...]]:

@@ -18,6 +18,7 @@ from pytest_nixproc.managers.docker.generator import DockerGenerator
 CAPABILITIES: Final = Capabilities(
     prefers="foreground",
     platforms=("linux",),
+    dysnomia_module="docker-container",
     contains=True,
     note="containers share the host's network and see the state directory and the software they need; "
     "what else a program writes is lost",

@@ -17,6 +17,7 @@ from pytest_nixproc.managers.systemd.obstacles import obstacle
 CAPABILITIES: Final = Capabilities(
     prefers="foreground",
     platforms=("linux",),
+    dysnomia_module="systemd-unit",
     contains=True,
     note="under the systemd of the session, or one of the deployment's own; programs are not restarted unless "
     "overrides say so (Service.Restart)",

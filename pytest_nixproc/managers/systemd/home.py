@@ -17,6 +17,9 @@ from pytest_nixproc.managers.systemd.generator import SOCKET, prefix
 from pytest_nixproc.managers.systemd.launcher import CGROUP_MOUNTS, PRIVATE_UNITS
 
 RECORD: Final = "systemd-home"
+SYSTEMCTL: Final = "/usr/bin/systemctl"
+"""Where it would be: what is started without being there fails with its name."""
+
 SYSTEM_UNITS: Final = "/run/systemd/system"
 
 
@@ -66,13 +69,7 @@ class Home:
         environment = {"PATH": machine.path_variable, "LC_ALL": "C", "SYSTEMD_PAGER": "", **target.tags}
         if self.runtime_directory:
             environment["XDG_RUNTIME_DIR"] = self.runtime_directory
-        return Spawn((program(machine, "systemctl"), *scope, *words), environment)
-
-
-def program(machine: Machine, name: str) -> str:
-    """Return the path of one of the machine's own programs; that of none is left to fail with its name."""
-    candidates = (f"{directory}/{name}" for directory in machine.facts.base_path)
-    return next(filter(machine.exists, candidates), f"/usr/bin/{name}")
+        return Spawn((machine.which("systemctl") or SYSTEMCTL, *scope, *words), environment)
 
 
 def session_directory() -> str:

@@ -1,0 +1,83 @@
+"""Nix expressions as text.
+
+The rules are those of the chapters "String literal", "Attribute set" and "List" of the Nix manual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from typing import Final
+
+from pytest_nixproc.model.names import camel_case
+
+ESCAPES: Final = str.maketrans(
+    # Each ``$``, not only one before a brace: two of them before it would change its meaning.
+    # Nix takes a bare carriage return for the end of a line, and reads a line feed.
+    {"\\": "\\\\", '"': '\\"', "$": "\\$", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+)
+
+LARGEST: Final = 2**63 - 1
+"""The largest integer, and the smallest with a minus sign before it that is still read as one literal."""
+
+
+class Expression(str):
+    """Text that is an expression already."""
+
+    __slots__ = ()
+
+
+class NoValue(TypeError):
+    """A value that Nix has no literal for."""
+
+
+def quote(text: str) -> str:
+    """Return text as a string literal."""
+    return f'"{text.translate(ESCAPES)}"'
+
+
+def literal(value: object, indent: str = "") -> str:
+    """Return a value as an expression, whose lines after the first are indented; raises :class:`NoValue`."""
+    if isinstance(value, Expression):
+        return str(value)
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and abs(value) <= LARGEST:
+        # A minus sign is an operator: in a list, it would not belong to the number.
+        return str(value) if value >= 0 else f"({value})"
+    if isinstance(value, float) and isfinite(value):
+        return floating(value)
+    if isinstance(value, Mapping):
+        return attributes({str(name): item for name, item in value.items()}, indent)
+    if isinstance(value, list | tuple):
+        return items(value, indent)
+    if value is None:
+        return "null"
+    raise NoValue(f"{value!r} is no value of a Nix expression")
+
+
+def floating(value: float) -> str:
+    """Return a number that is not whole; Nix wants a point in it, whatever follows."""
+    digits, _, exponent = repr(value).partition("e")
+    number = (digits if "." in digits else f"{digits}.0") + (f"e{exponent}" if exponent else "")
+    return number if value >= 0 else f"({number})"
+
+
+def attributes(values: Mapping[str, object], indent: str = "") -> str:
+    """Return an attribute set, an attribute a line."""
+    inner = f"{indent}  "
+    lines = (f"{inner}{quote(name)} = {literal(value, inner)};\n" for name, value in values.items())
+    return f"{{\n{''.join(lines)}{indent}}}" if values else "{ }"
+
+
+def items(values: Iterable[object], indent: str = "") -> str:
+    """Return a list; what is not a literal is put into parentheses."""
+    words = [literal(value, indent) for value in values]
+    return f"[ {' '.join(words)} ]" if words else "[ ]"
+
+
+def names_in_nix(values: Mapping[str, object]) -> dict[str, object]:
+    """Return values under the names that they have in Nix: in camelCase, at all depths."""
+    return {camel_case(name): value for name, value in values.items()}

@@ -1,0 +1,5 @@
+{ infrastructure }:
+
+{
+  "webapp" = [ infrastructure."localhost" ];
+}

@@ -1,0 +1,5 @@
+{ infrastructure }:
+
+{
+  "dns" = [ infrastructure."localhost" ];
+}

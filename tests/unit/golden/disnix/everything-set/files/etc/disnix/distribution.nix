@@ -1,0 +1,5 @@
+{ infrastructure }:
+
+{
+  "full" = [ infrastructure."localhost" ];
+}

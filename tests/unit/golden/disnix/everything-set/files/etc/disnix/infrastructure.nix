@@ -1,0 +1,13 @@
+{
+  "localhost" = {
+    "properties" = {
+      "hostname" = "localhost";
+    };
+    "containers" = {
+      "process" = {
+        "runtimeDir" = "/srv/state/run";
+        "timeout" = 0;
+      };
+    };
+  };
+}

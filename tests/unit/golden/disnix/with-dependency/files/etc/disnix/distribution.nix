@@ -1,0 +1,7 @@
+{ infrastructure }:
+
+{
+  "app" = [ infrastructure."localhost" ];
+  "proxy" = [ infrastructure."localhost" ];
+  "last" = [ infrastructure."localhost" ];
+}
