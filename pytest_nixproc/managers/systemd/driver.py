@@ -16,7 +16,6 @@ from pytest_nixproc.managers.systemd.home import (
     SYSTEM_UNITS,
     Home,
     own_cgroup,
-    program,
     search_path,
     session_directory,
 )
@@ -304,7 +303,7 @@ class SystemdDriver(Driver):
         """Return what the journal has of a unit's processes, once it has taken in what they have written."""
         deadline = self.machine.deadline(ASK_SECONDS)
         name, *words = journal_command(unit_name(self.target, unit.name))
-        path = program(self.machine, name)
+        path = self.machine.which(name) or name
         environment = {"PATH": self.machine.path_variable, "LC_ALL": "C.UTF-8", **self.target.tags}
         # An ordinary user may not ask for it, and sees a moment later what is written.
         self.machine.capture(Spawn((path, "--sync"), environment), deadline)
