@@ -144,6 +144,7 @@ class Deployment:
         self._refuse_conflicts(new)
         self.accounts.provide(new.model, new.target)
         new = self.planner.settled(new)
+        new.model.provide(new.site.root)
         steps = steps_between(old.profile, new.profile)
         for step in steps:
             if step.verb == "stop":
@@ -223,6 +224,7 @@ class Deployment:
             open_to_users(self.machine, draft.target)
         self.accounts.provide(draft.model, draft.target)
         draft = self._draft = self.planner.settled(draft)
+        draft.model.provide(draft.site.root)
         self._write(draft)
         self._driver = self.planner.manager.driver(self.machine, draft.target)
         self._journal.write("open")

@@ -18,7 +18,7 @@ from pytest_nixproc.managers.api import File, Manager, Target
 from pytest_nixproc.model.accounts import named_groups, named_users
 from pytest_nixproc.model.ids import ProvisionalIds
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.sources.api import Arguments
+from pytest_nixproc.sources.api import Arguments, Tools
 
 Load = Callable[[Arguments], ProcessesModel]
 
@@ -34,6 +34,8 @@ class Settings:
     ``privileged`` creates accounts and switches users; the machine has to be one that may be polluted. ``keep_failed``
     keeps the state of a deployment that could not be brought up. ``progress`` is called with a line of text now and
     then while one takes long; ``uninterrupted`` makes the context in which a teardown runs to its end.
+    ``build_seconds`` is how long a program may take that reads or builds a model, and ``may_download`` whether it may
+    fetch what this machine does not have; what is worth keeping of its results is kept in ``cache``.
     """
 
     state_root: str | None = None
@@ -45,6 +47,9 @@ class Settings:
     keep_failed: bool = False
     progress: Callable[[str], None] = silent
     uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
+    build_seconds: float = 600.0
+    may_download: bool = False
+    cache: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,18 @@ class Planner:
             force_disable_user_change=not self.settings.privileged,
             system=f"{platform.machine()}-{sys.platform}",
             params=self.settings.params,
+            calling_user=self.machine.facts.account.user,
+            calling_group=self.machine.facts.account.group,
+            tools=self.tools(),
+        )
+
+    def tools(self) -> Tools:
+        """Return what sources can use that have a program read their models."""
+        return Tools(
+            run=lambda command, seconds: self.machine.capture_beside_tests(command, self.machine.deadline(seconds)),
+            seconds=self.settings.build_seconds,
+            may_download=self.settings.may_download,
+            cache=self.settings.cache,
         )
 
     def target(self, site: Site, model: ProcessesModel) -> Target:

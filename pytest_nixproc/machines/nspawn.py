@@ -28,7 +28,7 @@ from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import descendants
 from pytest_nixproc.machines.remote import Remote
 from pytest_nixproc.machines.software import ESSENTIAL
-from pytest_nixproc.machines.waiting import wait_until
+from pytest_nixproc.machines.waiting import Deadline, wait_until
 
 BOOT_SECONDS: Final = 60.0
 END_SECONDS: Final = 10.0
@@ -347,6 +347,10 @@ class Nspawn(Remote):
         self.ask("release")
         self._host.release()
         self._released = True
+
+    def capture_beside_tests(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
+        """Run one command on this host."""
+        return self._host.capture(command, deadline)
 
     def guard(self, root: str, recovery: Iterable[str]) -> int | None:
         """Leave a deployment to this host's guardian: it outlives the machine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
@@ -15,18 +15,29 @@ from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.ready import Condition
 
 
+def provide_nothing(directory: str) -> None:
+    """Do nothing: most models name programs that exist already."""
+
+
 class ProcessesModel(Mapping[str, Instance]):
     """A validated system of process instances; a mapping of names to instances.
 
     ``origin`` is where it came from, for messages; ``id_resources`` are the pools from which instances can require
-    ids: ``{"webappPorts": {"min": 5000, "max": 5999}}``. Raises :class:`~pytest_nixproc.errors.ModelError` with all
-    faults of all instances.
+    ids: ``{"webappPorts": {"min": 5000, "max": 5999}}``. ``provide`` makes what the model refers to before it is
+    deployed, programs that have to be built, and keeps it for as long as the directory exists that it is given. Raises
+    :class:`~pytest_nixproc.errors.ModelError` with all faults of all instances.
     """
 
     def __init__(
-        self, instances: Mapping[str, Instance], *, origin: str = "", id_resources: Mapping[str, object] | None = None
+        self,
+        instances: Mapping[str, Instance],
+        *,
+        origin: str = "",
+        id_resources: Mapping[str, object] | None = None,
+        provide: Callable[[str], None] = provide_nothing,
     ) -> None:
         self.origin = origin
+        self.provide = provide
         faults = [fault for name, value in instances.items() for fault in entry_faults(name, value)]
         self.pools: Mapping[str, Pool] = read_pools(id_resources or {}, "id_resources", faults)
         self._instances = MappingProxyType({str(name): value for name, value in instances.items() if is_whole(value)})

@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--nixproc-share needs --nixproc-machine=host: other machines are not shared")
         # Every worker becomes a member of the run before the first of them runs a test.
         all_systems(config)
-    if any(options.given(config, name) for name in ("param", "start-timeout", "stop-timeout")):
+    if any(options.given(config, name) for name in ("param", "start-timeout", "stop-timeout", "build-timeout")):
         _ = all_systems(config).settings
 
 

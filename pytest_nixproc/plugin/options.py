@@ -60,6 +60,8 @@ OPTIONS: Final = (
     Option("state-root", "", "DIR", "where throwaway state directories are made (short: sockets lie below it)"),
     Option("start-timeout", "30", "SECONDS", "how long one level of a system may take until it is ready"),
     Option("stop-timeout", "10", "SECONDS", "how long processes may take to stop before they are killed"),
+    Option("build-timeout", "600", "SECONDS", "how long a program may take that evaluates or builds a model (Nix)"),
+    Option("download", "", "", "such programs may fetch what this machine does not have", "flag"),
     Option("ignore", "", "CODE[,CODE...]", "rules of the checks that are not applied"),
     Option("plan", "", "", "print what would be deployed, where and in which order; start nothing", "flag"),
     Option("list-managers", "", "", "print the process managers, whether they can run here, what they honour", "flag"),

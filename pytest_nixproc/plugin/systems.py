@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -74,7 +74,8 @@ class Systems:
         if not kind.throwaway:
             yield self.machine(point.machine)
         elif options.read_flag(self.config, "plan"):
-            yield kind(Place(private_network=point.private_network))
+            with closing(kind(Place(private_network=point.private_network))) as machine:
+                yield machine
         else:
             self.reap_abandoned()
             boot = booted(kind, self.leases, self.settings, private_network=point.private_network)
@@ -114,6 +115,9 @@ class Systems:
             keep_failed=options.read(self.config, "keep") != "never",
             progress=self.report_progress,
             uninterrupted=self.signals.held_back,
+            build_seconds=options.read_seconds(self.config, "build-timeout"),
+            may_download=options.read_flag(self.config, "download"),
+            cache=cache_of(self.config),
         )
 
     def report_progress(self, text: str) -> None:
@@ -215,6 +219,12 @@ class Systems:
             return lambda _: ProcessesModel(model)
         function: Callable[..., Any] = model
         return lambda arguments: model_of(function, arguments)
+
+
+def cache_of(config: pytest.Config) -> str | None:
+    """Return our directory in pytest's cache, which all workers share; None where the cache is switched off."""
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    return str(cache.mkdir("nixproc")) if cache is not None else None
 
 
 def systems_of(config: pytest.Config) -> Systems:

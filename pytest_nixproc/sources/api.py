@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_nixproc.errors import SourceError
+from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 
@@ -17,12 +18,34 @@ def refuse_free_port(name: str) -> int:
     raise SourceError(f"no port can be leased for {name!r} outside a deployment")
 
 
+def refuse_to_run(command: Spawn, seconds: float) -> tuple[int | None, str]:  # noqa: ARG001 - nothing is run
+    """Refuse to run a program where there is no machine."""
+    raise SourceError(f"{command.argv[0]} cannot be run outside a deployment")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What a source can use that has a program read its models.
+
+    ``run`` runs a command where the tests run, for some seconds at most, and returns its exit status (None: it was
+    killed then) and its output; ``seconds`` is how long one may take. ``may_download`` says whether programs may fetch
+    what this machine does not have. ``cache`` is a directory for what is worth keeping, which need not exist yet; None
+    where nothing is kept.
+    """
+
+    run: Callable[[Spawn, float], tuple[int | None, str]] = refuse_to_run
+    seconds: float = 600.0
+    may_download: bool = False
+    cache: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """What a model can ask for by name; ``params`` are the user's own.
 
     ``ids`` are those that instances require from pools; ``free_port`` leases a port under a name of the model's choice,
-    the same one each time that it is asked for.
+    the same one each time that it is asked for. ``calling_user`` and ``calling_group`` are who the tests run as.
+    ``tools`` are for the model's source, not for the model.
     """
 
     state: StateDirs
@@ -32,6 +55,9 @@ class Arguments:
     system: str = "x86_64-linux"
     params: Mapping[str, Any] = field(default_factory=dict)
     free_port: Callable[[str], int] = refuse_free_port
+    calling_user: str = "root"
+    calling_group: str = "root"
+    tools: Tools = field(default_factory=Tools)
 
     def offered(self) -> dict[str, Any]:
         """Return all arguments by name, the state directories also one by one; the user's own win."""
@@ -42,6 +68,8 @@ class Arguments:
             "force_disable_user_change": self.force_disable_user_change,
             "ids": self.ids,
             "free_port": self.free_port,
+            "calling_user": self.calling_user,
+            "calling_group": self.calling_group,
             "system": self.system,
             **self.params,
         }
@@ -52,18 +80,26 @@ class Source:
     """One kind of model file: its suffixes, and the function that reads it.
 
     ``read`` raises :class:`~pytest_nixproc.errors.SourceError` or :class:`~pytest_nixproc.errors.ModelError`.
+    A source that ``takes_attribute`` also reads ``PATH#ATTRIBUTE``, where the path may be a directory.
     """
 
     name: str
     suffixes: tuple[str, ...]
     read: Callable[[str, Arguments], ProcessesModel]
+    takes_attribute: bool = False
+
+    def reads(self, path: str) -> bool:
+        """Tell whether a model is of this kind, by its name."""
+        file, hash_sign, _ = path.partition("#")
+        has_attribute = self.takes_attribute and hash_sign and (os.path.isdir(file) or file.endswith(self.suffixes))
+        return path.endswith(self.suffixes) or bool(has_attribute)
 
 
 def read_model(path: str, arguments: Arguments, sources: tuple[Source, ...]) -> ProcessesModel:
     """Read a model file with the source that its suffix names."""
     for source in sources:
-        if path.endswith(source.suffixes):
-            if not os.path.isfile(path):
+        if source.reads(path):
+            if not os.path.exists(path if os.path.isfile(path) else path.partition("#")[0]) or os.path.isdir(path):
                 raise SourceError(f"no model file {path}", remedy="check --nixproc-model")
             return source.read(path, arguments)
     suffixes = ", ".join(suffix for source in sources for suffix in source.suffixes)
