@@ -1,0 +1,105 @@
+"""Command lines of Nix, and what its programs are told and not told of our environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pytest_nixproc.errors import SourceError
+from pytest_nixproc.machines.api import Spawn
+
+HERE: Final = os.path.dirname(os.path.abspath(__file__))
+EVALUATE: Final = f"{HERE}/evaluate.nix"
+LIBRARY: Final = f"{HERE}/library"
+
+PASSED_ON: Final = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "SSL_CERT_FILE", "GIT_SSL_CAINFO")
+PASSED_ON_PREFIXES: Final = ("NIX_", "NIXPKGS_", "XDG_", "LC_")
+PROXIES: Final = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+
+NOWHERE: Final = "http://127.0.0.1:9"
+"""A proxy that nobody answers for (the port of the discard protocol): what asks for a page fails at once."""
+
+OFFLINE: Final = (
+    *("--option", "substitute", "false"),
+    *("--option", "download-attempts", "1"),
+    *("--option", "tarball-ttl", "4294967295"),
+)
+
+RESULT: Final = "\nnixproc result\n"
+COLLECT: Final = 'result=$("$@"); status=$?; printf \'\\nnixproc result\\n%s\' "$result"; exit $status'
+"""Prints what a program writes to its standard output after all that it writes to its standard error."""
+
+FLAKES: Final = ("--option", "extra-experimental-features", "flakes")
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Where a processes expression is: a file or a flake's directory, and the names that lead to it therein."""
+
+    path: str
+    is_flake: bool
+    attribute: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """Name it, for messages."""
+        return f"{self.path}#{'.'.join(self.attribute)}" if self.attribute else self.path
+
+
+def expression_at(reference: str) -> Expression:
+    """Read ``FILE.nix``, ``FILE.nix#ATTRIBUTE`` or ``FLAKE#ATTRIBUTE``; a flake is the directory of a ``flake.nix``."""
+    path, hash_sign, attribute = (reference, "", "") if os.path.isfile(reference) else reference.partition("#")
+    path = os.path.abspath(path)
+    is_flake = os.path.isdir(path)
+    if is_flake and not os.path.isfile(f"{path}/flake.nix"):
+        raise SourceError(
+            f"{path} is no flake: it has no flake.nix", remedy="give FILE.nix, or the directory of a flake"
+        )
+    if hash_sign and not all(attribute.split(".")):
+        raise SourceError(f"{reference} names no attribute", remedy="write PATH#NAME, or PATH#NAME.NAME")
+    return Expression(path, is_flake, tuple(attribute.split(".")) if attribute else ())
+
+
+def program(name: str) -> str:
+    """Return the path of one of Nix's programs; raises :class:`~pytest_nixproc.errors.SourceError` without Nix."""
+    found = shutil.which(name)
+    if found is None:
+        remedy = "install it: apt install nix-bin, or https://nixos.org/download"
+        raise SourceError(f"models in Nix need Nix, and there is no {name} in PATH", remedy=remedy)
+    return found
+
+
+def environment(*, may_download: bool) -> dict[str, str]:
+    """Return the environment of Nix's programs: what configures Nix, and nothing of the test session's own."""
+    chosen = {
+        name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
+    }
+    if may_download:
+        return chosen | {name: os.environ[name] for name in os.environ if name.lower() in PROXIES}
+    return chosen | {name: NOWHERE for name in PROXIES if name != "no_proxy"}
+
+
+def evaluation(request: Mapping[str, Any], *, may_download: bool) -> Spawn:
+    """Return the command that evaluates an expression; its result comes after :data:`RESULT`."""
+    words = [program("nix-instantiate"), "--eval", "--strict", "--json", "--read-write-mode", "--show-trace", "-vv"]
+    words += ["-I", f"pytest-nixproc={LIBRARY}", *(() if may_download else OFFLINE)]
+    words += [*(FLAKES if request["isFlake"] else ()), "--argstr", "request", json.dumps(request), EVALUATE]
+    return Spawn(("/bin/sh", "-c", COLLECT, "sh", *words), environment(may_download=may_download))
+
+
+def build(wanted: Sequence[str], directory: str, *, may_download: bool) -> Spawn:
+    """Return the command that builds derivations; links in a directory keep the results from the garbage collector."""
+    words = [program("nix-store"), "--realise", "--add-root", f"{directory}/nix-root", "--indirect"]
+    words += [*(() if may_download else OFFLINE), *wanted]
+    return Spawn(tuple(words), environment(may_download=may_download))
+
+
+def identity() -> list[object]:
+    """Return what tells this Nix, and our part of the evaluation, from others."""
+    nix = os.path.realpath(program("nix-instantiate"))
+    files = (nix, EVALUATE, *(entry.path for entry in sorted(os.scandir(LIBRARY), key=lambda entry: entry.name)))
+    return [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in files]

@@ -1,0 +1,111 @@
+# Evaluates a processes expression to one set that can be written as JSON. Problems of the expression's form are part of
+# the result, so that they can be worded with the place where they are; only errors of Nix itself end the evaluation.
+#
+# `request` is JSON: `model` (a file, or a flake's directory), `isFlake`, `attribute` (a list of names), `offered`
+# (arguments by name), `needsIds` (no ids are known yet), and `apply`, null or a function override that is to be applied.
+{ request }:
+
+let
+  inherit (builtins) attrNames concatLists elem filter foldl' fromJSON functionArgs genList getAttr getContext head
+    intersectAttrs isAttrs isFunction isList length listToAttrs mapAttrs pathExists removeAttrs toJSON
+    unsafeDiscardStringContext unsafeGetAttrPos;
+
+  asked = fromJSON request;
+  root = if asked.isFlake then builtins.getFlake asked.model else import asked.model;
+  expression = foldl' (set: name: set.${name}) root asked.attribute;
+  isModelFunction = isFunction expression || (isAttrs expression && expression ? __functor);
+  formals = if isModelFunction then functionArgs expression else { };
+
+  # An expression that has no pkgs of its own gets nixpkgs; a pin of its own must not be overruled.
+  needsPkgs = !(formals.pkgs or true);
+  offered = (if needsPkgs then { pkgs = import <nixpkgs> { inherit (asked.offered) system; }; } else { }) // asked.offered;
+  missing = filter (name: !formals.${name} && !(offered ? ${name})) (attrNames formals);
+  call = more: if isModelFunction then expression (intersectAttrs formals (offered // more)) else expression;
+
+  # The pools that ids come from are beside the expression, as the original has them.
+  poolsFile = dirOf asked.model + "/idresources.nix";
+  pools = if !asked.isFlake && pathExists poolsFile then import poolsFile else { };
+
+  # Before ids are assigned, an expression gets those that would be if nobody else had any.
+  firstLook = call { ids = { }; processManager = null; };
+  requests = mapAttrs (name: instance: if isAttrs instance then instance.requiresUniqueIdsFor or [ ] else [ ]) firstLook;
+  provisional = pool:
+    let
+      names = filter (name: elem pool requests.${name}) (attrNames requests);
+      first = pools.${pool}.min or 1;
+      step = pools.${pool}.step or 1;
+    in
+    listToAttrs (genList (n: { name = builtins.elemAt names n; value = first + n * step; }) (length names));
+  requestedPools = listToAttrs (map (pool: { name = pool; value = null; }) (concatLists (map (name: requests.${name}) (attrNames requests))));
+  ids =
+    if !(formals ? ids) then { }
+    else if asked.needsIds then { ids = if isAttrs firstLook then mapAttrs (pool: _: provisional pool) requestedPools else { }; }
+    else { inherit (asked.offered) ids; };
+
+  # The original framework makes agnostic configurations for a manager that is null; our library marks what it makes.
+  agnostic = call (ids // { processManager = null; });
+  isOurs = set: filter (name: isOurProcess (set.${name}.pkg or null)) (attrNames set) != [ ];
+  processes =
+    if isModelFunction && formals ? processManager && isAttrs agnostic && isOurs agnostic then call ids else agnostic;
+
+  isOurProcess = value: isAttrs value && (value.nixprocType or "") == "process";
+  isInstance = value: isAttrs value && value ? pkg;
+  isDerivation = value: isAttrs value && (value ? outPath || value ? __toString);
+
+  # Values as JSON can have them: processes and functions are named, derivations are their paths.
+  plain = value:
+    if isFunction value then { "nixproc:function" = true; }
+    else if isOurProcess value then { "nixproc:process" = value.name; }
+    else if isInstance value then plain value.pkg
+    else if isDerivation value then "${value}"
+    else if isAttrs value then mapAttrs (_: plain) value
+    else if isList value then map plain value
+    else value;
+
+  # Instances refer to instances: those are named by their processes, so that cycles are no problem.
+  attribute = value:
+    if isInstance value then { "nixproc:instance" = if isOurProcess value.pkg then value.pkg.name else null; }
+    else if isOurProcess value || isFunction value || isDerivation value then plain value
+    else if isAttrs value then mapAttrs (_: attribute) value
+    else if isList value then map attribute value
+    else value;
+
+  read = name: instance:
+    if !isAttrs instance then { problem = "is ${builtins.typeOf instance}"; }
+    else if !(instance ? pkg) then { problem = "no pkg"; }
+    else {
+      attributes = mapAttrs (_: attribute) (removeAttrs instance [ "pkg" ]);
+      position = unsafeGetAttrPos name processes;
+    } // (
+      if isOurProcess instance.pkg then
+        if isAttrs instance.pkg.given then {
+          parameters = plain instance.pkg.given;
+          positions = mapAttrs (parameter: _: unsafeGetAttrPos parameter instance.pkg.given) instance.pkg.given;
+        }
+        else { problem = "createManagedProcess got ${builtins.typeOf instance.pkg.given}"; }
+      else if isAttrs instance.pkg && instance.pkg ? configJSON then
+        { configuration = instance.pkg.configJSON; path = unsafeDiscardStringContext instance.pkg.outPath; }
+      else { problem = "pkg is ${if isAttrs instance.pkg && instance.pkg ? drvPath then "a derivation" else builtins.typeOf instance.pkg}"; }
+    );
+
+  override =
+    let
+      overrides = processes.${asked.apply.instance}.pkg.given.overrides;
+    in
+    foldl' (set: name: set.${name}) overrides asked.apply.path asked.apply.parameters;
+
+  # Text keeps what it refers to: what has to be built is asked of the whole.
+  document = if asked.apply == null then mapAttrs read processes else plain override;
+  text = toJSON document;
+in
+if missing != [ ] then { problem = "missing arguments"; names = missing; }
+else if isFunction processes then { problem = "returns a function"; }
+else if !isAttrs processes then { problem = "returns ${builtins.typeOf processes}"; }
+else {
+  accepts = attrNames formals;
+  inherit text pools;
+  inherit (builtins) storeDir;
+  searched = map (entry: entry.path) builtins.nixPath;
+  ids = ids.ids or { };
+  context = getContext text;
+}

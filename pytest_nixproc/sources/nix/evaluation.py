@@ -1,0 +1,173 @@
+"""Evaluations of processes expressions: at most one run of Nix for the same content and arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from pytest_nixproc.errors import SourceError
+from pytest_nixproc.model.ids import ProvisionalIds
+from pytest_nixproc.model.names import camel_case
+from pytest_nixproc.sources.api import Arguments
+from pytest_nixproc.sources.nix import command, complaints
+from pytest_nixproc.sources.nix.memory import Memory, inputs_of
+
+PLACE: Final = "\x1astate\x1a"
+"""What stands for a deployment's directory in what is kept; Nix's strings cannot come by it but on purpose."""
+
+FOR_SOURCES: Final = ("state", "free_port")
+"""What Python models are told and Nix has no value for."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an expression yields: instances as JSON text, the store paths that it needs, and pools of ids."""
+
+    text: str
+    needs: tuple[str, ...]
+    pools: Mapping[str, Any]
+
+    @cached_property
+    def document(self) -> Any:
+        """The text as data."""
+        return json.loads(self.text)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates one expression with one set of arguments."""
+
+    expression: command.Expression
+    arguments: Arguments
+
+    @cached_property
+    def offered(self) -> dict[str, Any]:
+        """The arguments that the expression can ask for, by their names in Nix."""
+        known = {camel_case(name): value for name, value in self.arguments.offered().items() if name not in FOR_SOURCES}
+        own = {name: known.pop(camel_case(name)) for name in self.arguments.params}
+        ids = {pool: dict(numbers) for pool, numbers in self.arguments.ids.items()}
+        return {**known, "ids": ids, **{camel_case(name): value for name, value in own.items()}, **own}
+
+    @property
+    def needs_ids(self) -> bool:
+        """Tell whether no ids are assigned yet."""
+        return isinstance(self.arguments.ids, ProvisionalIds)
+
+    def evaluate(self, apply: Mapping[str, Any] | None = None) -> Evaluation:
+        """Evaluate the expression, or ``apply`` one of its function overrides.
+
+        Raises :class:`~pytest_nixproc.errors.SourceError`.
+        """
+        tools = self.arguments.tools
+        memory = Memory(tools.cache, self.expression.origin)
+        with memory.locked(tools.seconds):
+            for place, ids in self._possible():
+                found = memory.recall(self._key(memory, place, ids, apply))
+                if found is not None and all(os.path.lexists(path.partition("!")[0]) for path in found["needs"]):
+                    return Evaluation(found["text"].replace(PLACE, self._place), tuple(found["needs"]), found["pools"])
+            result, said = self._run(apply)
+            self._keep(memory, result, said, apply)
+        return Evaluation(result["text"], tuple(needs_of(result["context"])), result["pools"])
+
+    @property
+    def _place(self) -> str:
+        return self.arguments.state.state_dir
+
+    def _possible(self) -> Iterator[tuple[str, Any]]:
+        """Yield what a result may depend on of the deployment's directory and of the ids."""
+        ids = None if self.needs_ids else self.offered["ids"]
+        for place in (PLACE, self._place):
+            yield place, ids
+            yield place, "not accepted"
+
+    def _key(self, memory: Memory, place: str, ids: object, apply: object) -> str:
+        # Programs may count on how long a path is, so those of equal length alone are alike.
+        rest = json.dumps([{**self.offered, "ids": None}, apply], sort_keys=True).replace(self._place, place)
+        environment = command.environment(may_download=self.arguments.tools.may_download)
+        return memory.key(rest, len(self._place), ids, command.identity(), environment)
+
+    def _request(self, apply: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {
+            "model": self.expression.path,
+            "isFlake": self.expression.is_flake,
+            "attribute": self.expression.attribute,
+            "offered": self.offered,
+            "needsIds": self.needs_ids,
+            "apply": apply,
+        }
+
+    def _run(self, apply: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
+        """Run Nix; return its result, and what it has said on the way."""
+        tools = self.arguments.tools
+        request = command.evaluation(self._request(apply), may_download=tools.may_download)
+        status, output = tools.run(request, tools.seconds)
+        said, _, text = output.rpartition(command.RESULT)
+        if status != 0:
+            raise complaints.evaluation_error(self.expression, status, said or output, tools.seconds)
+        result: dict[str, Any] = json.loads(text)
+        if "problem" in result:
+            names = result.get("names", ())
+            raise complaints.form_error(self.expression, result["problem"], names, self.offered)
+        if refused := self.arguments.params.keys() - self._accepted(result["accepts"]):
+            remedy = f"it accepts {', '.join(result['accepts']) or 'none'}"
+            raise SourceError(f"{self.expression.origin}: it has no parameter {min(refused)!r}", remedy=remedy)
+        return result, said
+
+    def _accepted(self, accepts: Iterable[str]) -> set[str]:
+        """Return the user's own parameters that an expression accepts, in either spelling."""
+        return {name for name in self.arguments.params if {name, camel_case(name)} & set(accepts)}
+
+    def _keep(self, memory: Memory, result: dict[str, Any], said: str, apply: object) -> None:
+        """Keep a result for all deployments for which it is the same, unless what it depends on is beyond bounds."""
+        fixed = (f"{result['storeDir']}/", f"{command.HERE}/")
+        searched = (f"{os.path.realpath(path)}/" for path in result["searched"])
+        shallow = tuple(path for path in searched if not f"{os.path.realpath(self.expression.path)}/".startswith(path))
+        first = f"{self.expression.path}/flake.nix" if self.expression.is_flake else self.expression.path
+        inputs = inputs_of(said, first, fixed, shallow)
+        if inputs is None:
+            return
+        needs = list(needs_of(result["context"]))
+        place = self._place if holds_text(needs, self._place) else PLACE
+        kept = {"text": result["text"].replace(self._place, place), "needs": needs, "pools": result["pools"]}
+        ids: list[object] = [self.offered["ids"]]
+        if "ids" not in result["accepts"]:
+            ids = ["not accepted"]
+        elif self.needs_ids:
+            ids = [None, result["ids"]]
+        memory.keep([self._key(memory, place, each, apply) for each in ids], inputs, kept)
+
+
+def needs_of(context: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what a string context names, as nix-store wants it: ``DERIVATION!OUTPUT``, or a path of the store."""
+    for path, entry in context.items():
+        if entry.get("path") or entry.get("allOutputs"):
+            yield path
+        for output in entry.get("outputs", ()):
+            yield f"{path}!{output}"
+
+
+def holds_text(needs: Iterable[str], text: str) -> bool:
+    """Tell whether a derivation, or one that it needs, has a text in it, or a file that was written to the store."""
+    wanted = text.encode(errors="surrogateescape")
+    left, seen = [path.partition("!")[0] for path in needs], set[str]()
+    while left:
+        path = left.pop()
+        if path in seen or not os.path.isfile(path):
+            continue
+        seen.add(path)
+        with open(path, "rb") as file:
+            content = file.read()
+        if wanted in content:
+            return True
+        if path.endswith(".drv"):
+            left += referenced(content.decode(errors="surrogateescape"), os.path.dirname(path))
+    return False
+
+
+def referenced(derivation: str, store: str) -> Iterator[str]:
+    """Yield the paths of the store that a derivation has as inputs, and its own outputs, which do no harm."""
+    return (f"{store}/{part.partition(chr(34))[0]}" for part in derivation.split(f'"{store}/')[1:])

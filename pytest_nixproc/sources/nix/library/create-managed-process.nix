@@ -1,0 +1,38 @@
+{ createCredentials, runtimeDir, tmpDir }:
+given:
+
+let
+  # A parameter that is null counts as not set.
+  or' = name: default: let value = given.${name} or null; in if value == null then default else value;
+
+  process = or' "process" null;
+  args = or' "args" [ ];
+  instanceName = or' "instanceName" null;
+  name = or' "name" instanceName;
+  user = or' "user" null;
+  foregroundProcessExtraArgs = or' "foregroundProcessExtraArgs" [ ];
+  daemonExtraArgs = or' "daemonExtraArgs" [ ];
+  credentials = createCredentials (or' "credentials" { });
+  pidFileDir = if user == null then runtimeDir else tmpDir;
+in
+{
+  nixprocType = "process";
+  given = given // (if given ? credentials then { inherit credentials; } else { });
+
+  inherit name instanceName process args user credentials foregroundProcessExtraArgs daemonExtraArgs;
+  description = or' "description" name;
+  foregroundProcess = or' "foregroundProcess" process;
+  foregroundProcessArgs = or' "foregroundProcessArgs" (args ++ foregroundProcessExtraArgs);
+  daemon = or' "daemon" process;
+  daemonArgs = or' "daemonArgs" (args ++ daemonExtraArgs);
+  pidFile = or' "pidFile" "${pidFileDir}/${if instanceName == null then name else instanceName}.pid";
+  initialize = or' "initialize" "";
+  path = or' "path" [ ];
+  environment = or' "environment" { };
+  directory = or' "directory" null;
+  umask = or' "umask" null;
+  nice = or' "nice" null;
+  dependencies = or' "dependencies" [ ];
+  overrides = or' "overrides" { };
+  postInstall = or' "postInstall" "";
+}

@@ -1,0 +1,135 @@
+"""From what an expression yields to a processes model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pytest_nixproc.errors import Fault, ModelError
+from pytest_nixproc.model import ready
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import ManagedProcess, read_managed_process
+from pytest_nixproc.model.system import ProcessesModel
+
+ARGUMENT_LISTS: Final = (
+    *("args", "foregroundProcessExtraArgs", "foregroundProcessArgs", "daemonExtraArgs", "daemonArgs"),
+)
+HASH_LENGTH: Final = 33
+"""Length of what comes before the name in a file of the store: the hash, and a dash."""
+
+Apply = Callable[[str, list[str], Mapping[str, Any]], Mapping[str, Any]]
+"""Applies a function override: the instance, the names that lead to the function, and the parameters it gets."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads the instances of one document; the faults of all of them are reported together."""
+
+    document: Mapping[str, Any]
+    origin: str
+    apply: Apply
+
+    def model(self, pools: Mapping[str, Any], provide: Callable[[str], None]) -> ProcessesModel:
+        """Return the model; raises :class:`~pytest_nixproc.errors.ModelError`."""
+        faults = [fault for name, entry in self.document.items() for fault in self._problems(name, entry)]
+        sound = {name: entry for name, entry in self.document.items() if "problem" not in entry}
+        instances = {name: self._instance(name, entry, faults) for name, entry in sound.items()}
+        try:
+            model = ProcessesModel(instances, origin=self.origin, id_resources=pools, provide=provide)
+        except ModelError as error:
+            faults += error.faults
+        if faults:
+            raise ModelError([self._placed(fault) for fault in faults], origin=self.origin)
+        return model
+
+    def _problems(self, name: str, entry: Mapping[str, Any]) -> list[Fault]:
+        """Return what is wrong with the form of an instance."""
+        if "problem" not in entry:
+            return []
+        remedy = "write { pkg = createManagedProcess { ... }; }"
+        return [Fault(f"processes.{name}", entry["problem"], remedy)]
+
+    def _instance(self, name: str, entry: Mapping[str, Any], faults: list[Fault]) -> Instance:
+        attributes = {key: value for key, value in entry["attributes"].items() if not is_function(value)}
+        if "ready" in attributes:
+            try:
+                attributes["ready"] = ready.from_config(attributes["ready"])
+            except (ValueError, TypeError) as error:
+                faults.append(Fault(f"processes.{name}.ready", str(error)))
+                del attributes["ready"]
+        return Instance(self._process(name, entry), **attributes)
+
+    def _process(self, name: str, entry: Mapping[str, Any]) -> ManagedProcess:
+        given = entry["parameters"] if "parameters" in entry else json.loads(entry["configuration"])
+        parameters = {key: as_text(key, value) for key, value in given.items() if value is not None}
+        if isinstance(parameters.get("dependencies"), list):
+            parameters["dependencies"] = [self._dependency(item) for item in parameters["dependencies"]]
+        if isinstance(parameters.get("overrides"), dict):
+            parameters["overrides"] = self._override(name, [], parameters["overrides"])
+        return read_managed_process(parameters)
+
+    def _dependency(self, value: Any) -> Any:
+        """Return the instance that a dependency means: our library names its process, the original its package."""
+        if isinstance(value, dict) and "nixproc:process" in value:
+            wanted = value["nixproc:process"]
+            return next((key for key in self.document if self._name(key) == wanted), wanted)
+        if isinstance(value, str):
+            found = (key for key, entry in self.document.items() if entry.get("path") == value)
+            return next(found, os.path.basename(value)[HASH_LENGTH:])
+        return value
+
+    def _name(self, key: str) -> str | None:
+        """Return the name of an instance's process."""
+        parameters = self.document[key].get("parameters", {})
+        name: str | None = parameters.get("name") or parameters.get("instanceName")
+        return name
+
+    def _override(self, instance: str, path: list[str], value: Any) -> Any:
+        """Return overrides with functions that can be called, each of which has Nix evaluate it."""
+        if is_function(value):
+            return lambda parameters: self.apply(instance, path, parameters)
+        if isinstance(value, dict):
+            return {name: self._override(instance, [*path, name], item) for name, item in value.items()}
+        return value
+
+    def _placed(self, fault: Fault) -> Fault:
+        """Return a fault with the place in the user's file where the value, or else its instance, was set."""
+        _, _, rest = fault.path.partition(".")
+        name = next(
+            (key for key in sorted(self.document, key=len, reverse=True) if rest == key or rest.startswith(f"{key}.")),
+            "",
+        )
+        entry = self.document.get(name, {})
+        parameter = rest[len(name) + 1 :].partition(".")[0].partition("[")[0]
+        place = entry.get("positions", {}).get(parameter) or entry.get("position")
+        if not place:
+            return fault
+        return Fault(f"{place['file']}:{place['line']}:{place['column']}: {fault.path}", fault.problem, fault.remedy)
+
+
+def is_function(value: object) -> bool:
+    """Tell whether a value stands for a function."""
+    return isinstance(value, dict) and value.get("nixproc:function") is True
+
+
+def as_text(parameter: str, value: Any) -> Any:
+    """Return a parameter with the values of environment variables and arguments as Nix's ``toString`` makes them."""
+    if parameter == "environment" and isinstance(value, dict):
+        return {name: to_string(item) for name, item in value.items()}
+    if parameter in ARGUMENT_LISTS and isinstance(value, list):
+        return [to_string(item) for item in value]
+    return value
+
+
+def to_string(value: Any) -> Any:
+    """Return what Nix's ``toString`` makes of a value that is no set (which is left, to be refused)."""
+    if value is None or value is False:
+        return ""
+    if isinstance(value, list):
+        return " ".join(str(to_string(item)) for item in value)
+    if isinstance(value, float):
+        return f"{value:f}"
+    return "1" if value is True else value
