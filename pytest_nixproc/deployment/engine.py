@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from pytest_nixproc.checks.api import Snapshot, errors_of
+from pytest_nixproc.checks.api import Finding, Snapshot, errors_of
 from pytest_nixproc.deployment.accounts import Accounts, open_to_users
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.journal import Journal, begin, facts_of, recall
@@ -109,7 +109,7 @@ class Deployment:
             self.driver.open(self.machine.deadline(self.planner.settings.start_seconds))
             for step in draft.steps():
                 self.carry_out(step)
-            self.assert_no_conflicts()
+            self._refuse_live_conflicts()
         if self.share:
             self.share.open()
 
@@ -158,7 +158,7 @@ class Deployment:
             for step in steps:
                 if step.verb == "start":
                     self.carry_out(step)
-            self.assert_no_conflicts()
+            self._refuse_live_conflicts()
         kept = {item.key for item in self.accounts.items(new.model, new.target)}
         if problems := self.accounts.release(kept):
             raise TeardownError(problems)
@@ -201,6 +201,13 @@ class Deployment:
                 if not self.machine.port_is_free(port):
                     brief = f"{name} cannot have TCP port {port} (processes.{name}.{place}): {self._holder(port)}"
                     raise DeploymentError(brief, remedy="end that process, or choose another port")
+
+    def _refuse_live_conflicts(self) -> None:
+        """Look at what was started; errors end the deployment, unless whoever asked for it looks at them."""
+        if self.planner.settings.tolerant:
+            self.inspect()
+        else:
+            self.assert_no_conflicts()
 
     def _holder(self, port: int) -> str:
         """Say who holds a port."""
@@ -323,11 +330,15 @@ class Deployment:
             self.journal.write("running", pids=identities)
             self._pids |= new
 
-    def assert_no_conflicts(self) -> None:
-        """Hold the live rules against the system; raises :class:`~pytest_nixproc.errors.ConflictError`."""
+    def inspect(self) -> list[Finding]:
+        """Hold the live rules against the system; return what they find."""
         findings = self.planner.live_findings(self.snapshot())
         self._draft = self.draft.with_findings(findings)
-        if errors := errors_of(findings):
+        return findings
+
+    def assert_no_conflicts(self) -> None:
+        """Hold the live rules against the system; raises :class:`~pytest_nixproc.errors.ConflictError`."""
+        if errors := errors_of(self.inspect()):
             raise ConflictError("the running instances are in each other's way", errors)
 
     def status_of(self, name: str) -> Status:

@@ -16,7 +16,7 @@ from pytest_nixproc.deployment.site import TAG, Site
 from pytest_nixproc.machines.api import Accounts, Machine
 from pytest_nixproc.managers.api import File, Manager, Target
 from pytest_nixproc.model.accounts import named_groups, named_users
-from pytest_nixproc.model.ids import ProvisionalIds
+from pytest_nixproc.model.ids import ProvisionalIds, ProvisionalPorts
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Tools
 
@@ -32,7 +32,8 @@ class Settings:
     """How deployments are done; times are in seconds, for one level of a system.
 
     ``privileged`` creates accounts and switches users; the machine has to be one that may be polluted. ``keep_failed``
-    keeps the state of a deployment that could not be brought up. ``progress`` is called with a line of text now and
+    keeps the state of a deployment that could not be brought up; one that is ``tolerant`` comes up whatever the rules
+    about running systems find. ``progress`` is called with a line of text now and
     then while one takes long; ``uninterrupted`` makes the context in which a teardown runs to its end.
     ``build_seconds`` is how long a program may take that reads or builds a model, and ``may_download`` whether it may
     fetch what this machine does not have; what is worth keeping of its results is kept in ``cache``.
@@ -45,6 +46,7 @@ class Settings:
     params: Mapping[str, Any] = field(default_factory=dict)
     privileged: bool = False
     keep_failed: bool = False
+    tolerant: bool = False
     progress: Callable[[str], None] = silent
     uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
     build_seconds: float = 600.0
@@ -102,6 +104,11 @@ class Planner:
         target = self.target(site, model)
         findings = tuple(finding for rule in self.rules for finding in rule.static(Plan(model, target)))
         return self._generated(site, target, model, findings)
+
+    def preview(self, load: Load) -> ProcessesModel:
+        """Load a model with stand-ins for all that is known only when it is deployed; nothing is leased."""
+        arguments = self.arguments(self.choose_site())
+        return load(replace(arguments, ids=ProvisionalIds(), free_port=ProvisionalPorts()))
 
     def _generated(self, site: Site, target: Target, model: ProcessesModel, findings: tuple[Finding, ...]) -> Draft:
         generator = self.manager.generator()

@@ -58,9 +58,17 @@ class System(Mapping[str, "RunningInstance"]):
         from pytest_nixproc.sources.python import model_of
 
         if isinstance(model, ProcessesModel):
-            self._deployment.switch(lambda _: model)
+            self.upgrade(lambda _: model)
         else:
-            self._deployment.switch(lambda arguments: model_of(model, arguments))
+            self.upgrade(lambda arguments: model_of(model, arguments))
+
+    def upgrade(self, load: Load) -> None:
+        """Upgrade to what a function loads, when it is told about the place; only what has changed is restarted."""
+        self._deployment.switch(load)
+
+    def inspect(self) -> list[Finding]:
+        """Look at the running system, and return what the checks find in it now."""
+        return self._deployment.inspect()
 
     def __getitem__(self, name: str) -> RunningInstance:
         if name not in self.model:

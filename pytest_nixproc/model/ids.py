@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from pytest_nixproc.errors import Fault, NixprocError
 
 IsTaken = Callable[[str, int], bool]
+
+FIRST_PROVISIONAL_PORT: Final = 61001
+"""Where stand-ins for leased ports begin: no usual port of a server is near."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,20 @@ class ProvisionalNumbers(Numbers):
     def get(self, instance: str, default: Any = None) -> Any:  # noqa: ARG002 - every instance has one
         """Return the stand-in of an instance."""
         return self[instance]
+
+
+class ProvisionalPorts:
+    """Stand-ins for leased ports: each name has one of its own, and the same again."""
+
+    def __init__(self) -> None:
+        self._next = count(FIRST_PROVISIONAL_PORT)
+        self._given: dict[str, int] = {}
+
+    def __call__(self, name: str) -> int:
+        """Return the stand-in of a name."""
+        if name not in self._given:
+            self._given[name] = next(self._next)
+        return self._given[name]
 
 
 def assign(

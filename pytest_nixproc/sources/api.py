@@ -75,24 +75,36 @@ class Arguments:
         }
 
 
+def any_file(path: str) -> bool:  # noqa: ARG001 - most kinds are told by their suffix
+    """Recognise every file."""
+    return True
+
+
 @dataclass(frozen=True)
 class Source:
     """One kind of model file: its suffixes, and the function that reads it.
 
     ``read`` raises :class:`~pytest_nixproc.errors.SourceError` or :class:`~pytest_nixproc.errors.ModelError`.
     A source that ``takes_attribute`` also reads ``PATH#ATTRIBUTE``, where the path may be a directory.
+    ``recognises`` tells, without executing anything, whether an existing file of that suffix is meant to be a model.
     """
 
     name: str
     suffixes: tuple[str, ...]
     read: Callable[[str, Arguments], ProcessesModel]
     takes_attribute: bool = False
+    recognises: Callable[[str], bool] = any_file
 
     def reads(self, path: str) -> bool:
         """Tell whether a model is of this kind, by its name."""
         file, hash_sign, _ = path.partition("#")
         has_attribute = self.takes_attribute and hash_sign and (os.path.isdir(file) or file.endswith(self.suffixes))
         return path.endswith(self.suffixes) or bool(has_attribute)
+
+
+def is_model_file(path: str, sources: tuple[Source, ...]) -> bool:
+    """Tell whether a file is one that :func:`read_model` is meant to read."""
+    return any(path.endswith(source.suffixes) and source.recognises(path) for source in sources)
 
 
 def read_model(path: str, arguments: Arguments, sources: tuple[Source, ...]) -> ProcessesModel:

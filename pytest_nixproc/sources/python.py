@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +37,35 @@ def read_python(path: str, arguments: Arguments) -> ProcessesModel:
             remedy = f"define {FUNCTION}(state) to return a mapping of names to instances"
             raise SourceError(f"{path} defines no function {FUNCTION!r}", remedy=remedy)
         return model_of(function, arguments, origin=path)
+
+
+def defines_model(path: str) -> bool:
+    """Tell whether a file binds ``processes``; one that cannot be parsed but mentions it is a model with an error."""
+    with open(path, "rb") as file:
+        text = file.read()
+    return FUNCTION.encode() in text and FUNCTION in names_bound(text, default=FUNCTION)
+
+
+def names_bound(text: bytes, default: str = "") -> set[str]:
+    """Return the names that a module binds at its top level; ``default`` when its text cannot be parsed."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return {default}
+    return set(names_in(tree.body))
+
+
+def names_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the names that statements bind, those in their blocks too, but not what functions and classes do inside."""
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        else:
+            yield from names_in(ast.iter_child_nodes(node))
 
 
 def model_of(function: Callable[..., Any], arguments: Arguments, *, origin: str = "") -> ProcessesModel:
@@ -131,4 +161,4 @@ def importing_from(directory: str) -> Iterator[None]:
 @hookimpl
 def nixproc_sources() -> list[Source]:
     """Offer this source."""
-    return [Source("python", (".py",), read_python)]
+    return [Source("python", (".py",), read_python, recognises=defines_model)]
