@@ -7,6 +7,7 @@ a test uses it.
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from pytest_nixproc.plugin.fixtures import (
     nixproc_state,
     nixproc_system,
 )
+from pytest_nixproc.plugin.ids import ItemNames
 
 __all__ = [
     "nixproc_deploy",
@@ -37,7 +39,11 @@ __all__ = [
 # Before anything imports the suites: their assertions are to show values, like those of any test.
 pytest.register_assert_rewrite("pytest_nixproc.testing.conformance", "pytest_nixproc.testing.privileged")
 
-MARKER = "nixproc(model, managers, profile, params): how the nixproc fixtures deploy for this test"
+MARKERS = (
+    "nixproc(model, managers, profile, params): how the nixproc fixtures deploy for this test",
+    "nixproc_item(manager, instance, check): an item of a model file",
+    "nixproc_disturbs: an item of a model file that stops instances",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,7 +53,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker; refuse options that cannot be fulfilled before anything runs."""
-    config.addinivalue_line("markers", MARKER)
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    if hasattr(pytest.TestReport, "id"):
+        config.pluginmanager.register(ItemNames(config))
     for option in options.OPTIONS:
         if option.choices:
             options.read(config, option.name)
@@ -96,6 +105,19 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Say with what systems will be deployed."""
     values = {name: options.read(config, name) for name in ("manager", "machine", "profile", "model")}
     return "nixproc: " + ", ".join(f"{name} {value}" for name, value in values.items() if value)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(
+    file_path: Path, parent: pytest.Collector
+) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Collect model files as test modules."""
+    others = yield
+    if not parent.session.isinitpath(file_path) and not options.given(parent.config, "model-files"):
+        return others
+    from pytest_nixproc.plugin.models import collected
+
+    return collected(file_path, parent, others)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -150,6 +172,28 @@ def pytest_configure_node(node: Any) -> None:
     """Make the controller a member of the run whose workers share systems, before its first worker is started."""
     if options.read_flag(node.config, "share"):
         all_systems(node.config).control_run(node.workerinput["testrunuid"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any | None:
+    """Have all items of a model done by one worker, whatever the distribution of other tests."""
+    from pytest_nixproc.plugin.distribution import SCOPES, ModelScheduling
+
+    if config.getvalue("dist") not in SCOPES or not names_models(config):
+        return None
+    return ModelScheduling(config, log)
+
+
+def names_models(config: pytest.Config) -> bool:
+    """Tell whether the options or the arguments of pytest name model files."""
+    if options.given(config, "model-files"):
+        return True
+    files = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
+    if not any(file.is_file() for file in files):
+        return False
+    from pytest_nixproc.plugin.models import is_given_model
+
+    return any(is_given_model(file, config) for file in files if file.is_file())
 
 
 @pytest.hookimpl(optionalhook=True)

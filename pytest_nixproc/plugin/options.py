@@ -53,6 +53,7 @@ OPTIONS: Final = (
     Option("machine", "host", "NAME", "where the system runs"),
     Option("network", "host", "NAME", "the network of a throwaway machine: the host's, or its own", choices=NETWORKS),
     Option("model", "", "PATH", "the processes model that nixproc_system deploys by default"),
+    Option("model-files", "", "GLOB[,GLOB...]", "model files that are test modules by themselves, beside those given"),
     Option("param", "", "NAME=VALUE", "argument for the model, a JSON value or else a string; repeatable", "values"),
     Option("scope", "module", "SCOPE", "how long nixproc_system lives", choices=SCOPES),
     Option("share", "", "", "let the workers of pytest-xdist use one system; needs scope session", "flag"),

@@ -71,10 +71,8 @@ class Systems:
         Raises :class:`~pytest_nixproc.errors.NixprocError`. Under ``--nixproc-plan``, none is booted.
         """
         kind = self.registry.machine(point.machine)
-        if not kind.throwaway:
-            yield self.machine(point.machine)
-        elif options.read_flag(self.config, "plan"):
-            with closing(kind(Place(private_network=point.private_network))) as machine:
+        if not kind.throwaway or options.read_flag(self.config, "plan"):
+            with self.unbooted(point) as machine:
                 yield machine
         else:
             self.reap_abandoned()
@@ -148,13 +146,19 @@ class Systems:
 
     @contextmanager
     def deployed(
-        self, point: Point, machine: Machine, load: Load, params: Mapping[str, Any] | None = None
+        self,
+        point: Point,
+        machine: Machine,
+        load: Load,
+        params: Mapping[str, Any] | None = None,
+        *,
+        tolerant: bool = False,
     ) -> Iterator[System]:
-        """Deploy a model for the time of a ``with`` block.
+        """Deploy a model for the time of a ``with`` block; ``tolerant``: whatever is found in the running system.
 
         Raises :class:`~pytest_nixproc.errors.NixprocError`, and :class:`Planned` under ``--nixproc-plan``.
         """
-        planner = self.planner(point, machine, params)
+        planner = self.planner(point, machine, params, tolerant=tolerant)
         if options.read_flag(self.config, "plan"):
             self.planned.append((point, self._plan(planner, load)))
             raise Planned
@@ -168,12 +172,29 @@ class Systems:
             finally:
                 self._end(system)
 
-    def planner(self, point: Point, machine: Machine, params: Mapping[str, Any] | None = None) -> Planner:
+    def preview(self, point: Point, load: Load) -> ProcessesModel:
+        """Load a model for a point, to see what it holds; nothing is started, leased or booted."""
+        with self.unbooted(point) as machine:
+            return self.planner(point, machine).preview(load)
+
+    @contextmanager
+    def unbooted(self, point: Point) -> Iterator[Machine]:
+        """Return the machine of a point as it is before it is booted, for the time of a ``with`` block."""
+        kind = self.registry.machine(point.machine)
+        if kind.throwaway:
+            with closing(kind(Place(private_network=point.private_network))) as machine:
+                yield machine
+        else:
+            yield self.machine(point.machine)
+
+    def planner(
+        self, point: Point, machine: Machine, params: Mapping[str, Any] | None = None, *, tolerant: bool = False
+    ) -> Planner:
         """Return what plans deployments at a point; params of a call win over the marker's, and those over options."""
         merged = {**self.settings.params, **point.params, **(params or {})}
         root = machine.place.directory or self.settings.state_root
         privileged = point.profile == PRIVILEGED
-        settings = replace(self.settings, params=merged, state_root=root, privileged=privileged)
+        settings = replace(self.settings, params=merged, state_root=root, privileged=privileged, tolerant=tolerant)
         return Planner(point.manager, machine, self.registry.rules, settings)
 
     def _plan(self, planner: Planner, load: Load) -> Draft:

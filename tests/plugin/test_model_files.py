@@ -1,0 +1,352 @@
+"""Model files as test modules: what is collected of them, how it is selected, and what its items find."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+BOTH = "--nixproc-manager=supervisord,sysvinit"
+OF_SYSTEM = ["deploys", "has_no_conflicts", "upgrade_changes_nothing", "tears_down_clean"]
+OF_INSTANCE = ["is_ready", "listens", "pid_file", "restarts_alone"]
+HEAD = """
+import sys
+from pytest_nixproc import Instance, create_managed_process, ready
+
+def python(name, text, *args, **parameters):
+    return create_managed_process(
+        name=name, foreground_process=sys.executable, args=["-I", "-S", "-c", text, *args], **parameters
+    )
+
+IDLE = "import signal; signal.pause()"
+"""
+
+
+def titles(*instances: str) -> set[str]:
+    """Return what the items of one point are called."""
+    return {*OF_SYSTEM, *(f"{instance}::{title}" for instance in instances for title in OF_INSTANCE)}
+
+
+def outcomes(result: pytest.RunResult, word: str) -> set[str]:
+    """Return the items whose outcome in a verbose run was ``word``, without the file."""
+    return {
+        line.split("::", 1)[1].split(f" {word}")[0] for line in result.outlines if f" {word}" in line and "::[" in line
+    }
+
+
+def collected(result: pytest.RunResult) -> list[str]:
+    """Return the ids that a quiet collection has printed."""
+    return [line for line in result.outlines if "::" in line]
+
+
+def write_model(project: pytest.Pytester, text: str) -> None:
+    """Replace the project's model."""
+    (project.path / "processes.py").write_text(HEAD + text, encoding="utf-8")
+
+
+def test_every_check_is_one_line(project: pytest.Pytester, state_root: Path) -> None:
+    """A model alone gives items for the system and each instance, under each manager; all pass, and nothing is left."""
+    result = project.runpytest_subprocess("-v", "processes.py", BOTH)
+    expected = {
+        f"[{manager}]::{title}" for manager in ("supervisord", "sysvinit") for title in titles("first", "second")
+    }
+    assert outcomes(result, "PASSED") == expected
+    result.assert_outcomes(passed=len(expected))
+    assert not list(state_root.glob("*"))
+
+
+def test_collecting_starts_nothing(project: pytest.Pytester, state_root: Path) -> None:
+    """``--collect-only`` names the same items, in the same order each time, and makes no directory."""
+    first, second = [collected(project.runpytest_subprocess("--co", "-q", "processes.py", BOTH)) for _ in range(2)]
+    assert first == second
+    assert len(first) == 2 * len(titles("first", "second"))
+    assert "processes.py::[sysvinit]::second::listens" in first
+    assert not state_root.exists()
+
+
+@pytest.mark.parametrize(
+    ("selection", "count"),
+    [
+        (["processes.py::[sysvinit]::first::listens"], 1),
+        (["processes.py::[sysvinit]::first"], 4),
+        (["processes.py::[supervisord]"], 12),
+        (["processes.py::[supervisord]::first", "processes.py::[sysvinit]::second::is_ready"], 5),
+        (["processes.py", "-k", "second and listens"], 2),
+        (["processes.py", "-k", "sysvinit and not restarts"], 10),
+        (["processes.py", "-m", "nixproc_disturbs"], 8),
+        (["processes.py", "-m", "not nixproc_item"], 0),
+    ],
+)
+def test_items_are_selected(project: pytest.Pytester, selection: list[str], count: int) -> None:
+    """Ids, beginnings of ids, keywords and markers choose items; each works without those that are left out."""
+    result = project.runpytest_subprocess(BOTH, *selection)
+    result.assert_outcomes(passed=count, deselected=0 if "::" in selection[0] else 24 - count)
+
+
+def test_unknown_selection_is_an_error(project: pytest.Pytester) -> None:
+    """An id that names no instance is no empty success."""
+    assert project.runpytest_subprocess("processes.py::[supervisord]::third").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_point_has_one_deployment(project: pytest.Pytester) -> None:
+    """The items of a point share one system: each instance is started by the deployment, and by its own restart."""
+    write_model(
+        project,
+        "def processes(state, port, second_port):\n"
+        f"    note = 'echo started >> {project.path}/log'\n"
+        "    return {'it': Instance(python('it', IDLE, initialize=note))}\n",
+    )
+    project.runpytest_subprocess("processes.py").assert_outcomes(passed=8)
+    assert (project.path / "log").read_text(encoding="utf-8").splitlines() == ["started"] * 2
+
+
+def test_names_of_test_modules_are_never_models(project: pytest.Pytester, state_root: Path) -> None:
+    """A test module stays one, even given by itself and with a function of that name; an option says otherwise."""
+    text = "def processes(state, port, second_port):\n    return {}\n\ndef test_it(): ...\n"
+    (project.path / "test_it.py").write_text(text, encoding="utf-8")
+    (project.path / "helper.py").write_text("value = 1\n", encoding="utf-8")
+    project.runpytest_subprocess("test_it.py").assert_outcomes(passed=1)
+    project.runpytest_subprocess("helper.py").assert_outcomes()
+    assert not state_root.exists()
+    project.runpytest_subprocess("--nixproc-model-files=test_i*.py").assert_outcomes(passed=5)
+
+
+def test_files_that_the_option_names(project: pytest.Pytester, state_root: Path) -> None:
+    """Without the option no run deploys a model by itself; with it, patterns choose among the files found."""
+    (project.path / "test_other.py").write_text("def test_it(): ...\n", encoding="utf-8")
+    below = project.mkdir("below")
+    below.joinpath("processes.py").write_text((project.path / "processes.py").read_text("utf-8"), encoding="utf-8")
+    project.runpytest_subprocess().assert_outcomes(passed=1)
+    assert not state_root.exists()
+    found = collected(project.runpytest_subprocess("--co", "-q", "-o", "nixproc_model_files=proc*.py, *.yaml"))
+    assert len(found) == 1 + 2 * 12
+    found = collected(project.runpytest_subprocess("--co", "-q", "--nixproc-model-files=below/*.py"))
+    assert {name.split("::")[0] for name in found} == {"below/processes.py", "test_other.py"}
+
+
+def test_models_of_one_name_in_one_run(project: pytest.Pytester) -> None:
+    """Two files of the same name do not meet as Python modules."""
+    below = project.mkdir("below")
+    below.joinpath("processes.py").write_text((project.path / "processes.py").read_text("utf-8"), encoding="utf-8")
+    project.runpytest_subprocess("processes.py", "below/processes.py").assert_outcomes(passed=24)
+
+
+def test_a_file_can_be_both(project: pytest.Pytester) -> None:
+    """The tests in a model's file run beside its items."""
+    with (project.path / "processes.py").open("a", encoding="utf-8") as file:
+        file.write("\ndef test_first(nixproc_system):\n    assert nixproc_system['first'].is_running\n")
+    result = project.runpytest_subprocess("-v", "processes.py")
+    result.assert_outcomes(passed=13)
+    result.stdout.fnmatch_lines(["processes.py::test_first?supervisord? PASSED*"])
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_configuration_files(project: pytest.Pytester, suffix: str) -> None:
+    """A model in YAML or JSON is collected like one in Python, with leased ports."""
+    text = '{"processes": {"it": {"port": "${freePort.it}", "pkg": {"name": "it", "foregroundProcess": "%s",' % (  # noqa: UP031 - braces
+        "${python}"
+    )
+    text += ' "args": ["-m", "http.server", "${freePort.it}", "--bind", "127.0.0.1"]}}}}'
+    (project.path / f"model.{suffix}").write_text(text, encoding="utf-8")
+    result = project.runpytest_subprocess(f"model.{suffix}", "-v", f"--nixproc-param=python={shlex.quote(_python())}")
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines([f"model.{suffix}::?supervisord?::it::listens PASSED*"])
+
+
+def _python() -> str:
+    import sys
+
+    return sys.executable
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def processes(port, second_port):\n    return 3\n", "*processes() returned int*"),
+        ("def processes(port, second_port, moon):\n    return {}\n", "*asks for 'moon'*"),
+        ("def processes(port, second_port):\n    raise ValueError('spilt')\n", "*ValueError: spilt*"),
+        ("def processes(:\n", "*processes.py:*invalid syntax*"),
+        ("def processes(port, second_port):\n    return {'a/b': Instance(python('it', IDLE))}\n", "*processes.a/b: *"),
+    ],
+)
+def test_bad_models_are_one_error(project: pytest.Pytester, state_root: Path, text: str, message: str) -> None:
+    """What cannot be read is an error of the collection: its text, once, and no line of ours."""
+    write_model(project, text)
+    result = project.runpytest_subprocess("processes.py")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([message])
+    assert "pytest_nixproc/" not in result.stdout.str()
+    assert not state_root.exists()
+
+
+def test_failed_deployment_is_told_once(project: pytest.Pytester, state_root: Path) -> None:
+    """The item ``deploys`` fails with the whole reason; the others are skipped with its first line."""
+    write_model(
+        project,
+        "def processes(port, second_port):\n"
+        "    dead = Instance(python('dead', 'raise SystemExit(\"no disk\")'))\n"
+        "    return {'dead': dead, 'idle': Instance(python('idle', IDLE))}\n",
+    )
+    result = project.runpytest_subprocess("processes.py", "-v", "-rs")
+    result.assert_outcomes(failed=1, skipped=11)
+    assert outcomes(result, "FAILED") == {"[supervisord]::deploys"}
+    result.stdout.fnmatch_lines(
+        ["dead did not start: *", "end of its log:", "no disk", "*not deployed: dead did not start*"]
+    )
+    assert result.stdout.str().count("no disk") == 1
+    assert "pytest_nixproc/" not in result.stdout.str()
+    assert not list(state_root.glob("*"))
+    alone = project.runpytest_subprocess("processes.py", "-k", "idle")
+    alone.assert_outcomes(errors=1, skipped=3, deselected=8)
+
+
+def test_conflicting_model_is_refused(project: pytest.Pytester) -> None:
+    """A model that static rules forbid fails with the finding, and nothing is started."""
+    equal = ["--nixproc-param=port=4999", "--nixproc-param=second_port=4999"]
+    result = project.runpytest_subprocess("processes.py", *equal)
+    result.assert_outcomes(failed=1, skipped=11)
+    result.stdout.fnmatch_lines(["NP101 error: first and second declare the same TCP port 4999"])
+
+
+LISTEN = "import socket, signal; s = socket.create_server(('127.0.0.1', 0)); signal.pause()"
+KILL = """
+import os, signal, sys
+
+def end(*_):
+    os.kill(int(open(sys.argv[1]).read()), 9)
+    sys.exit()
+
+signal.signal(15, end)
+signal.pause()
+"""
+FAULTS: dict[str, tuple[str, set[str], str]] = {
+    "undeclared": (LISTEN, {"bad::listens"}, "NP203 warning: bad listens on TCP port *"),
+    "disturbing": (KILL, {"bad::restarts_alone"}, "good (pid *) has ended while bad was stopped"),
+}
+
+
+@pytest.mark.parametrize("manager", ["supervisord", "sysvinit"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults(project: pytest.Pytester, state_root: Path, fault: str, manager: str) -> None:
+    """Each fault fails the item that is about it, with the instance's name, and no other."""
+    program, failed, message = FAULTS[fault]
+    good = "import os, sys, signal; open(sys.argv[1], 'w').write(str(os.getpid())); signal.pause()"
+    write_model(
+        project,
+        "def processes(state, port, second_port):\n"
+        "    path = f'{state.tmp_dir}/good'\n"
+        f"    good = Instance(python('good', {good!r}, path), ready=ready.file(path))\n"
+        f"    bad = Instance(python('bad', {program!r}, path, dependencies=[good]))\n"
+        "    return {'good': good, 'bad': bad}\n",
+    )
+    result = project.runpytest_subprocess("-v", "processes.py", f"--nixproc-manager={manager}")
+    result.stdout.fnmatch_lines([message])
+    assert {title.split("::", 1)[1] for title in outcomes(result, "FAILED")} == failed
+    assert "pytest_nixproc/" not in result.stdout.str()
+    assert not list(state_root.glob("*"))
+
+
+def test_what_an_instance_leaves_is_found_when_it_is_stopped(project: pytest.Pytester, state_root: Path) -> None:
+    """A child that outlives its instance is named by the restart of that instance, and killed at the end."""
+    write_model(
+        project,
+        "from pytest_nixproc.testing.programs.models import misbehaving\n"
+        "def processes(state, port, second_port):\n"
+        "    told = {'escaped': f'{state.tmp_dir}/escaped'}\n"
+        "    return {'bad': misbehaving('bad', state, 'daemon', 'escapes', port=port, options=told)}\n",
+    )
+    result = project.runpytest_subprocess("-v", "processes.py", "--nixproc-manager=sysvinit")
+    result.stdout.fnmatch_lines(["process * still runs when bad is stopped: *"])
+    assert {"[sysvinit]::bad::restarts_alone"} <= outcomes(result, "FAILED")
+    assert not list(state_root.glob("*"))
+
+
+def test_random_model_is_found_by_the_upgrade(project: pytest.Pytester) -> None:
+    """A model that differs each time that it is loaded would restart everything at each upgrade."""
+    write_model(
+        project,
+        "import secrets\n"
+        "def processes(port, second_port):\n"
+        "    other = Instance(python('other', IDLE, secrets.token_hex()))\n"
+        "    return {'other': other, 'same': Instance(python('same', IDLE))}\n",
+    )
+    result = project.runpytest_subprocess("-v", "processes.py", BOTH)
+    assert {title.split("::")[-1] for title in outcomes(result, "FAILED")} == {"upgrade_changes_nothing"}
+    result.stdout.fnmatch_lines(["an upgrade to the same model has restarted other"])
+
+
+def test_first_failure_ends_the_run_cleanly(project: pytest.Pytester, state_root: Path) -> None:
+    """With ``-x`` the system is taken down at the failing item; ``--lf`` runs that item again, and no other."""
+    write_model(
+        project,
+        f"def processes(port, second_port):\n    return {{'bad': Instance(python('bad', {LISTEN!r}))}}\n",
+    )
+    cache = ("-o", "addopts=--strict-markers")
+    project.runpytest_subprocess("-x", "processes.py", *cache).assert_outcomes(failed=1, passed=3)
+    assert not list(state_root.glob("*"))
+    project.runpytest_subprocess("--lf", "processes.py", *cache).assert_outcomes(failed=1, deselected=7)
+    assert not list(state_root.glob("*"))
+
+
+@pytest.mark.parametrize("when", ["failed", "always"])
+def test_kept_system(project: pytest.Pytester, state_root: Path, when: str) -> None:
+    """A kept system is not taken down by the last item either, and the printed command does it."""
+    write_model(
+        project,
+        f"def processes(port, second_port):\n    return {{'bad': Instance(python('bad', {LISTEN!r}))}}\n",
+    )
+    result = project.runpytest_subprocess(f"--nixproc-keep={when}", "-rs", "processes.py")
+    result.assert_outcomes(failed=1, passed=6, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*the system is kept"])
+    (command,) = [line.split("stop:")[1].strip() for line in result.outlines if "stop:" in line]
+    assert len(list(state_root.iterdir())) == 1
+    assert subprocess.run(shlex.split(command), capture_output=True, check=False).returncode == 0
+    assert not list(state_root.glob("*"))
+
+
+def test_plan(project: pytest.Pytester, state_root: Path) -> None:
+    """``--nixproc-plan`` plans each point once, and starts nothing."""
+    result = project.runpytest_subprocess("--nixproc-plan", "processes.py", BOTH)
+    result.assert_outcomes(skipped=24)
+    assert len([line for line in result.outlines if "1. start first" in line]) == 2
+    assert not state_root.exists()
+
+
+def test_absent_manager_is_skipped_with_its_reason(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manager that cannot run here is named, with the reason, and costs no other its items."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project.path}/nowhere")
+    result = project.runpytest_subprocess("-rs", "processes.py", "--nixproc-manager=docker,supervisord")
+    result.assert_outcomes(passed=12, skipped=12)
+    result.stdout.fnmatch_lines(["SKIPPED ?12? *docker cannot run here: *"])
+
+
+@pytest.mark.parametrize("distribution", ["load", "loadscope", "loadfile", "loadgroup", "worksteal"])
+def test_workers_share_no_point(project: pytest.Pytester, state_root: Path, distribution: str) -> None:
+    """However pytest-xdist spreads tests, one worker has all items of a model, whose points use the same ports."""
+    result = project.runpytest_subprocess("-n", "2", f"--dist={distribution}", "-v", "processes.py", BOTH)
+    result.assert_outcomes(passed=24)
+    assert len({line.split("]")[0] for line in result.outlines if line.startswith("[gw")}) == 1
+    assert not list(state_root.glob("*"))
+
+
+def test_junit_report(project: pytest.Pytester) -> None:
+    """Each item is a test case with a name that can be read."""
+    project.runpytest_subprocess("processes.py", "--junit-xml=report.xml").assert_outcomes(passed=12)
+    cases = ET.parse(project.path / "report.xml").getroot().iter("testcase")  # noqa: S314 - our own file
+    assert {case.attrib["name"] for case in cases} == {f"[supervisord]::{title}" for title in titles("first", "second")}
+
+
+def test_awkward_names(project: pytest.Pytester) -> None:
+    """Whatever names instances can have are in the ids as they are; that of an item is taken by none."""
+    write_model(
+        project,
+        "def processes(port, second_port):\n"
+        "    names = ['deploys', 'a.b', 'a::b [c]']\n"
+        "    return {name: Instance(python(name.replace(':', '-').replace(' ', '-'), IDLE)) for name in names}\n",
+    )
+    result = project.runpytest_subprocess("-v", "processes.py")
+    result.assert_outcomes(passed=16)
+    assert {"[supervisord]::deploys::is_ready", "[supervisord]::deploys"} <= outcomes(result, "PASSED")
