@@ -216,8 +216,10 @@ def test_every_manager_has_its_status() -> None:
     assert sorted(available) == sorted(REGISTRY.managers)
     snippet = next(yaml.safe_load(text) for text in blocks(ROOT / "README.md", "yaml"))
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
-    assert sorted(snippet["strategy"]["matrix"]["manager"]) == sorted(REGISTRY.managers)
-    assert sorted(workflow["jobs"]["test"]["strategy"]["matrix"]["manager"]) == sorted(REGISTRY.managers)
+    matrices = {name: job["strategy"]["matrix"] for name, job in workflow["jobs"].items() if "strategy" in job}
+    assert snippet["strategy"]["matrix"]["manager"] == matrices["test"]["manager"], "what usual runners have"
+    tested = [manager for matrix in matrices.values() for manager in matrix.get("manager", ())]
+    assert sorted(tested) == sorted(REGISTRY.managers)
 
 
 def test_contributing_has_the_commands_of_tox() -> None:

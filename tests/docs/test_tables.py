@@ -15,6 +15,7 @@ from pytest_nixproc.deployment.system import RunningInstance, System
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Target
 from pytest_nixproc.managers.docker.generator import CONTAINER_PARAMETERS, IMAGE_PARAMETERS
+from pytest_nixproc.managers.s6_rc.parameters import PARAMETERS
 from pytest_nixproc.managers.sysvinit import default_parameters
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.credentials import Group, User
@@ -116,6 +117,13 @@ def docker_rows() -> Iterator[tuple[str, ...]]:
             yield part, code(name), code(camel_case(name)), meaning
 
 
+def s6_rc_rows() -> Iterator[tuple[str, ...]]:
+    """Yield what an override for s6-rc can change."""
+    yield "in Python", "in JSON, YAML and Nix", "meaning"
+    for name, meaning in PARAMETERS.items():
+        yield code(name), code(camel_case(name)), meaning
+
+
 def rule_rows() -> Iterator[tuple[str, ...]]:
     """Yield the rules of the checks."""
     yield "code", "looks at", "severity", "what must hold"
@@ -162,6 +170,7 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows]]] = {
     ("managers.md", "managers"): manager_rows,
     ("managers.md", "sysvinit"): sysvinit_rows,
     ("managers.md", "docker"): docker_rows,
+    ("managers.md", "s6rc"): s6_rc_rows,
     ("checks.md", "rules"): rule_rows,
     ("testing.md", "fixtures"): fixture_rows,
     ("testing.md", "system"): member_rows(System, leave_out=("start", "stop", "abandon")),

@@ -82,6 +82,7 @@ def everything_set() -> ProcessesModel:
             "sysvinit": {"runlevels": [3, 4, 5]},
             "supervisord": {"autorestart": "unexpected"},
             "systemd": {"Unit": {"After": "network.target"}, "Service": {"Restart": "always"}},
+            "s6-rc": {"finish": None, "notificationFd": 3, "data": {"note": "for run"}},
         },
     )
     return ProcessesModel({"full": Instance(process)})

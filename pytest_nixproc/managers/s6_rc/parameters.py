@@ -1,0 +1,147 @@
+"""Parameters of a service: their defaults, and what overrides make of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from pytest_nixproc.errors import Unsupported
+from pytest_nixproc.managers.api import apply_override, ask_known
+from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.process import ManagedProcess, Mode
+
+GRACE_OF_MANAGER: Final = 5.0
+"""Seconds after which s6-supervise kills what the deployment should have killed before."""
+
+PARAMETERS: Final[Mapping[str, str]] = {
+    "type": "`longrun`, or `oneshot` for a daemon that s6-rc itself starts, and stops by its PID file",
+    "run": "text of `run`, with its `#!` line",
+    "finish": "text of `finish`, with its `#!` line; nothing (`None`): the program is restarted when it ends",
+    "up": "execline command line of a oneshot; makes it one",
+    "down": "execline command line of a oneshot; makes it one",
+    "dependencies": "names of the processes that have to be up",
+    "notification_fd": "descriptor on which the program says that it is ready",
+    "timeout_up": "milliseconds that a start may take",
+    "timeout_down": "milliseconds that a stop may take",
+    "timeout_kill": "milliseconds after which what does not stop is killed; default: the stop time-out and 5 s",
+    "timeout_finish": "milliseconds that `finish` may take",
+    "max_death_tally": "how many ends are remembered",
+    "down_signal": "signal that stops the program",
+    "flag_essential": "whether `s6-rc -d change` leaves it up; the deployment stops it all the same",
+    "data": "texts of files in `data`, by their names",
+    "env": "texts of files in `env`, by their names: variables, as s6-envdir reads them",
+    "auto_generate_log_service": "whether a companion writes the log; else the program does it itself",
+    "log_script": "directives for s6-log, which is the companion then; what it writes to its output is the log",
+    "producer_for": "name of the process that reads the output, instead of a companion",
+    "consumer_for": "names of the processes whose output it reads",
+    "pipeline_name": "name of the bundle of process and companion",
+}
+"""What an override can change, with its meaning."""
+
+
+def default_parameters(
+    process: ManagedProcess, dependencies: Iterable[str], shell: str, stop_seconds: float
+) -> dict[str, Any]:
+    """Return what overrides can change; None stands for what is not written, or made of the process."""
+    return dict.fromkeys(PARAMETERS) | {
+        "type": "longrun",
+        # With this status, s6-supervise does not start the program again ("Contents" of s6's page on servicedirs).
+        "finish": f"#!{shell}\nexit 125\n",
+        "dependencies": tuple(dependencies),
+        "timeout_kill": round((stop_seconds + GRACE_OF_MANAGER) * 1000),
+        "flag_essential": False,
+        "data": {},
+        "env": {},
+        "auto_generate_log_service": True,
+        "consumer_for": (),
+        "pipeline_name": process.name,
+    }
+
+
+def overridden(process: ManagedProcess, mode: Mode, defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters as the process overrides them; raises for what cannot be written."""
+    changed = apply_override("s6-rc", process, defaults, spelling=snake_case)
+    ask_known(changed, defaults, "s6-rc", process)
+    parameters = {**dict.fromkeys(PARAMETERS), **changed}
+    for name, (is_right, wanted) in RULES.items():
+        if not is_right(parameters[name]):
+            what = f"its overrides set {name!r} to {parameters[name]!r}"
+            raise Unsupported("s6-rc", process.name, what, remedy=f"give {wanted}")
+    if is_oneshot(parameters) and mode == "foreground" and parameters["up"] is None:
+        what = "its overrides make it a oneshot, and its program stays in the foreground"
+        raise Unsupported("s6-rc", process.name, what, remedy="give the process a daemon, or the overrides an 'up'")
+    return parameters
+
+
+def is_oneshot(parameters: Mapping[str, Any]) -> bool:
+    """Tell whether a service is started and stopped by command lines."""
+    return parameters["type"] == "oneshot" or parameters["up"] is not None or parameters["down"] is not None
+
+
+def has_companion(parameters: Mapping[str, Any]) -> bool:
+    """Tell whether a logging companion belongs to a longrun."""
+    return bool(parameters["auto_generate_log_service"]) and parameters["producer_for"] is None
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a number as files hold it, or none."""
+    return value is None or bool(re.fullmatch("[0-9]{1,9}", str(value)))
+
+
+def is_positive(value: object) -> bool:
+    """Tell whether a value is a number other than 0, or none."""
+    return is_number(value) and str(value).strip("0") != ""
+
+
+def is_signal(value: object) -> bool:
+    """Tell whether a value may be the name or number of a signal, or none."""
+    return value is None or bool(re.fullmatch("[A-Za-z0-9+-]+", str(value)))
+
+
+def is_text(value: object) -> bool:
+    """Tell whether a value is text that a file can hold, or none."""
+    return value is None or (isinstance(value, str) and "\0" not in value)
+
+
+def is_name(value: object) -> bool:
+    """Tell whether a value can name a process, or none."""
+    return value is None or (isinstance(value, str) and bool(re.fullmatch(r"[^/\0]+", value)))
+
+
+def are_names(value: object) -> bool:
+    """Tell whether a value is a list of names."""
+    return isinstance(value, list | tuple) and all(isinstance(item, str) and is_name(item) for item in value)
+
+
+def are_words(value: object) -> bool:
+    """Tell whether a value is a list of words, or none."""
+    return value is None or (isinstance(value, list | tuple) and all(map(is_text, value)))
+
+
+def are_files(value: object) -> bool:
+    """Tell whether a value maps names of files to texts; those with a dot first are not read."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and re.fullmatch(r"[^./\0][^/\0]*", name) and isinstance(text, str)
+        for name, text in value.items()
+    )
+
+
+NUMBER: Final = (is_number, "a whole number, 0 or more")
+POSITIVE: Final = (is_positive, "a whole number, 1 or more")
+TEXT: Final = (is_text, "text without NUL")
+NAMES: Final = (are_names, "a list of names of processes")
+FILES: Final = (are_files, "a mapping of names to texts")
+RULES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+    "type": (lambda value: value in ("longrun", "oneshot"), "'longrun' or 'oneshot'"),
+    **dict.fromkeys(("timeout_up", "timeout_down", "timeout_kill", "timeout_finish"), NUMBER),
+    **dict.fromkeys(("notification_fd", "max_death_tally"), POSITIVE),
+    **dict.fromkeys(("run", "finish", "up", "down"), TEXT),
+    **dict.fromkeys(("dependencies", "consumer_for"), NAMES),
+    **dict.fromkeys(("data", "env"), FILES),
+    "down_signal": (is_signal, "the name or number of a signal"),
+    "log_script": (are_words, "a list of directives"),
+    "producer_for": (is_name, "the name of a process"),
+    "pipeline_name": (is_name, "a name without '/'"),
+}
+"""What the values of overrides have to be, in words too."""
