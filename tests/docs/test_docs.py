@@ -210,7 +210,10 @@ def test_readme_has_the_command_that_ci_runs() -> None:
 
 
 def test_every_manager_has_its_status() -> None:
-    """The README's list of managers and the continuous integration's matrix hold all that are registered."""
+    """The README's list of managers holds all that are registered, and so does the continuous integration.
+
+    Those for Linux are in its matrix, each of the others has a job on the platform that is its own.
+    """
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     available = re.findall(r"^\| ([\w-]+) \| available", readme, re.MULTILINE)
     assert sorted(available) == sorted(REGISTRY.managers)
@@ -219,7 +222,8 @@ def test_every_manager_has_its_status() -> None:
     matrices = {name: job["strategy"]["matrix"] for name, job in workflow["jobs"].items() if "strategy" in job}
     assert snippet["strategy"]["matrix"]["manager"] == matrices["test"]["manager"], "what usual runners have"
     tested = [manager for matrix in matrices.values() for manager in matrix.get("manager", ())]
-    assert sorted(tested) == sorted(REGISTRY.managers)
+    platforms = yaml.safe_load((ROOT / ".github" / "workflows" / "platforms.yml").read_text(encoding="utf-8"))
+    assert REGISTRY.managers.keys() - set(tested) <= platforms["jobs"].keys()
 
 
 def test_contributing_has_the_commands_of_tox() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_nixproc.deployment.system import RunningInstance, System
 from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers import bsdrc
 from pytest_nixproc.managers.api import Target
 from pytest_nixproc.managers.docker.generator import CONTAINER_PARAMETERS, IMAGE_PARAMETERS
 from pytest_nixproc.managers.s6_rc.parameters import PARAMETERS
@@ -109,6 +110,15 @@ def sysvinit_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def bsdrc_rows() -> Iterator[tuple[str, ...]]:
+    """Yield what an override for bsdrc can change."""
+    yield "in Python", "in JSON, YAML and Nix", "default"
+    process = create_managed_process(name="NAME", process="/PROGRAM")
+    for name, value in bsdrc.default_parameters(process, Target(StateDirs.under(), "/DIRECTORY")).items():
+        default = {"command": "its executable", "command_args": "its arguments"}.get(name, code(repr(value)))
+        yield code(name), code(camel_case(name)), default
+
+
 def docker_rows() -> Iterator[tuple[str, ...]]:
     """Yield what an override for docker can change."""
     yield "of", "in Python", "in JSON, YAML and Nix", "meaning"
@@ -169,6 +179,7 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows]]] = {
     ("model.md", "ready"): ready_rows,
     ("managers.md", "managers"): manager_rows,
     ("managers.md", "sysvinit"): sysvinit_rows,
+    ("managers.md", "bsdrc"): bsdrc_rows,
     ("managers.md", "docker"): docker_rows,
     ("managers.md", "s6rc"): s6_rc_rows,
     ("checks.md", "rules"): rule_rows,
