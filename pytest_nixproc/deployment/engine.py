@@ -420,7 +420,9 @@ class Deployment:
 
     def _strays(self) -> list[int]:
         """Return what is left of the deployment's processes; those of another process have to be looked for."""
-        return self.machine.tagged(self.site.tag) if self._is_guest else self.machine.strays(self.site.tag)
+        if self._is_guest:
+            return self.machine.tagged(self.site.tag)
+        return (self._driver or self.machine).strays(self.site.tag)
 
     def _close(self) -> list[str]:
         """Bring the manager down; where it does not answer, the rest is for who comes when it is back."""

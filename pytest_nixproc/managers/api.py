@@ -206,6 +206,13 @@ class Driver(ABC):
         """Return processes of a unit, whether or not they are below its main process."""
         return ()
 
+    def strays(self, tag: str) -> list[int]:
+        """Return the deployment's processes, which have ``NAME=VALUE`` in their environment, and their offspring.
+
+        A manager whose processes do not descend from ours has to look through the whole machine.
+        """
+        return self.machine.strays(tag)
+
     def exit_status(self, unit: Unit, pid: int) -> int | None:  # noqa: ARG002 - the machine saw most ends itself
         """Return how a unit's main process has ended, as far as is known: a status, or minus a signal's number."""
         return self.machine.exit_status(pid)

@@ -81,6 +81,7 @@ def everything_set() -> ProcessesModel:
         overrides={
             "sysvinit": {"runlevels": [3, 4, 5]},
             "supervisord": {"autorestart": "unexpected"},
+            "launchd": {"KeepAlive": {"SuccessfulExit": False}, "ProcessType": None},
             "systemd": {"Unit": {"After": "network.target"}, "Service": {"Restart": "always"}},
             "s6-rc": {"finish": None, "notificationFd": 3, "data": {"note": "for run"}},
         },
