@@ -87,6 +87,39 @@ def no_options_for_inner_runs(request: pytest.FixtureRequest, monkeypatch: pytes
             monkeypatch.delenv(option.variable, raising=False)
 
 
+@pytest.fixture(scope="session")
+def nix() -> Iterator[str]:
+    """Return the directory of a store for this session alone, in which Nix evaluates and builds, without a sandbox.
+
+    Whoever has configured Nix (``NIX_CONFIG``) has their own store used. Without Nix, skip, or fail where
+    ``NIXPROC_TEST_REQUIRE`` names it.
+    """
+    if shutil.which("nix-instantiate") is None:
+        problem = "there is no nix-instantiate in PATH: apt install nix-bin"
+        if "nix" in os.environ.get("NIXPROC_TEST_REQUIRE", "").split(","):
+            pytest.fail(problem, pytrace=False)
+        pytest.skip(problem)
+    if "NIX_CONFIG" in os.environ:
+        yield "/nix/store"
+        return
+    # Resolved: Nix refuses a store below a symbolic link.
+    place = os.path.realpath(tempfile.mkdtemp(prefix="np-nix-"))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("NIX_CONFIG", "build-users-group =\nsubstitute = false\nsandbox = false")
+        for name in ("STORE", "STATE", "LOG", "CONF", "LOCALSTATE"):
+            environment.setenv(f"NIX_{name}_DIR", f"{place}/{name.lower()}")
+        environment.setenv("XDG_CACHE_HOME", f"{place}/cache")
+        yield f"{place}/store"
+    remove_store(place)
+
+
+def remove_store(place: str) -> None:
+    """Remove a store, whose directories only root could remove files from."""
+    for directory, _, _ in os.walk(place):
+        os.chmod(directory, 0o700)
+    shutil.rmtree(place)
+
+
 def deployments(place: str | None) -> set[str]:
     """Return the directories of deployments in the session's place."""
     return set(glob(f"{place}/nixproc-*/*")) if place else set()
