@@ -18,7 +18,7 @@ from pytest_nixproc import RunningInstance, System
 
 # Free ports are found as in the tests of the same system in Python.
 sys.path.append(str(Path(__file__).parents[1] / "webapps"))
-from free_ports import free_port_block  # noqa: E402 - found in that directory
+from free_ports import free_port_block
 
 Deploy = Callable[..., AbstractContextManager[System]]
 

@@ -33,6 +33,8 @@ RESULT: Final = "\nnixproc result\n"
 COLLECT: Final = 'result=$("$@"); status=$?; printf \'\\nnixproc result\\n%s\' "$result"; exit $status'
 """Prints what a program writes to its standard output after all that it writes to its standard error."""
 
+LOG_LINES: Final = "30"
+
 FLAKES: Final = ("--option", "extra-experimental-features", "flakes")
 
 
@@ -94,7 +96,8 @@ def evaluation(request: Mapping[str, Any], *, may_download: bool) -> Spawn:
 def build(wanted: Sequence[str], directory: str, *, may_download: bool) -> Spawn:
     """Return the command that builds derivations; links in a directory keep the results from the garbage collector."""
     words = [program("nix-store"), "--realise", "--add-root", f"{directory}/nix-root", "--indirect"]
-    words += [*(() if may_download else OFFLINE), *wanted]
+    # The log of a builder is wanted when it fails, and its end then.
+    words += ["--no-build-output", "--option", "log-lines", LOG_LINES, *(() if may_download else OFFLINE), *wanted]
     return Spawn(tuple(words), environment(may_download=may_download))
 
 

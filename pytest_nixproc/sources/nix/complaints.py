@@ -84,8 +84,9 @@ def build_error(origin: str, status: int | None, said: str, seconds: float) -> S
         remedy = "raise --nixproc-build-timeout"
         return SourceError(f"{origin}: building took longer than {seconds:g} s", details=said[-TAIL:], remedy=remedy)
     if failed := FAILED_BUILD.search(said):
-        log = "\n".join(line for line in LOG_LINE.findall(said))
-        return SourceError(f"{origin}: building {failed[1]} failed{failed[2]}", details=log[-TAIL:] or said[-TAIL:])
+        brief = f"{origin}: building {failed[1]} failed{failed[2]}"
+        log = "\n".join(LOG_LINE.findall(said))
+        return SourceError(brief, details=log[-TAIL:] or said[-TAIL:])
     brief = f"{origin}: {message_of(said) or f'nix-store {describe_status(status)}'}"
     return SourceError(brief, details=said[-TAIL:].strip(), remedy=remedy_for(said))
 

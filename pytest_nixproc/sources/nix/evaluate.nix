@@ -70,23 +70,31 @@ let
     else if isList value then map attribute value
     else value;
 
-  read = name: instance:
-    if !isAttrs instance then { problem = "is ${builtins.typeOf instance}"; }
+  # Errors without a position of their own, like those of throw, get that of the instance, attribute or parameter.
+  at = place: value:
+    if place == null then value
+    else builtins.addErrorContext "at ${place.file}:${toString place.line}:${toString place.column}:" value;
+  whole = value: builtins.deepSeq value value;
+  wholeAt = set: convert: mapAttrs (name: value: at (unsafeGetAttrPos name set) (whole (convert value))) set;
+
+  kind = value: if isAttrs value && value ? drvPath then "derivation" else builtins.typeOf value;
+
+  read = name: instance: at (unsafeGetAttrPos name processes) (readPlaced name instance);
+  readPlaced = name: instance: { position = unsafeGetAttrPos name processes; } // (
+    if !isAttrs instance then { problem = "no set"; kind = kind instance; }
     else if !(instance ? pkg) then { problem = "no pkg"; }
-    else {
-      attributes = mapAttrs (_: attribute) (removeAttrs instance [ "pkg" ]);
-      position = unsafeGetAttrPos name processes;
-    } // (
+    else { attributes = wholeAt (removeAttrs instance [ "pkg" ]) attribute; } // (
       if isOurProcess instance.pkg then
         if isAttrs instance.pkg.given then {
-          parameters = plain instance.pkg.given;
+          parameters = wholeAt instance.pkg.given plain;
           positions = mapAttrs (parameter: _: unsafeGetAttrPos parameter instance.pkg.given) instance.pkg.given;
         }
-        else { problem = "createManagedProcess got ${builtins.typeOf instance.pkg.given}"; }
+        else { problem = "no parameters"; kind = kind instance.pkg.given; }
       else if isAttrs instance.pkg && instance.pkg ? configJSON then
         { configuration = instance.pkg.configJSON; path = unsafeDiscardStringContext instance.pkg.outPath; }
-      else { problem = "pkg is ${if isAttrs instance.pkg && instance.pkg ? drvPath then "a derivation" else builtins.typeOf instance.pkg}"; }
-    );
+      else { problem = "no process"; kind = kind instance.pkg; }
+    )
+  );
 
   override =
     let

@@ -20,6 +20,16 @@ ARGUMENT_LISTS: Final = (
 HASH_LENGTH: Final = 33
 """Length of what comes before the name in a file of the store: the hash, and a dash."""
 
+PROBLEMS: Final = {
+    "no set": ("", "is {}, which is no instance", "write { pkg = createManagedProcess { ... }; }"),
+    "no pkg": ("", "has no pkg", "write { pkg = createManagedProcess { ... }; }"),
+    "no process": (".pkg", "is {}, which is no managed process", "use createManagedProcess of <pytest-nixproc>"),
+    "no parameters": (".pkg", "is made of {}", "write createManagedProcess { instanceName = ...; process = ...; }"),
+}
+"""Where what is wrong with the form of an instance, how it is worded, and what to do about it."""
+
+KINDS: Final = {"int": "an integer", "set": "a set of something else", "lambda": "a function", "null": "null"}
+
 Apply = Callable[[str, list[str], Mapping[str, Any]], Mapping[str, Any]]
 """Applies a function override: the instance, the names that lead to the function, and the parameters it gets."""
 
@@ -49,11 +59,12 @@ class Reader:
         """Return what is wrong with the form of an instance."""
         if "problem" not in entry:
             return []
-        remedy = "write { pkg = createManagedProcess { ... }; }"
-        return [Fault(f"processes.{name}", entry["problem"], remedy)]
+        path, problem, remedy = PROBLEMS[entry["problem"]]
+        kind = KINDS.get(entry.get("kind", ""), f"a {entry.get('kind')}")
+        return [Fault(f"processes.{name}{path}", problem.format(kind), remedy)]
 
     def _instance(self, name: str, entry: Mapping[str, Any], faults: list[Fault]) -> Instance:
-        attributes = {key: value for key, value in entry["attributes"].items() if not is_function(value)}
+        attributes = {key: value_of(item) for key, item in entry["attributes"].items() if not is_function(item)}
         if "ready" in attributes:
             try:
                 attributes["ready"] = ready.from_config(attributes["ready"])
@@ -64,11 +75,11 @@ class Reader:
 
     def _process(self, name: str, entry: Mapping[str, Any]) -> ManagedProcess:
         given = entry["parameters"] if "parameters" in entry else json.loads(entry["configuration"])
-        parameters = {key: as_text(key, value) for key, value in given.items() if value is not None}
-        if isinstance(parameters.get("dependencies"), list):
-            parameters["dependencies"] = [self._dependency(item) for item in parameters["dependencies"]]
-        if isinstance(parameters.get("overrides"), dict):
-            parameters["overrides"] = self._override(name, [], parameters["overrides"])
+        parameters = {key: as_text(key, value_of(value)) for key, value in given.items() if value is not None}
+        if isinstance(given.get("dependencies"), list):
+            parameters["dependencies"] = [self._dependency(item) for item in given["dependencies"]]
+        if isinstance(given.get("overrides"), dict):
+            parameters["overrides"] = self._override(name, [], given["overrides"])
         return read_managed_process(parameters)
 
     def _dependency(self, value: Any) -> Any:
@@ -113,6 +124,22 @@ class Reader:
 def is_function(value: object) -> bool:
     """Tell whether a value stands for a function."""
     return isinstance(value, dict) and value.get("nixproc:function") is True
+
+
+class Function:
+    """What a parameter has that is a function in Nix, where none can be: it is good for a message alone."""
+
+    def __repr__(self) -> str:
+        return "a function"
+
+
+def value_of(value: Any) -> Any:
+    """Return a value with what stands for functions made into objects that say so."""
+    if is_function(value):
+        return Function()
+    if isinstance(value, dict):
+        return {name: value_of(item) for name, item in value.items()}
+    return [value_of(item) for item in value] if isinstance(value, list) else value
 
 
 def as_text(parameter: str, value: Any) -> Any:

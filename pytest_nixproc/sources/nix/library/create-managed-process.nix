@@ -15,6 +15,8 @@ let
   credentials = createCredentials (or' "credentials" { });
   pidFileDir = if user == null then runtimeDir else tmpDir;
 in
+# What is no set is refused with its place, once it is known which instance it is for.
+if !(builtins.isAttrs given) then { nixprocType = "process"; name = null; inherit given; } else
 {
   nixprocType = "process";
   given = given // (if given ? credentials then { inherit credentials; } else { });

@@ -1,0 +1,151 @@
+"""Expressions that cannot be deployed: each is one error that says in one line what is wrong, and where."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_nixproc.errors import ModelError, NixprocError, SourceError
+
+if TYPE_CHECKING:
+    from tests.nix.conftest import Bench
+
+WEB = 'web.pkg = createManagedProcess { name = "web"; process = "/bin/web"; '
+
+BROKEN = {
+    "syntax": ("{ web = ; }", r"processes\.nix:2:9: syntax error, unexpected ';'"),
+    "undefined": ("{ web.pkg = nowhere; }", r"processes\.nix:2:13: undefined variable 'nowhere'"),
+    "recursion": ("rec { web = web; }", r"processes\.nix:2:13: infinite recursion encountered"),
+    "endless": (
+        "let f = x: 1 + f x; in { web.port = f 1; web.pkg = null; }",
+        r"processes\.nix: evaluation overflowed its stack",
+    ),
+    "throw": ('{ web.port = throw "no port\\nat all"; web.pkg = null; }', r"processes\.nix:2:3: no port at all"),
+    "assertion": ("{ web = assert 1 == 2; { }; }", r"processes\.nix:2:9: assertion '\(1 == 2\)' failed"),
+    "missing attribute": ("let x = { }; in { web.pkg = x.y; }", r"processes\.nix:2:29: attribute 'y' missing"),
+    "missing file": ("{ web = import ./ghost.nix; }", r"processes\.nix:2:\d+: getting status of '.*/ghost\.nix'"),
+    "wrong addition": ('{ web.port = 1 + "a"; web.pkg = null; }', r"processes\.nix:2:\d+: cannot add a string to an"),
+    "unknown argument": (
+        "let f = { a }: a; in { web.pkg = f { b = 1; }; }",
+        r"processes\.nix:2:\d+: .*called without required argument 'a'",
+    ),
+    "number": ("5", r"processes\.nix: returns int$"),
+    "curried": ("a: b: { }", r"processes\.nix: returns a function: it has to be called with all of its arguments"),
+    "needed argument": ("{ colour }: { }", r"processes\.nix: it asks for 'colour', which is not known"),
+    "instance is text": ('{ web = "web"; }', r"processes\.nix:2:3: processes\.web: is a string, which is no instance"),
+    "no pkg": ("{ web.port = 5000; }", r"processes\.nix:2:3: processes\.web: has no pkg"),
+    "pkg is text": (
+        '{ web.pkg = "/bin/web"; }',
+        r"processes\.nix:2:3: processes\.web\.pkg: is a string, which is no managed process",
+    ),
+    "pkg is a derivation": (
+        '{ web.pkg = derivation { name = "x"; system = "x"; builder = "x"; }; }',
+        r"processes\.nix:2:3: processes\.web\.pkg: is a derivation, which is no managed process",
+    ),
+    "arguments as text": (
+        '{ web.pkg = createManagedProcess "web"; }',
+        r"processes\.nix:2:3: processes\.web\.pkg: is made of a string",
+    ),
+    "unknown parameter": (
+        f"{{ {WEB} proces = 1; }}; }}",
+        r"processes\.nix:2:\d+: processes\.web\.proces: is no parameter of a managed process \(did you mean process",
+    ),
+    "wrong type": (
+        f"{{ {WEB}\n  nice = [ 5 ]; }}; }}",
+        r"processes\.nix:3:3: processes\.web\.nice: is \[5\], which is no nice level",
+    ),
+    "function as a value": (
+        f"{{ {WEB}\n  user = x: x; }}; }}",
+        r"processes\.nix:3:3: processes\.web\.user: is a function, which is not a string",
+    ),
+    "relative program": (
+        '{ web.pkg = createManagedProcess {\n  name = "web";\n  process = "web"; }; }',
+        r"processes\.nix:4:3: processes\.web\.process: is 'web', which is not an absolute path",
+    ),
+    "foreign dependency": (
+        f'{{ {WEB} dependencies = [ (createManagedProcess {{ name = "db"; }}) ]; }}; }}',
+        r"processes\.nix:2:\d+: processes\.web\.dependencies\[0\]: is 'db', which the model does not hold",
+    ),
+    "port is text": (
+        f'{{ {WEB} }}; web.port = "http"; }}',
+        r"processes\.nix:2:3: processes\.web\.port: is 'http', which is no TCP port",
+    ),
+}
+
+
+def line_of(error: NixprocError) -> str:
+    """Return the line that says what is wrong: the first fault of a model, or the brief of any other error."""
+    return str(error.faults[0]) if isinstance(error, ModelError) else error.brief
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_one_line(bench: Bench, name: str) -> None:
+    """What is wrong is said in one line, with the place in the user's own file."""
+    text, expected = BROKEN[name]
+    with pytest.raises(NixprocError) as caught:
+        bench.read(text)
+    line = line_of(caught.value)
+    assert re.search(expected, line), line
+    assert "\n" not in line
+    assert "evaluate.nix" not in str(caught.value)
+    assert "pytest_nixproc" not in str(caught.value)
+
+
+def test_failing_build(bench: Bench) -> None:
+    """A build that fails is an error with the name of the derivation, the status, and the end of its log."""
+    model = bench.read("""
+        let broken = derivation {
+          name = "broken";
+          system = builtins.currentSystem;
+          builder = "/bin/sh";
+          args = [ "-c" "echo the compiler is unhappy; exit 3" ];
+        };
+        in { web.pkg = createManagedProcess { name = "web"; process = "${broken}/bin/web"; }; }
+    """)
+    with pytest.raises(SourceError, match=r"processes\.nix: building broken failed with exit code 3") as caught:
+        model.provide(str(bench.directory))
+    assert caught.value.brief.endswith("exit code 3")
+    assert caught.value.details == "the compiler is unhappy"
+
+
+@pytest.mark.parametrize("what", ["evaluation", "build"])
+def test_timeout(bench: Bench, what: str) -> None:
+    """What takes too long is ended, and the error says how long it was given, and by which option."""
+    bench.arguments = replace(bench.arguments, tools=replace(bench.arguments.tools, seconds=1.0))
+    sleeper = (
+        'derivation { name = "sleeper"; system = builtins.currentSystem; builder = "/bin/sleep"; args = [ "60" ]; }'
+    )
+    looper = "builtins.foldl' (a: b: a + b) 0 (builtins.genList (n: n) 1000000000)"
+    with pytest.raises(SourceError, match=r"processes\.nix: \w+ took longer than 1 s") as caught:
+        if what == "build":
+            bench.read(
+                f'{{ web.pkg = createManagedProcess {{ name = "web"; process = "${{{sleeper}}}"; }}; }}'
+            ).provide(str(bench.directory))
+        else:
+            bench.read(f"{{ web.port = {looper}; {WEB} }}; }}")
+    assert "--nixproc-build-timeout" in caught.value.remedy
+
+
+def test_no_nix(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Nix, the error says how to get it."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SourceError, match="models in Nix need Nix, and there is no nix-instantiate in PATH") as caught:
+        bench.read("{ }")
+    assert "nix-bin" in caught.value.remedy
+
+
+def test_unknown_parameter_of_the_user(bench: Bench) -> None:
+    """A parameter that the expression does not accept is refused, as in other kinds of models."""
+    with pytest.raises(SourceError, match=r"processes\.nix: it has no parameter 'color'") as caught:
+        bench.read("{ colour ? 1, stateDir }: { }", params={"color": 1})
+    assert caught.value.remedy == "it accepts colour, stateDir"
+
+
+def test_error_in_an_imported_file(bench: Bench) -> None:
+    """The place is where the error is, in whichever of the user's files."""
+    bench.write("{ port }:\n  port.x", "web/default.nix")
+    with pytest.raises(SourceError, match=r"web/default\.nix:2:3: value is an integer while a set was expected"):
+        bench.read("{ web = (import ./web) { port = 1; }; }")
