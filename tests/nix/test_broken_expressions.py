@@ -33,7 +33,7 @@ BROKEN = {
         r"processes\.nix:2:\d+: .*called without required argument 'a'",
     ),
     "number": ("5", r"processes\.nix: returns int$"),
-    "curried": ("a: b: { }", r"processes\.nix: returns a function: it has to be called with all of its arguments"),
+    "curried": ("a: b: { }", r"processes\.nix: returns a function: it has to be called with all of its arg"),
     "needed argument": ("{ colour }: { }", r"processes\.nix: it asks for 'colour', which is not known"),
     "instance is text": ('{ web = "web"; }', r"processes\.nix:2:3: processes\.web: is a string, which is no instance"),
     "no pkg": ("{ web.port = 5000; }", r"processes\.nix:2:3: processes\.web: has no pkg"),
@@ -111,21 +111,32 @@ def test_failing_build(bench: Bench) -> None:
     assert caught.value.details == "the compiler is unhappy"
 
 
-@pytest.mark.parametrize("what", ["evaluation", "build"])
-def test_timeout(bench: Bench, what: str) -> None:
-    """What takes too long is ended, and the error says how long it was given, and by which option."""
+def refuse_to_wait(bench: Bench) -> None:
+    """Give Nix one second."""
     bench.arguments = replace(bench.arguments, tools=replace(bench.arguments.tools, seconds=1.0))
-    sleeper = (
-        'derivation { name = "sleeper"; system = builtins.currentSystem; builder = "/bin/sleep"; args = [ "60" ]; }'
-    )
-    looper = "builtins.foldl' (a: b: a + b) 0 (builtins.genList (n: n) 1000000000)"
-    with pytest.raises(SourceError, match=r"processes\.nix: \w+ took longer than 1 s") as caught:
-        if what == "build":
-            bench.read(
-                f'{{ web.pkg = createManagedProcess {{ name = "web"; process = "${{{sleeper}}}"; }}; }}'
-            ).provide(str(bench.directory))
-        else:
-            bench.read(f"{{ web.port = {looper}; {WEB} }}; }}")
+
+
+def test_slow_evaluation(bench: Bench) -> None:
+    """What takes too long is ended, and the error says how long it was given, and by which option."""
+    refuse_to_wait(bench)
+    with pytest.raises(SourceError, match=r"processes\.nix: evaluation took longer than 1 s") as caught:
+        bench.read(
+            "{ web.port = builtins.foldl' (a: b: a + b) 0 (builtins.genList (n: n) 1000000000); web.pkg = null; }"
+        )
+    assert "--nixproc-build-timeout" in caught.value.remedy
+
+
+def test_slow_build(bench: Bench) -> None:
+    """So is a build."""
+    refuse_to_wait(bench)
+    model = bench.read("""
+        let sleeper = derivation {
+          name = "sleeper"; system = builtins.currentSystem; builder = "/bin/sleep"; args = [ "60" ];
+        };
+        in { web.pkg = createManagedProcess { name = "web"; process = sleeper; }; }
+    """)
+    with pytest.raises(SourceError, match=r"processes\.nix: building took longer than 1 s") as caught:
+        model.provide(str(bench.directory))
     assert "--nixproc-build-timeout" in caught.value.remedy
 
 

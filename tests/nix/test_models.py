@@ -1,0 +1,361 @@
+"""Models from expressions: what arrives of what the user wrote."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_nixproc import Instance, create_managed_process
+from pytest_nixproc.errors import SourceError
+from pytest_nixproc.managers.api import apply_override
+from pytest_nixproc.model.ids import Ids, ProvisionalIds
+from pytest_nixproc.model.process import ManagedProcess
+from pytest_nixproc.model.system import ProcessesModel
+
+if TYPE_CHECKING:
+    from tests.nix.conftest import Bench
+
+EVERYTHING = """
+    { stateDir, runtimeDir, logDir, cacheDir, spoolDir, lockDir, libDir, tmpDir, forceDisableUserChange
+    , processManager, system, callingUser, callingGroup, greeting
+    }:
+    rec {
+      db = {
+        socketFile = "${runtimeDir}/db.sock";
+        pkg = createManagedProcess {
+          instanceName = "db";
+          daemon = "/opt/db/bin/db";
+          daemonArgs = [ "-D" ];
+          pidFile = "${runtimeDir}/own.pid";
+        };
+      };
+      web = rec {
+        port = 5000;
+        adminPort = 5001;
+        dnsName = "web.local";
+        nested = { a = [ 1 "two" null true ]; };
+        helper = x: x;
+        pkg = createManagedProcess {
+          name = "web-é";
+          instanceName = "web";
+          description = "It's the \\"web\\" at ${toString port}";
+          process = "/opt/web/bin/web";
+          args = [ 1 "a b" true null [ "c" 2 ] 1.5 ];
+          foregroundProcess = "/opt/web/bin/web-fg";
+          foregroundProcessExtraArgs = [ "-f" ];
+          daemonExtraArgs = [ "-d" ];
+          initialize = "mkdir -p ${libDir}\\n";
+          path = [ "/opt/tools" ];
+          environment = { PORT = port; SPOOL = spoolDir; LOCK = lockDir; CACHE = cacheDir; YES = true; NONE = null; };
+          directory = tmpDir;
+          umask = "0027";
+          nice = 5;
+          user = "web";
+          dependencies = [ db.pkg ];
+          credentials = {
+            groups.web = { gid = 2000; };
+            users.web = { group = "web"; homeDir = "${stateDir}/home"; createHomeDir = true; };
+          };
+          overrides = { systemd.Service.Restart = "always"; sysvinit.runlevels = [ 3 5 ]; };
+          postInstall = "echo ${greeting} ${processManager} ${callingUser} ${callingGroup} > $out/note";
+        };
+      };
+    }
+"""
+
+
+def in_python(bench: Bench) -> ProcessesModel:
+    """Return the model of :data:`EVERYTHING`, written in Python."""
+    state = bench.arguments.state
+    db = create_managed_process(
+        instance_name="db", daemon="/opt/db/bin/db", daemon_args=["-D"], pid_file=f"{state.runtime_dir}/own.pid"
+    )
+    web = create_managed_process(
+        name="web-é",
+        instance_name="web",
+        description='It\'s the "web" at 5000',
+        process="/opt/web/bin/web",
+        args=["1", "a b", "1", "", "c 2", "1.500000"],
+        foreground_process="/opt/web/bin/web-fg",
+        foreground_process_extra_args=["-f"],
+        daemon_extra_args=["-d"],
+        initialize=f"mkdir -p {state.lib_dir}\n",
+        path=["/opt/tools"],
+        environment={
+            "PORT": 5000,
+            "SPOOL": state.spool_dir,
+            "LOCK": state.lock_dir,
+            "CACHE": state.cache_dir,
+            "YES": "1",
+            "NONE": "",
+        },
+        directory=state.tmp_dir,
+        umask="0027",
+        nice=5,
+        user="web",
+        dependencies=[db],
+        credentials={
+            "groups": {"web": {"gid": 2000}},
+            "users": {"web": {"group": "web", "home_dir": f"{state.state_dir}/home", "create_home_dir": True}},
+        },
+        overrides={"systemd": {"Service": {"Restart": "always"}}, "sysvinit": {"runlevels": [3, 5]}},
+        post_install="echo hello supervisord me mine > $out/note",
+    )
+    nested = {"a": [1, "two", None, True]}
+    return ProcessesModel(
+        {
+            "db": Instance(db, socket_file=f"{state.runtime_dir}/db.sock"),
+            "web": Instance(web, port=5000, admin_port=5001, dns_name="web.local", nested=nested),
+        }
+    )
+
+
+def facts_of(process: ManagedProcess) -> dict[str, Any]:
+    """Return all fields of a process, its dependencies by their names."""
+    names = [getattr(item, "name", item) for item in process.dependencies]
+    return {item.name: getattr(process, item.name) for item in fields(process)} | {"dependencies": names}
+
+
+def test_equal_models(bench: Bench) -> None:
+    """A system in Nix and the same system in Python are equal models, field by field."""
+    arguments = replace(bench.arguments, calling_user="me", calling_group="mine", params={"greeting": "hello"})
+    bench.arguments = arguments
+    ours, theirs = bench.read(EVERYTHING), in_python(bench)
+    assert list(ours) == list(theirs)
+    assert (ours.levels, ours.dependencies, ours.pools) == (theirs.levels, theirs.dependencies, theirs.pools)
+    for name in theirs:
+        assert dict(ours[name].attributes) == dict(theirs[name].attributes)
+        assert facts_of(ours[name].pkg) == facts_of(theirs[name].pkg)
+        assert ours[name].declared_ports == theirs[name].declared_ports
+
+
+DEFAULTS = """
+    let
+      web = createManagedProcess {
+        instanceName = "web"; process = "/bin/web"; args = [ "a" ]; daemonExtraArgs = [ "d" ];
+      };
+      own = createManagedProcess { name = "own"; user = "own"; daemon = "/bin/own"; foregroundProcessArgs = [ "f" ]; };
+      shown = pkg: removeAttrs pkg [ "given" "nixprocType" ];
+    in { web = { pkg = web; shown = shown web; own = shown own; }; }
+"""
+
+
+SHOWN: dict[str, Any] = (
+    {"name": "web", "instanceName": "web", "description": "web", "process": "/bin/web", "args": ["a"]}
+    | {"foregroundProcess": "/bin/web", "foregroundProcessExtraArgs": [], "foregroundProcessArgs": ["a"]}
+    | {"daemon": "/bin/web", "daemonExtraArgs": ["d"], "daemonArgs": ["a", "d"], "pidFile": "/var/run/web.pid"}
+    | {"initialize": "", "path": [], "environment": {}, "directory": None, "umask": None, "nice": None}
+    | {"user": None, "dependencies": [], "credentials": {"groups": {}, "users": {}}, "overrides": {}}
+    | {"postInstall": ""}
+)
+
+
+def test_defaults(bench: Bench) -> None:
+    """A process can be asked for all of its parameters, with their defaults and precedence."""
+    attributes = bench.read(DEFAULTS)["web"].attributes
+    assert attributes["shown"] == SHOWN
+    own = attributes["own"]
+    assert (own["pidFile"], own["foregroundProcessArgs"], own["daemonArgs"]) == ("/tmp/own.pid", ["f"], [])
+    assert (own["process"], own["foregroundProcess"], own["daemon"]) == (None, None, "/bin/own")
+
+
+def test_library_takes_every_argument(bench: Bench) -> None:
+    """The library accepts all that the original's functions are given, each optional."""
+    names = ["system", "stateDir", "runtimeDir", "logDir", "cacheDir", "spoolDir", "lockDir", "libDir", "tmpDir"]
+    names += ["forceDisableUserChange", "processManager", "ids", "pkgs"]
+    text = f"""
+        {{ {", ".join(name if name != "pkgs" else "pkgs ? null" for name in names)} }}:
+        let library = import <pytest-nixproc> {{ inherit {" ".join(names)}; }}; in
+        {{ web.pkg = library.createManagedProcess {{ name = "web"; process = "/bin/web"; }}; }}
+    """
+    assert bench.read_file(bench.write(text))["web"].pkg.process == "/bin/web"
+
+
+def test_flat_set(bench: Bench) -> None:
+    """An expression may be a set, when it needs to be told nothing."""
+    assert list(bench.read('{ web.pkg = createManagedProcess { name = "web"; process = "/bin/web"; }; }')) == ["web"]
+
+
+def test_calculated_numbers(bench: Bench) -> None:
+    """Credentials get the numbers that are assigned to their names, unless they have some."""
+    text = """
+        let
+          library = import <pytest-nixproc> { ids = { gids.a = 1; uids = { a = 2; b = 3; }; }; };
+          credentials = library.createCredentials { groups.a = { }; users = { a = { }; b.uid = 4; }; };
+        in { web.pkg = library.createManagedProcess { name = "web"; process = "/bin/web"; inherit credentials; }; }
+    """
+    credentials = bench.read_file(bench.write(text))["web"].pkg.credentials
+    assert credentials.groups["a"].gid == 1
+    assert [credentials.users[name].uid for name in "ab"] == [2, 4]
+
+
+BUILT = """
+    let
+      write = name: text: derivation {
+        inherit name text;
+        system = builtins.currentSystem;
+        builder = "/bin/sh";
+        args = [ "-c" "echo \\"$text\\" > $out" ];
+      };
+      web = write "web" "a program";
+      conf = write "conf" "a configuration";
+    in { web.pkg = createManagedProcess {
+      name = "web";
+      process = web;
+      args = [ "-c" conf "-t" "${conf}.more" ./processes.nix ];
+      path = [ web ];
+      overrides.supervisord.environment.CONF = "${write "third" "an override"}";
+    }; }
+"""
+
+
+def test_everything_is_built(bench: Bench, nix: str) -> None:
+    """Everything that a model refers to is built, wherever it does, and protected by links in the directory."""
+    model = bench.read(BUILT)
+    process = model["web"].pkg
+    assert process.process is not None
+    assert process.process.startswith(f"{nix}/")
+    assert not os.path.exists(process.process)
+    roots = bench.directory / "roots"
+    roots.mkdir()
+    model.provide(str(roots))
+    third = process.overrides["supervisord"]["environment"]["CONF"]  # type: ignore[index]
+    wanted = {process.process, process.args[1], process.args[4], third}
+    assert process.path == (process.process,)
+    assert process.args[3] == f"{process.args[1]}.more"
+    assert {os.path.realpath(root) for root in roots.iterdir()} == wanted
+    assert all(os.path.isfile(path) for path in wanted)
+
+
+def test_nothing_to_build(bench: Bench) -> None:
+    """A model that refers to nothing of the store runs no build."""
+    bench.read('{ web.pkg = createManagedProcess { name = "web"; process = "/bin/web"; }; }').provide("/nowhere")
+    assert bench.commands == ["nix-instantiate"]
+
+
+FUNCTIONS = """
+    { processManager }: { web.pkg = createManagedProcess {
+      name = "web";
+      process = "/bin/web";
+      overrides = {
+        supervisord = generated:
+          removeAttrs generated [ "umask" ] // { command = "${generated.command} --${processManager}"; };
+        docker.container = generated: generated // { n = generated.n + 1; };
+      };
+    }; }
+"""
+
+
+def test_function_overrides(bench: Bench) -> None:
+    """A function gets the generated parameters, and can remove some; it is applied when a generator asks for it."""
+    process = bench.read(FUNCTIONS)["web"].pkg
+    assert bench.commands == ["nix-instantiate"]
+    generated = {"command": "/bin/web", "umask": "022"}
+    for _ in range(2):
+        assert apply_override("supervisord", process, generated) == {"command": "/bin/web --supervisord"}
+    assert bench.commands == ["nix-instantiate"] * 2
+    assert apply_override("docker", process, {"n": 1}, part="container") == {"n": 2}
+
+
+def test_error_in_a_function_override(bench: Bench) -> None:
+    """An error in a function is one of the expression."""
+    text = FUNCTIONS.replace("removeAttrs generated", "removeAttrs generated.nothing")
+    process = bench.read(text)["web"].pkg
+    with pytest.raises(SourceError, match=r"processes\.nix:8:\d+: attribute 'nothing' missing"):
+        apply_override("supervisord", process, {"command": "/bin/web"})
+
+
+IDS = """
+    { ids, stateDir }: {
+      b = { port = ids.webPorts.b; requiresUniqueIdsFor = [ "webPorts" ];
+        pkg = createManagedProcess { name = "b"; process = "/bin/b"; }; };
+      a = { port = ids.webPorts.a or 0; requiresUniqueIdsFor = [ "webPorts" "uids" ]; uid = ids.uids.a;
+        pkg = createManagedProcess { name = "a"; process = "/bin/a"; }; };
+    }
+"""
+
+
+def test_ids(bench: Bench) -> None:
+    """Before ids are assigned, a model has those that it will most likely get; then the evaluation is not repeated."""
+    bench.write(
+        "{ webPorts = { min = 7000; max = 7999; }; uids = { min = 2000; max = 2999; step = 10; }; }", "idresources.nix"
+    )
+    model = bench.read(IDS, ids=ProvisionalIds())
+    assert model.id_requests == {"a": ("webPorts", "uids"), "b": ("webPorts",)}
+    assert (model["a"].port, model["b"].port, model["a"].uid) == (7000, 7001, 2000)
+    assert bench.read(IDS, ids=Ids({"webPorts": {"a": 7000, "b": 7001}, "uids": {"a": 2000}}))["b"].port == 7001
+    assert bench.commands == ["nix-instantiate"]
+    assert bench.read(IDS, ids=Ids({"webPorts": {"a": 7005, "b": 7006}, "uids": {"a": 2000}}))["b"].port == 7006
+    assert bench.commands == ["nix-instantiate"] * 2
+
+
+def test_attribute_of_a_file(bench: Bench) -> None:
+    """``FILE.nix#NAME`` is one of several models in a file."""
+    path = bench.write("""
+        let library = import <pytest-nixproc> { }; in
+        { systems.small = { port ? 1 }: { web = {
+            inherit port; pkg = library.createManagedProcess { name = "web"; process = "/bin/web"; }; }; }; }
+    """)
+    assert bench.read_file(f"{path}#systems.small", params={"port": 7})["web"].port == 7
+    with pytest.raises(SourceError, match=re.escape(f"{path}#systems.large: attribute 'large' missing")):
+        bench.read_file(f"{path}#systems.large")
+
+
+def test_flake(bench: Bench) -> None:
+    """``DIRECTORY#NAME`` is an output of a flake, which is another when a file of it has changed."""
+    flake = """
+        { outputs = { self }: {
+            processes = { port ? import ./port.nix }: { web = { inherit port; pkg = {
+              nixprocType = "process"; name = "web"; given = { name = "web"; process = "/bin/web"; }; }; }; }; }; }
+    """
+    bench.write(flake, "flake.nix")
+    for port in (7, 8):
+        bench.write(str(port), "port.nix")
+        assert bench.read_file(f"{bench.directory}#processes")["web"].port == port
+
+
+def test_no_flake(bench: Bench) -> None:
+    """A directory without a flake is refused."""
+    with pytest.raises(SourceError, match=r"model is no flake: it has no flake\.nix"):
+        bench.read_file(f"{bench.directory}#processes")
+
+
+ORIGINAL = """
+    # The way in which the original framework writes an agnostic configuration.
+    { processManager, stateDir }:
+    let
+      createManagedProcess = properties: if processManager != null then throw "an unknown manager" else derivation {
+        name = properties.name or properties.instanceName;
+        system = builtins.currentSystem;
+        configJSON = builtins.toJSON properties;
+        builder = "/bin/sh";
+        args = [ "-c" "read -r text <<END\\n$configJSON\\nEND\\necho \\"$text\\" > $out" ];
+      };
+      program = derivation {
+        name = "program"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo > $out" ];
+      };
+    in rec {
+      web = { port = 5000; pkg = createManagedProcess {
+        instanceName = "web"; process = "${program}"; environment = { PORT = 5000; }; postInstall = "true"; }; };
+      proxy.pkg = createManagedProcess {
+        name = "the-proxy"; process = "/bin/proxy"; dependencies = [ web.pkg ]; args = [ stateDir ]; };
+    }
+"""
+
+
+def test_original_framework(bench: Bench) -> None:
+    """The original's agnostic configurations become processes; dependencies are known by their packages."""
+    model = bench.read_file(bench.write(ORIGINAL))
+    assert model.dependencies == {"proxy": ("web",), "web": ()}
+    web, proxy = model["web"].pkg, model["proxy"].pkg
+    assert (web.environment, web.post_install, proxy.name) == ({"PORT": "5000"}, "true", "the-proxy")
+    assert proxy.args == (bench.arguments.state.state_dir,)
+    roots = bench.directory / "roots"
+    roots.mkdir()
+    model.provide(str(roots))
+    assert web.process is not None
+    assert os.path.isfile(web.process)
