@@ -22,7 +22,8 @@ WEB = """
 PLAIN = WEB.format(process='"/bin/web"')
 BAKED = WEB.format(
     process="""derivation {
-      name = "web"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo ${stateDir} > $out" ]; }"""
+      name = "web"; system = builtins.currentSystem; builder = "/bin/sh";
+      args = [ "-c" "echo ${stateDir} > $out" ]; }"""
 )
 HERE, THERE = StateDirs.under("/run/np/11111111/var"), StateDirs.under("/run/np/22222222/var")
 
@@ -83,7 +84,7 @@ READ = {
 
 @pytest.mark.parametrize("how", READ)
 def test_changed_file(bench: Bench, how: str) -> None:
-    """When a file has changed that the evaluation reads in whatever way, it is evaluated again; the size may be the same."""
+    """When a file has changed that is read in whatever way, it is evaluated again; the size may be the same."""
     process, *contents = READ[how]
     part, seen = Path(bench.directory, "part.nix"), []
     for content in contents:
