@@ -17,7 +17,7 @@ import pytest
 
 from pytest_nixproc.machines.api import Facts, Machine
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.managers.api import Manager, nothing_in_the_way
+from pytest_nixproc.managers.api import nothing_in_the_way
 from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance import ManagerConformance
 
@@ -72,7 +72,11 @@ def launchd_of_our_own(domain: str) -> Iterator[str]:
 class TestLaunchd(ManagerConformance):
     """Everything that a manager has to do."""
 
-    manager = "launchd"
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run each test, although the manager says that it cannot run here."""
+        if "tested_manager" in metafunc.fixturenames:
+            manager = replace(Registry().manager("launchd"), obstacle=nothing_in_the_way)
+            metafunc.parametrize("tested_manager", [pytest.param(manager, id="fake")], indirect=True, scope="class")
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -83,9 +87,3 @@ class TestLaunchd(ManagerConformance):
             machine = Mac(directory)
             yield machine
             machine.close()
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def tested_manager(cls) -> Manager:
-        """Return the manager, which is not in the way of itself here."""
-        return replace(Registry().manager(cls.manager), obstacle=nothing_in_the_way)
