@@ -74,14 +74,23 @@ class Watch:
         condition = condition_of(self.model[name])
         if condition is not None:
             return self.looker.missing(condition, self.subjects[name]) or self.driver.missing(self.units[name])
-        status = self._status(name)
+        status = self._see_silent()[name]
         if not status.running:
             return status.text
         if status.pid is None:
             return "its program has not been started"
-        seen = self.seen.setdefault((name, status.pid), self.machine.now())
-        settled = self.machine.now() - seen >= SETTLE_SECONDS
+        settled = self.machine.now() - self.seen[name, status.pid] >= SETTLE_SECONDS
         return self.driver.missing(self.units[name]) if settled else "it has only just been started"
+
+    def _see_silent(self) -> dict[str, Status]:
+        """Ask for all pending instances that say nothing of themselves: they settle side by side."""
+        silent = [name for name in self.pending if condition_of(self.model[name]) is None]
+        statuses = self.driver.status([self.units[name] for name in silent])
+        found = {name: statuses[self.units[name].name] for name in silent}
+        for name, status in found.items():
+            if status.running and status.pid is not None:
+                self.seen.setdefault((name, status.pid), self.machine.now())
+        return found
 
     def _status(self, name: str) -> Status:
         return self.driver.status([self.units[name]])[self.units[name].name]
