@@ -64,6 +64,7 @@ OPTIONS: Final = (
     Option("build-timeout", "600", "SECONDS", "how long a program may take that evaluates or builds a model (Nix)"),
     Option("download", "", "", "such programs may fetch what this machine does not have", "flag"),
     Option("ignore", "", "CODE[,CODE...]", "rules of the checks that are not applied"),
+    Option("conformance-results", "", "DIR", "write what the conformance suite finds into this directory, as JSON"),
     Option("plan", "", "", "print what would be deployed, where and in which order; start nothing", "flag"),
     Option("list-managers", "", "", "print the process managers, whether they can run here, what they honour", "flag"),
 )  # fmt: skip

@@ -33,6 +33,7 @@ from pytest_nixproc.testing.conformance import (
     Build,
     Fixtures,
     Received,
+    clean,
     http_body,
     in_both_modes,
     load,
@@ -115,10 +116,8 @@ class PrivilegedConformance(Fixtures):
         """Return a bench, where accounts may be created; what a test leaves behind on it is an error."""
         if obstacle := obstacle_to_privileged(pytestconfig, type(machine)):
             pytest.skip(obstacle)
-        bench = PrivilegedBench(tested_manager, machine)
-        yield bench
-        leftovers = bench.leftovers()
-        assert not leftovers, f"left behind: {leftovers}"
+        with clean(PrivilegedBench(tested_manager, machine)) as bench:
+            yield bench
 
     @in_both_modes
     @pytest.mark.parametrize("nice", [None, 3])

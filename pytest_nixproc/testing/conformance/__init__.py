@@ -19,6 +19,7 @@ from pytest_nixproc.testing.conformance.bench import (
     Bench,
     Build,
     Received,
+    clean,
     driver_at,
     http_body,
     load,
@@ -31,6 +32,7 @@ from pytest_nixproc.testing.conformance.bench import (
     seconds_of,
     write_text,
 )
+from pytest_nixproc.testing.conformance.declarations import Declarations
 from pytest_nixproc.testing.conformance.fixtures import MODES, Fixtures, in_both_modes
 from pytest_nixproc.testing.conformance.hostile import (
     AWKWARD_NAMES,
@@ -56,6 +58,7 @@ __all__ = [
     "SPECIAL_NAMES",
     "Bench",
     "Build",
+    "Declarations",
     "Fixtures",
     "Living",
     "ManagerConformance",
@@ -64,6 +67,7 @@ __all__ = [
     "Starting",
     "Stopping",
     "Surroundings",
+    "clean",
     "driver_at",
     "http_body",
     "in_both_modes",
@@ -79,5 +83,5 @@ __all__ = [
 ]
 
 
-class ManagerConformance(Surroundings, Starting, PidFiles, Stopping, Living):
+class ManagerConformance(Declarations, Surroundings, Starting, PidFiles, Stopping, Living):
     """Everything; set ``manager`` to the name under which it is registered, or leave the choice to the options."""

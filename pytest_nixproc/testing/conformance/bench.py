@@ -128,6 +128,11 @@ class Bench:
             return self.is_named_by(error)
         return False
 
+    def honoured(self, **parameters: Any) -> dict[str, Any]:
+        """Return those of a process's parameters that the manager does not refuse."""
+        missing = self.manager.capabilities.unsupported
+        return {name: value for name, value in parameters.items() if name not in missing}
+
     def is_named_by(self, error: NixprocError) -> bool:
         """Tell whether an error is about the model alone, or names the manager that it is about; it has to."""
         assert isinstance(error, ModelError) or self.manager.name in str(error)
@@ -160,6 +165,14 @@ class Bench:
             if tag in environment_of(pid) and is_alive(pid):
                 yield pid
                 self.machine.signal(pid, signal.SIGKILL)
+
+
+@contextmanager
+def clean(bench: Bench) -> Iterator[Bench]:
+    """Use a bench for the time of a ``with`` block, and fail when anything is left on it."""
+    yield bench
+    leftovers = bench.leftovers()
+    assert not leftovers, f"left behind: {leftovers}"
 
 
 def remains(manager: Manager, machine: Machine, root: str) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
@@ -15,11 +16,14 @@ from pytest_nixproc.plugin import options
 from pytest_nixproc.plugin.matrix import PRIVILEGED, obstacle_to_privileged, skip_marks
 from pytest_nixproc.plugin.systems import systems_of
 from pytest_nixproc.registry import Registry
-from pytest_nixproc.testing.conformance.bench import Bench
+from pytest_nixproc.testing.conformance.bench import Bench, clean
+from pytest_nixproc.testing.conformance.recorder import record_run
 
 MODES: Final[tuple[Mode, ...]] = ("foreground", "daemon")
 
 in_both_modes = pytest.mark.parametrize("mode", MODES)
+in_both_modes_at_once = pytest.mark.parametrize("mode", MODES, scope="class")
+"""For tests that share what a fixture of the class has seen."""
 
 
 class Fixtures:
@@ -33,10 +37,14 @@ class Fixtures:
     profile: ClassVar[str] = "unprivileged"
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run each test for each manager; those that cannot run here are skipped with the reason."""
-        if "tested_manager" in metafunc.fixturenames:
-            points = points_of(metafunc.config, self.manager, self.profile)
-            metafunc.parametrize("tested_manager", points, indirect=True, scope="class")
+        """Run each test for each manager; those that cannot run here are skipped with the reason.
+
+        A test that starts nothing is run for all of them.
+        """
+        record_run(metafunc.config)
+        for name in {"tested_manager", "drafting_manager"} & set(metafunc.fixturenames):
+            points = points_of(metafunc.config, self.manager, self.profile, starts=name == "tested_manager")
+            metafunc.parametrize(name, points, indirect=True, scope="class")
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -53,16 +61,28 @@ class Fixtures:
         manager: Manager = request.param
         return manager
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def drafting_manager(cls, request: pytest.FixtureRequest) -> Manager:
+        """Return the manager under test, which need not be able to run here."""
+        manager: Manager = request.param
+        return manager
+
+    @pytest.fixture
+    def drafting_bench(self, drafting_manager: Manager, machine: Machine) -> Iterator[Bench]:
+        """Return a bench on which nothing can be started."""
+        bench = Bench(drafting_manager, machine)
+        yield bench
+        shutil.rmtree(bench.directory)
+
     @pytest.fixture
     def bench(self, tested_manager: Manager, machine: Machine) -> Iterator[Bench]:
         """Return a bench; what a test leaves behind on it is an error."""
-        bench = Bench(tested_manager, machine)
-        yield bench
-        leftovers = bench.leftovers()
-        assert not leftovers, f"left behind: {leftovers}"
+        with clean(Bench(tested_manager, machine)) as bench:
+            yield bench
 
 
-def points_of(config: pytest.Config, names: str, profile: str) -> list[Any]:
+def points_of(config: pytest.Config, names: str, profile: str, *, starts: bool) -> list[Any]:
     """Return managers as parameters; raises as pytest wants it for names that nobody has registered."""
     matrix = systems_of(config).matrix
     machine = matrix.registry.machine("host")
@@ -72,5 +92,6 @@ def points_of(config: pytest.Config, names: str, profile: str) -> list[Any]:
         raise pytest.Collector.CollectError(str(error)) from error
     obstacle = obstacle_to_privileged(config, machine) if profile == PRIVILEGED else ""
     return [
-        pytest.param(manager, id=manager.name, marks=skip_marks(manager, machine, obstacle)) for manager in managers
+        pytest.param(manager, id=manager.name, marks=skip_marks(manager, machine, obstacle) if starts else ())
+        for manager in managers
     ]

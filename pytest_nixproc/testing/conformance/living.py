@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.machines.process_table import own_pid, stat_fields
+from pytest_nixproc.machines.process_table import is_alive, own_pid, stat_fields
 from pytest_nixproc.model.process import Mode
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
@@ -19,7 +19,7 @@ from pytest_nixproc.testing.conformance.bench import (
     received,
 )
 from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes
-from pytest_nixproc.testing.programs.models import probe
+from pytest_nixproc.testing.programs.models import misbehaving, probe
 
 
 class Living(Fixtures):
@@ -90,6 +90,19 @@ class Living(Fixtures):
                 assert [own_pid(pid) for pid in system[name].pids] == [received(system, name).pid]
                 assert system[name].listening == {port}
                 assert system.statuses()[name].pid == system[name].pid
+
+    @in_both_modes
+    def test_program_that_forks(self, bench: Bench, mode: Mode) -> None:
+        """What a program forks belongs to its instance, with the ports that it holds, and is gone after a stop."""
+        port = bench.port()
+        with bench.deploy(one(lambda state: misbehaving("it", state, mode, "forks", port=port))) as system:
+            it = system["it"]
+            program, worker = it.pids
+            assert program == it.pid
+            assert it.listening == {port}
+            assert http_body(it) == str(own_pid(worker))
+            it.stop()
+            assert not is_alive(worker)
 
     @in_both_modes
     def test_switch(self, bench: Bench, mode: Mode) -> None:

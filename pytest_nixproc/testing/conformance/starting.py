@@ -7,6 +7,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -42,6 +43,14 @@ ENDINGS: Final[Mapping[str, tuple[Mapping[str, object], str]]] = {
     "without a trace": ({"status": 7}, "dead did not start"),
 }
 """Ways to die at the start: what the program is told, and what the error has to show."""
+
+
+FAN: Final = 50
+
+
+def idle(name: str, **parameters: Any) -> Instance:
+    """Return an instance that does nothing, at the least cost."""
+    return Instance(create_managed_process(name=name, foreground_process="/bin/sleep", args=[1000], **parameters))
 
 
 class Starting(Fixtures):
@@ -104,6 +113,36 @@ class Starting(Fixtures):
             *(("stop", "top"), ("stopped", "top"), ("stop", "left"), ("stop", "right")),
             *(("stopped", "left"), ("stopped", "right"), ("stop", "base"), ("stopped", "base")),
         ]
+
+    @in_both_modes
+    def test_chain(self, bench: Bench, mode: Mode) -> None:
+        """In a chain of dependencies, each starts when the one before is ready, and stops before it."""
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            before = dict(zip(names[1:], names, strict=False))
+            return {
+                name: probe(name, state, mode, dependencies=[before[name]] if name in before else []) for name in names
+            }
+
+        names = [f"link{number}" for number in range(5)]
+        with bench.deploy(build) as system:
+            dumps = [received(system, name) for name in names]
+        assert all(one.listening < other.begun for one, other in pairwise(dumps))
+        assert system.timeline.order("stopped") == names[::-1]
+
+    def test_fan(self, bench: Bench) -> None:
+        """Fifty instances that depend on one, and one that depends on all of them, start and stop in three levels."""
+        leaves = [f"leaf{number}" for number in range(FAN)]
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            middle = {name: idle(name, dependencies=["base"]) for name in leaves}
+            return {"top": idle("top", dependencies=leaves), **middle, "base": probe("base", state)}
+
+        with bench.deploy(build, start_seconds=60, stop_seconds=60) as system:
+            assert all(status.running for status in system.statuses().values())
+            assert len({status.pid for status in system.statuses().values()}) == FAN + 2
+        for order in (system.timeline.order("ready"), system.timeline.order("stopped")[::-1]):
+            assert (order[0], set(order[1:-1]), order[-1]) == ("base", set(leaves), "top")
 
     @in_both_modes
     def test_one_level_starts_side_by_side(self, bench: Bench, mode: Mode) -> None:

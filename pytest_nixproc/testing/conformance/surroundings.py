@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import pytest
 
-from pytest_nixproc.deployment.site import TAG
+from pytest_nixproc.deployment.site import TAG, Site
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import Mode, create_managed_process
@@ -18,11 +21,13 @@ from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.testing.conformance.bench import (
     Bench,
     Build,
+    Received,
+    clean,
     one,
     own_number,
     received,
 )
-from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes
+from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes, in_both_modes_at_once
 from pytest_nixproc.testing.conformance.hostile import (
     AWKWARD_NAMES,
     HOSTILE,
@@ -33,32 +38,82 @@ from pytest_nixproc.testing.conformance.hostile import (
 from pytest_nixproc.testing.programs import models
 from pytest_nixproc.testing.programs.models import probe
 
+VARIABLES: Final = {f"HOSTILE_{number}": value for number, value in enumerate(HOSTILE)} | {
+    name: f"{name} 'of' \"%(x)s\" $HOME" for name in HOSTILE_NAMES
+}
+
 
 class Surroundings(Fixtures):
     """What programs are given."""
 
-    @in_both_modes
-    def test_hostile_values_arrive_byte_for_byte(self, bench: Bench, mode: Mode) -> None:
-        """Arguments, variables, directory, PATH, umask and nice level arrive exactly as the model has them."""
-        directory, package = f"{bench.scratch}/{HOSTILE_FILE_NAME}", f"{bench.scratch}/p {HOSTILE_FILE_NAME}"
-        os.mkdir(directory)
-        variables = {f"HOSTILE_{number}": value for number, value in enumerate(HOSTILE)}
-        variables |= {name: f"{name} 'of' \"%(x)s\" $HOME" for name in HOSTILE_NAMES}
+    @pytest.fixture(scope="class")
+    @classmethod
+    def hostile(cls, tested_manager: Manager, machine: Machine, mode: Mode) -> Iterator[Hostile]:
+        """Return what a probe has received of a model full of hostile values; one for all tests of a mode."""
+        with clean(Bench(tested_manager, machine)) as bench:
+            yield Hostile.given(bench, mode)
 
-        def build(state: StateDirs) -> Mapping[str, Instance]:
-            surroundings: dict[str, Any] = {"directory": directory, "path": [package], "umask": "0027", "nice": 5}
-            return {"it": probe("it", state, mode, *HOSTILE, environment=variables, **surroundings)}
-
-        with bench.deploy(build) as system:
-            found = received(system, "it")
+    @in_both_modes_at_once
+    def test_arguments(self, hostile: Hostile, mode: Mode) -> None:
+        """Arguments arrive byte for byte, whatever they hold, and none is added."""
         words = (models.INTERPRETER, *models.OPTIONS, f"{models.HERE}/probe.py", *HOSTILE)
-        assert found.arguments == tuple(map(os.fsencode, (*words, *(["-D"] if mode == "daemon" else []))))
-        assert {name: found.environment.get(os.fsencode(name)) for name in variables} == {
-            name: os.fsencode(value) for name, value in variables.items()
+        expected = (*words, *(["-D"] if mode == "daemon" else []))
+        assert hostile.found.arguments == tuple(map(os.fsencode, expected))
+
+    @in_both_modes_at_once
+    def test_environment(self, hostile: Hostile) -> None:
+        """Variables arrive byte for byte, whatever they hold, and whoever else uses one of that name."""
+        hostile.requires("environment")
+        found = hostile.found.environment
+        assert {name: found.get(os.fsencode(name)) for name in VARIABLES} == {
+            name: os.fsencode(value) for name, value in VARIABLES.items()
         }
-        assert found.directory == os.fsencode(directory)
-        assert found.environment[b"PATH"].startswith(os.fsencode(f"{package}/bin:"))
-        assert (found.umask, found.nice) == (0o027, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+
+    @in_both_modes_at_once
+    def test_path(self, hostile: Hostile) -> None:
+        """The packages of ``path`` come before the machine's own software."""
+        package = hostile.requires("path")[0]
+        assert hostile.found.environment[b"PATH"].startswith(os.fsencode(f"{package}/bin:"))
+
+    @in_both_modes_at_once
+    def test_directory(self, hostile: Hostile) -> None:
+        """A program starts in its directory, whatever that is called."""
+        directory = hostile.requires("directory")
+        assert hostile.found.directory == os.fsencode(directory)
+
+    @in_both_modes_at_once
+    def test_umask(self, hostile: Hostile) -> None:
+        """A program has its umask."""
+        assert hostile.found.umask == int(hostile.requires("umask"), 8)
+
+    @in_both_modes_at_once
+    def test_nice(self, hostile: Hostile) -> None:
+        """A program is as nice as it is to be, on top of what the tests are."""
+        assert hostile.found.nice == os.getpriority(os.PRIO_PROCESS, 0) + hostile.requires("nice")
+
+    @in_both_modes_at_once
+    def test_post_install(self, hostile: Hostile) -> None:
+        """``post_install`` is run in the generated configuration, once, before anything is started."""
+        hostile.requires("post_install")
+        assert hostile.installed == b"1\n"
+
+    @in_both_modes
+    def test_user_without_privileges(self, bench: Bench, mode: Mode) -> None:
+        """Where users are not switched, a user only moves the PID file: the program runs as the caller."""
+        told = bench.honoured(user="npx-nobody", credentials={"users": {"npx-nobody": {}}})
+        with bench.deploy(one(lambda state: probe("it", state, mode, **told))) as system:
+            it = system["it"]
+            assert it.pid is not None
+            assert system.machine.account_of(it.pid) == (os.geteuid(), os.getegid())
+            assert it.pid_file == f"{system.state.tmp_dir if 'user' in told else system.state.runtime_dir}/it.pid"
+
+    def test_program_of_both_modes(self, bench: Bench) -> None:
+        """A program that can do both runs in the mode that the manager prefers, with the arguments of that mode."""
+        with bench.deploy(one(of_both_modes)) as system:
+            found = received(system, "it")
+            assert own_number(system["it"]) == found.pid
+        words = {"foreground": (b"both", b"stays"), "daemon": (b"both", b"-D")}
+        assert found.arguments[-2:] == words[bench.manager.capabilities.prefers]
 
     @in_both_modes
     def test_defaults(self, bench: Bench, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +179,55 @@ class Surroundings(Fixtures):
         names = {kind: {signal.Signals(number).name for number in in_mask(mask)} for kind, mask in masks.items()}
         assert names["SigBlk"] == set()
         assert names["SigIgn"] <= {"SIGPIPE", "SIGXFSZ"}
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """What a probe was told, and what of it has arrived."""
+
+    bench: Bench
+    told: Mapping[str, Any]
+    found: Received
+    installed: bytes | None
+
+    @classmethod
+    def given(cls, bench: Bench, mode: Mode) -> Self:
+        """Deploy a probe whose every parameter is hostile, as far as the manager has these parameters."""
+        directory = f"{bench.scratch}/{HOSTILE_FILE_NAME}"
+        os.mkdir(directory)
+        told = bench.honoured(
+            description="\n".join(filter(str.isprintable, HOSTILE)),
+            environment=VARIABLES,
+            directory=directory,
+            path=[f"{bench.scratch}/p {HOSTILE_FILE_NAME}"],
+            umask="0027",
+            nice=5,
+            post_install='echo 1 >> "$out/installed"',
+            overrides={"no-manager-of-this-name": {"nothing": 1}},
+        )
+        with bench.deploy(one(lambda state: probe("it", state, mode, *HOSTILE, **told))) as system:
+            return cls(
+                bench, told, received(system, "it"), system.machine.read(f"{Site(system.root).profile}/installed")
+            )
+
+    def requires(self, parameter: str) -> Any:
+        """Return what the probe was told; skip where the manager refuses the parameter, which is tested elsewhere."""
+        if reason := self.bench.manager.capabilities.unsupported.get(parameter):
+            pytest.skip(f"{self.bench.manager.name} refuses {parameter}: {reason}")
+        return self.told[parameter]
+
+
+def of_both_modes(state: StateDirs) -> Instance:
+    """Return the probe as a program that stays in the foreground unless it is told to be a daemon."""
+    pkg = create_managed_process(
+        name="it",
+        process=models.INTERPRETER,
+        args=[*models.OPTIONS, f"{models.HERE}/probe.py", "both"],
+        foreground_process_extra_args=["stays"],
+        daemon_extra_args=["-D"],
+        environment={"PROBE_DUMP": models.dump_of(state, "it"), "PROBE_PID_FILE": f"{state.runtime_dir}/it.pid"},
+    )
+    return Instance(pkg, ready=ready.file(models.dump_of(state, "it")))
 
 
 def reports_signals(state: StateDirs, mode: Mode) -> Instance:

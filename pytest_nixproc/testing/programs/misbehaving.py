@@ -7,6 +7,7 @@
 - ``ignores-term``: ends at SIGKILL only;
 - ``escapes``: a grandchild leaves the session, ignores SIGTERM and writes its pid into ``escaped=PATH``;
 - ``leaves-children``: a child, whose pid is in ``escaped=PATH``, is not told when the program ends;
+- ``forks``: a child serves in its place, and is told, and waited for, when the program ends;
 - ``ends-slowly``: needs ``delay=SECONDS`` to end after SIGTERM, and says so when it does;
 - ``never-ready``: runs and does not listen;
 - ``listens-elsewhere``: listens on ``other_port=N``;
@@ -96,6 +97,21 @@ def leave_children(options: Options) -> NoReturn:
     serve(options)
 
 
+def fork(options: Options) -> NoReturn:
+    """Have a child serve, which ends with its parent."""
+    if not (worker := os.fork()):
+        serve(options)
+
+    def end(*_: object) -> None:
+        os.kill(worker, signal.SIGTERM)
+        os.waitpid(worker, 0)
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    while True:
+        signal.pause()
+
+
 def end_slowly(options: Options) -> NoReturn:
     """Serve, and take a while to end."""
 
@@ -132,6 +148,7 @@ BEHAVIOURS: Mapping[str, Callable[[Options], NoReturn]] = {
     "ignores-term": ignore_term,
     "escapes": escape,
     "leaves-children": leave_children,
+    "forks": fork,
     "ends-slowly": end_slowly,
     "never-ready": never_ready,
     "listens-elsewhere": listen_elsewhere,
