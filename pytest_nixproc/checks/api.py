@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Any, Final, Literal
 
+from pytest_nixproc.checks.claims import Inventory, Neighbour
+from pytest_nixproc.errors import UnknownName, Unsupported
 from pytest_nixproc.machines.api import Account, Listener
 from pytest_nixproc.managers.api import Status, Target, Unit
+from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.system import ProcessesModel
 
 Severity = Literal["error", "warning"]
 
+UNSAID: Final = object()
+"""Stands for a value where only its place matters."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one value of a finding comes from: the parameter, as a path in the model, and the line that says so."""
+
+    path: str
+    value: Any = UNSAID
+    location: Location | None = None
+
+    def __str__(self) -> str:
+        value = "" if self.value is UNSAID else f" = {self.value!r}"
+        return f"{self.path}{value}{f' ({self.location})' if self.location else ''}"
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a rule found: which instances, which resource, where its values come from, what to change."""
+    """One thing that a rule found: which instances, which resource, where its values come from, what to change.
+
+    ``origins`` may be texts, where no more is known. ``resource`` names what is fought for: ``tcp port 80``.
+    """
 
     code: str
     severity: Severity
     problem: str
     instances: tuple[str, ...]
-    origins: tuple[str, ...] = ()
+    origins: tuple[Origin | str, ...] = ()
     remedy: str = ""
+    resource: str = ""
 
     def __str__(self) -> str:
         origins = "".join(f"\n    {origin}" for origin in self.origins)
@@ -30,12 +54,29 @@ class Finding:
         return f"{self.code} {self.severity}: {self.problem}{origins}{remedy}"
 
 
+def origin_of(model: ProcessesModel, instance: str, place: str, value: Any = UNSAID) -> Origin:
+    """Return a value of a model as an origin; ``place`` is relative to the instance."""
+    return Origin(f"processes.{instance}.{place}", value, model.locate(instance, place))
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What static rules look at: a model, and where it will be deployed."""
+    """What static rules look at: a model, and where it will be deployed.
+
+    ``refusals`` are what the manager cannot express, by instance. ``fold`` makes of a process's name what its manager
+    makes of it. ``neighbours`` are the other deployments of the machine, or other models that are checked together.
+    """
 
     model: ProcessesModel
     target: Target
+    refusals: Mapping[str, Unsupported] = field(default_factory=dict)
+    fold: Callable[[str], str] = str
+    neighbours: Sequence[Neighbour] = ()
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """What the instances claim, made in one pass over the model and shared by all rules."""
+        return Inventory.of(self.model, self.target)
 
 
 @dataclass(frozen=True)
@@ -70,15 +111,36 @@ def nothing(_: object) -> Iterable[Finding]:
 class Rule:
     """One rule: its code, what it asserts, and the function that finds where that does not hold.
 
-    ``static`` looks at a model before anything is started, ``live`` at a running system.
+    ``static`` looks at a model before anything is started, ``live`` at a running system. ``explanation`` is for the
+    documentation: what is looked at, why it matters, and what the rule cannot know.
     """
 
     code: str
     asserts: str
     static: Callable[[Plan], Iterable[Finding]] = nothing
     live: Callable[[Snapshot], Iterable[Finding]] = nothing
+    severity: Severity = "error"
+    explanation: str = ""
 
 
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings that forbid a deployment."""
     return [finding for finding in findings if finding.severity == "error"]
+
+
+def chosen(rules: Iterable[Rule], select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[Rule]:
+    """Return the rules to apply; both lists name codes or beginnings of codes, and the longer one that fits decides.
+
+    Without ``select`` all rules are selected. Raises :class:`~pytest_nixproc.errors.UnknownName` for a beginning that
+    no code has.
+    """
+    rules, wanted, unwanted = list(rules), tuple(select) or ("",), tuple(ignore)
+    for prefix in (*wanted, *unwanted):
+        if not any(rule.code.startswith(prefix) for rule in rules):
+            raise UnknownName("check", prefix, (rule.code for rule in rules))
+    return [rule for rule in rules if fit(rule.code, wanted) > fit(rule.code, unwanted)]
+
+
+def fit(code: str, prefixes: Iterable[str]) -> int:
+    """Return the length of the longest of some beginnings that a code has; -1 when it has none."""
+    return max((len(prefix) for prefix in prefixes if code.startswith(prefix)), default=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from pytest_nixproc.checks.api import Finding, Rule, Snapshot
 from pytest_nixproc.hooks import hookimpl
@@ -93,11 +94,50 @@ def wrong_users(snapshot: Snapshot) -> Iterator[Finding]:
 @hookimpl
 def nixproc_checks() -> list[Rule]:
     """Offer the live rules."""
-    return [
-        Rule("NP201", "every instance runs", live=not_running),
-        Rule("NP202", "each declared port is listened on by the instance's own processes", live=ports_not_owned),
-        Rule("NP203", "no instance listens on a port that it does not declare", live=undeclared_listeners),
-        Rule("NP204", "each PID file exists and names a living process of its instance", live=pid_files_wrong),
-        Rule("NP205", "no two PID files name the same process", live=pid_files_shared),
-        Rule("NP206", "in the profile privileged, each process runs as its user", live=wrong_users),
-    ]
+    return RULES
+
+
+RULES: Final = [
+    Rule(
+        "NP201",
+        "every instance runs",
+        live=not_running,
+        explanation="The manager is asked. An instance that a test has stopped counts as wrong: start it again before"
+        " the next look.",
+    ),
+    Rule(
+        "NP202",
+        "each declared port is listened on by the instance's own processes",
+        live=ports_not_owned,
+        explanation="A port that answers proves little: another instance, or a stranger, may hold it. Looked at is"
+        " which process holds the listening socket, and whether that belongs to the instance.",
+    ),
+    Rule(
+        "NP203",
+        "no instance listens on a port that it does not declare",
+        live=undeclared_listeners,
+        severity="warning",
+        explanation="A hidden second listener, for metrics or debugging, is the conflict of the second instance. It is"
+        " a warning, because some programs open ports that nobody has chosen.",
+    ),
+    Rule(
+        "NP204",
+        "each PID file exists and names a living process of its instance",
+        live=pid_files_wrong,
+        explanation="What a manager finds in the PID file, it stops. Looked at are the PID files by which managers find"
+        " daemons: one that is missing, stale, or names a process of another instance is an error.",
+    ),
+    Rule(
+        "NP205",
+        "no two PID files name the same process",
+        live=pid_files_shared,
+        explanation="Two instances of which one has taken the other's place, or written over its PID file.",
+    ),
+    Rule(
+        "NP206",
+        "in the profile privileged, each process runs as its user",
+        live=wrong_users,
+        explanation="Compared are the effective user and group of the main process with those of the account that the"
+        " manager was to switch to.",
+    ),
+]

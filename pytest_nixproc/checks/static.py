@@ -1,220 +1,311 @@
-"""Rules about a model, before anything is started."""
+"""Rules about what the instances of a model claim, before anything is started."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from pytest_nixproc.checks.api import Finding, Plan, Rule
+from pytest_nixproc.checks.api import Finding, Origin, Plan, Rule, Severity, origin_of
+from pytest_nixproc.checks.claims import ENVIRONMENT, Claim, by_resource
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.model.accounts import Said, named_groups, named_users, needed_accounts, said_about_accounts
-from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import ManagedProcess
+from pytest_nixproc.model.instance import Endpoint
+from pytest_nixproc.model.system import ProcessesModel
 
-Claim = tuple[str, str, object]
-"""Who claims a resource: an instance, the place in it that the value comes from, and what stands there."""
-
-STATE_ROOTS: Final = ("/var/", "/run/", "/tmp/")  # noqa: S108 - looked for in models, to be reported
-PATH_ATTRIBUTES: Final = ("socket", "_socket", "socket_file", "data_dir", "state_dir")
+STATE_ROOTS: Final = ("/var/", "/run/", "/tmp/", "/dev/shm/")  # noqa: S108 - looked for in models, to be reported
+SOCKET_PATH_BYTES: Final = 107  # unix(7): sun_path has 108 bytes with the NUL; 104 on BSD and macOS
+PORTABLE_SOCKET_PATH_BYTES: Final = 103
+LOCAL_ADDRESS: Final = re.compile(r"(?:\b127\.0\.0\.1|\blocalhost|\[::1\]):(\d{1,5})\b")
 
 
-def shared(claims: Iterable[tuple[object, Claim]]) -> Iterator[tuple[object, list[Claim]]]:
-    """Yield the values that more than one instance claims, with the claims."""
-    by_value: dict[object, list[Claim]] = defaultdict(list)
-    for value, claim in claims:
-        by_value[value].append(claim)
-    for value, claimants in by_value.items():
-        if len({instance for instance, *_ in claimants}) > 1:
-            yield value, claimants
+def contested(claims: Iterable[Claim]) -> Iterator[list[Claim]]:
+    """Yield the claims on what more than one instance claims, together."""
+    for claimants in by_resource(claims).values():
+        if len(claimants) > 1 and len({claim.instance for claim in claimants}) > 1:
+            yield claimants
 
 
-def conflict(code: str, problem: str, claims: list[Claim], remedy: str) -> Finding:
-    """Return the finding for a value that several instances claim."""
-    instances = tuple(dict.fromkeys(instance for instance, *_ in claims))
-    origins = tuple(f"processes.{instance}.{place} = {value!r}" for instance, place, value in claims)
-    return Finding(code, "error", f"{' and '.join(instances)} {problem}", instances, origins, remedy)
+def instances_of(claims: Iterable[Claim]) -> tuple[str, ...]:
+    """Return who claims, each once."""
+    return tuple(dict.fromkeys(claim.instance for claim in claims))
+
+
+def origins_of(model: ProcessesModel, claims: Iterable[Claim]) -> tuple[Origin, ...]:
+    """Return where claims stand."""
+    return tuple(origin_of(model, claim.instance, claim.place, claim.value) for claim in claims)
+
+
+def conflict(plan: Plan, code: str, problem: str, claims: list[Claim], remedy: str, resource: str) -> Finding:
+    """Return the finding for something that several instances claim."""
+    instances, origins = instances_of(claims), origins_of(plan.model, claims)
+    return Finding(code, "error", f"{' and '.join(instances)} {problem}", instances, origins, remedy, resource)
+
+
+def without_clients(model: ProcessesModel, claims: list[Claim]) -> list[Claim]:
+    """Leave out what instances are told of those that they depend on, when these claim it by themselves."""
+    owners = {claim.instance for claim in claims if not claim.is_told}
+    return [claim for claim in claims if not (claim.is_told and owners & set(model.dependencies[claim.instance]))]
 
 
 def duplicate_ports(plan: Plan) -> Iterator[Finding]:
-    """Find TCP ports that two instances declare."""
-    claims = [
-        (port, (name, place, port))
-        for name, instance in plan.model.items()
-        for place, port in instance.declared_ports.items()
-    ]
-    for port, claimants in shared(claims):
-        remedy = "give each instance its own port"
-        yield conflict("NP101", f"declare the same TCP port {port}", claimants, remedy)
+    """Find ports that two instances declare, of one protocol and on one address; no address is every address."""
+    by_port: dict[tuple[str, int], list[tuple[str, Endpoint]]] = defaultdict(list)
+    for name, endpoint in plan.inventory.endpoints:
+        by_port[endpoint.protocol, endpoint.port].append((name, endpoint))
+    for (protocol, port), found in by_port.items():
+        for claims in overlapping(found) if len(found) > 1 else ():
+            problem = f"declare the same {protocol.upper()} port {port}"
+            remedy = "give each instance its own port"
+            yield conflict(plan, "NP101", problem, claims, remedy, f"{protocol} port {port}")
+
+
+def overlapping(found: Iterable[tuple[str, Endpoint]]) -> Iterator[list[Claim]]:
+    """Yield endpoints of one port that cannot all be had: those on one address with those on every address."""
+    by_address: dict[str, list[Claim]] = defaultdict(list)
+    for name, endpoint in found:
+        by_address[endpoint.address].append(Claim(name, endpoint.place, endpoint.port, endpoint.port))
+    everywhere = by_address.pop("", [])
+    groups = [[*everywhere, *claims] for claims in by_address.values()] or [everywhere]
+    yield from (claims for claims in groups if len(instances_of(claims)) > 1)
 
 
 def duplicate_pid_files(plan: Plan) -> Iterator[Finding]:
-    """Find PID files that two instances would write."""
-    claims = [
-        (os.path.normpath(plan.target.pid_file(instance.pkg)), (name, *named_by(instance.pkg, "pid_file")))
-        for name, instance in plan.model.items()
-    ]
-    for path, claimants in shared(claims):
-        remedy = "give each instance its own instance_name or pid_file"
-        yield conflict("NP102", f"have the same PID file {path}", claimants, remedy)
+    """Find PID files that two instances would write: their managers', or their own."""
+    for claims in contested(plan.inventory.pid_files):
+        path, remedy = claims[0].resource, "give each instance its own instance_name or pid_file"
+        yield conflict(plan, "NP102", f"have the same PID file {path}", claims, remedy, path)
 
 
 def duplicate_log_files(plan: Plan) -> Iterator[Finding]:
-    """Find log files that two instances would write."""
-    claims = [
-        (os.path.normpath(plan.target.log_file(instance.pkg)), (name, *named_by(instance.pkg, "")))
-        for name, instance in plan.model.items()
-    ]
-    for path, claimants in shared(claims):
-        yield conflict("NP103", f"have the same log file {path}", claimants, "give each its own instance_name")
-
-
-def named_by(process: ManagedProcess, parameter: str) -> tuple[str, object]:
-    """Return what decides a path that ``parameter`` may set explicitly: its place in an instance, and its value."""
-    names = [name for name in (parameter, "instance_name", "name") if name and getattr(process, name)]
-    return f"pkg.{names[0]}", getattr(process, names[0])
+    """Find log files that two instances would write: their managers', or their own."""
+    for claims in contested(plan.inventory.log_files):
+        path, remedy = claims[0].resource, "give each its own instance_name"
+        yield conflict(plan, "NP103", f"have the same log file {path}", claims, remedy, path)
 
 
 def duplicate_state_paths(plan: Plan) -> Iterator[Finding]:
     """Find state that two instances claim for themselves: sockets, data directories, homes that are to be created."""
-    claims = [
-        (os.path.normpath(path), (name, place, path))
-        for name, instance in plan.model.items()
-        for place, path in own_paths(instance)
-    ]
-    for path, claimants in shared(claims):
-        remedy = "derive the path from the instance's name"
-        yield conflict("NP104", f"claim the same path {path}", claimants, remedy)
-
-
-def own_paths(instance: Instance) -> Iterator[tuple[str, str]]:
-    """Yield the paths that an instance claims, with the places that claim them."""
-    for name, value in instance.attributes.items():
-        if isinstance(value, str | os.PathLike) and name.endswith(PATH_ATTRIBUTES):
-            yield name, os.fspath(value)
-    for name, value in instance.pkg.environment.items():
-        if name.upper().endswith(("PID_FILE", "PIDFILE")) and value.startswith("/"):
-            yield f"pkg.environment.{name}", value
-    for name, user in instance.pkg.credentials.users.items():
-        if user.create_home_dir:
-            yield f"pkg.credentials.users.{name}.home_dir", user.home_dir
+    for claimants in contested(plan.inventory.paths):
+        claims = without_clients(plan.model, claimants)
+        if len(instances_of(claims)) > 1:
+            path, remedy = claims[0].resource, "derive the path from the instance's name"
+            yield conflict(plan, "NP104", f"claim the same path {path}", claims, remedy, path)
 
 
 def duplicate_names(plan: Plan) -> Iterator[Finding]:
     """Find processes whose configurations would have one name; case does not count (macOS, Windows)."""
     claims = [
-        (instance.pkg.name.casefold(), (name, "pkg.name", instance.pkg.name)) for name, instance in plan.model.items()
+        Claim(name, "pkg.name", instance.pkg.name, instance.pkg.name.casefold())
+        for name, instance in plan.model.items()
     ]
-    for _, claimants in shared(claims):
-        value = plan.model[claimants[0][0]].pkg.name
-        remedy = "pass a suffix on to the second one's name"
-        yield conflict("NP105", f"have the same name {value!r}", claimants, remedy)
-
-
-def differing_accounts(plan: Plan) -> Iterator[Finding]:
-    """Find users and groups that two instances describe with different attributes."""
-    described: dict[tuple[str, str, str], list[Said]] = defaultdict(list)
-    for said in said_about_accounts(plan.model):
-        described[said.kind, said.name, said.attribute].append(said)
-    for (kind, name, attribute), speakers in described.items():
-        if len({said.value for said in speakers}) > 1:
-            instances = tuple(said.instance for said in speakers)
-            problem = f"{' and '.join(instances)} give {kind} {name!r} a different {attribute}"
-            origins = tuple(said.origin for said in speakers)
-            yield Finding("NP106", "error", problem, instances, origins, "describe one account in one way")
-
-
-def unknown_accounts(plan: Plan) -> Iterator[Finding]:
-    """Find users and groups that are neither described nor known to the machine, and those that tools take for ids."""
-    if plan.target.force_disable_user_change or not plan.target.accounts.are_known:
-        return
-    needed, known = needed_accounts(plan.model), plan.target.accounts
-    for kind, named, there in (
-        ("user", named_users(plan.model), {*needed.users, *known.users}),
-        ("group", named_groups(plan.model), {*needed.groups, *known.groups}),
-    ):
-        for name, place in named.items():
-            origin = (f"{place} = {name!r}",)
-            if name.isdecimal():
-                problem, remedy = f"{kind} {name!r} is a number, which tools take for an id", "choose another name"
-                yield Finding("NP109", "error", problem, instances_in(place), origin, remedy)
-            elif name not in there:
-                problem = f"{kind} {name!r} is neither described in the model nor known to the machine"
-                remedy = f"describe it: credentials={{'{kind}s': {{{name!r}: {{...}}}}}}"
-                yield Finding("NP109", "error", problem, instances_in(place), origin, remedy)
-
-
-def instances_in(place: str) -> tuple[str, ...]:
-    """Return the instance that a place of a model is in."""
-    return (place.removeprefix("processes.").partition(".pkg.")[0],)
-
-
-def existing_accounts(plan: Plan) -> Iterator[Finding]:
-    """Find accounts that exist already with other ids than the model gives them: they are used as they are."""
-    known = plan.target.accounts
-    numbers = {"user": {name: account.uid for name, account in known.users.items()}, "group": known.groups}
-    for said in said_about_accounts(plan.model) if not plan.target.force_disable_user_change else ():
-        number = numbers[said.kind].get(said.name)
-        if said.attribute in ("uid", "gid") and number not in (None, said.value):
-            problem = f"{said.kind} {said.name!r} exists already, and its {said.attribute} is {number}; it is used so"
-            yield Finding("NP110", "warning", problem, (said.instance,), (said.origin,), "leave the id out")
+    for claimants in contested(claims):
+        value, remedy = claimants[0].value, "pass a suffix on to the second one's name"
+        yield conflict(plan, "NP105", f"have the same name {value!r}", claimants, remedy, f"name {value}")
 
 
 def paths_outside_state(plan: Plan) -> Iterator[Finding]:
     """Find PID files outside the state directories, which a test must not write."""
-    for name, instance in plan.model.items():
-        path = plan.target.pid_file(instance.pkg)
-        if not plan.target.state.contains(os.path.normpath(path)):
-            origin = f"processes.{name}.pkg.pid_file = {path!r}"
+    for claim in plan.inventory.pid_files:
+        if not claim.is_told and not plan.target.state.contains(claim.resource):
+            path = plan.target.pid_file(plan.model[claim.instance].pkg)
+            origin = origin_of(plan.model, claim.instance, "pkg.pid_file", path)
             remedy = "build it from state.runtime_dir or state.tmp_dir"
-            yield Finding("NP107", "error", f"{name} has its PID file outside the state", (name,), (origin,), remedy)
+            problem = f"{claim.instance} has its PID file outside the state"
+            yield Finding("NP107", "error", problem, (claim.instance,), (origin,), remedy, claim.resource)
 
 
 def mentions_outside_state(plan: Plan) -> Iterator[Finding]:
     """Find values that look like state kept outside the state directories."""
-    for name, instance in plan.model.items():
-        for place, value in mentioned_paths(instance.pkg):
-            if looks_like_state(place, value) and not plan.target.state.contains(os.path.normpath(value)):
-                origin = f"processes.{name}.{place} = {value!r}"
-                remedy = "build it from the state directories"
-                problem = f"{name} mentions a path outside the state"
-                yield Finding("NP108", "warning", problem, (name,), (origin,), remedy)
+    for name, mention in plan.inventory.mentions:
+        if looks_like_state(mention.place, mention.name, mention.value):
+            path = os.path.normpath(mention.value)
+            if not plan.target.state.contains(path):
+                origin = origin_of(plan.model, name, mention.place, mention.value)
+                problem, remedy = f"{name} mentions a path outside the state", "build it from the state directories"
+                yield Finding("NP108", "warning", problem, (name,), (origin,), remedy, path)
 
 
-def looks_like_state(place: str, value: str) -> bool:
+def looks_like_state(place: str, name: str, value: str) -> bool:
     """Tell whether a value names a file that a program may write; programs themselves often lie below /tmp."""
-    return value.startswith(STATE_ROOTS) and (place.startswith("pkg.environment") or not value.startswith("/tmp/"))  # noqa: S108
+    may_be_program = not name and not place.startswith(ENVIRONMENT)
+    return value.startswith(STATE_ROOTS) and not (may_be_program and value.startswith("/tmp/"))  # noqa: S108 - see above
 
 
-def mentioned_paths(process: ManagedProcess) -> Iterator[tuple[str, str]]:
-    """Yield values of a process that may be paths, with their places."""
-    commands: Mapping[str, tuple[str, ...]] = {
-        "args": process.args,
-        "foreground_process_args": process.foreground_process_args or (),
-        "foreground_process_extra_args": process.foreground_process_extra_args,
-        "daemon_args": process.daemon_args or (),
-        "daemon_extra_args": process.daemon_extra_args,
-    }
-    for place, args in commands.items():
-        for index, value in enumerate(args):
-            yield f"pkg.{place}[{index}]", value
-    for name, value in process.environment.items():
-        yield f"pkg.environment.{name}", value
+def told_ports(plan: Plan) -> Iterator[Finding]:
+    """Find ports that a program is told to listen on and that another instance has."""
+    declared: dict[int, list[Claim]] = defaultdict(list)
+    for name, endpoint in plan.inventory.endpoints:
+        declared[endpoint.port].append(Claim(name, endpoint.place, endpoint.port, endpoint.port))
+    for port, told in by_resource(plan.inventory.ports).items():
+        owners = declared.get(port, [])
+        names = {claim.instance for claim in owners}
+        strangers = [claim for claim in without_clients(plan.model, [*owners, *told]) if claim.instance not in names]
+        claims = [*owners, *strangers]
+        if strangers and len(instances_of(claims)) > 1:
+            problem = f"are both told or declare to listen on port {port}"
+            remedy = "pass the instance's own port on to its program"
+            yield conflict(plan, "NP111", problem, claims, remedy, f"port {port}")
+
+
+def long_socket_paths(plan: Plan) -> Iterator[Finding]:
+    """Find sockets whose paths do not fit into an address."""
+    for claim in plan.inventory.sockets:
+        length = len(os.fsencode(claim.resource))
+        if length > PORTABLE_SOCKET_PATH_BYTES:
+            is_too_long = length > SOCKET_PATH_BYTES
+            limit = SOCKET_PATH_BYTES if is_too_long else PORTABLE_SOCKET_PATH_BYTES
+            where = "" if is_too_long else " of macOS and BSD"
+            problem = f"{claim.instance} has a socket whose path has {length} bytes, more than the {limit}{where}"
+            origins = origins_of(plan.model, [claim])
+            remedy = "choose a shorter name, or a shorter --nixproc-state-root"
+            severity: Severity = "error" if is_too_long else "warning"
+            yield Finding("NP112", severity, problem, (claim.instance,), origins, remedy, claim.resource)
+
+
+def nested_paths(plan: Plan) -> Iterator[Finding]:
+    """Find what one instance keeps inside a directory that another claims for itself."""
+    inventory = plan.inventory
+    owners = by_resource(claim for claim in inventory.paths if claim.resource in inventory.directories)
+    explicit = (claim for claim in (*inventory.pid_files, *inventory.log_files) if claim.place != "pkg.instance_name")
+    for claim in (*inventory.paths, *explicit):
+        for parent in parents_of(claim.resource):
+            outer = [other for other in owners.get(parent, ()) if other.instance != claim.instance]
+            claims = without_clients(plan.model, [*outer, claim])
+            if outer and claim in claims:
+                problem = f"claim {parent} and {claim.resource}, which lies in it"
+                yield conflict(plan, "NP113", problem, claims, "give each instance a directory of its own", parent)
+                break
+
+
+def parents_of(path: str) -> Iterator[str]:
+    """Yield the directories above a path, the nearest first, without the root."""
+    while len(path := os.path.dirname(path)) > 1:
+        yield path
+
+
+def missing_dependencies(plan: Plan) -> Iterator[Finding]:
+    """Find instances that are told where others listen, and do not depend on them."""
+    ports = {endpoint.port: name for name, endpoint in plan.inventory.endpoints}
+    sockets = {claim.resource: claim.instance for claim in plan.inventory.sockets if not claim.is_told}
+    found: dict[tuple[str, str], Origin] = {}
+    for name, mention in plan.inventory.mentions:
+        for other in spoken_of(mention.value, ports, sockets):
+            if other != name and other not in plan.model.dependencies[name] and not depends(plan.model, other, name):
+                origin = origin_of(plan.model, name, mention.place, mention.value)
+                found.setdefault((name, other), origin)
+    for (name, other), origin in found.items():
+        problem = f"{name} is told where {other} listens, and does not depend on it"
+        yield Finding("NP118", "warning", problem, (name, other), (origin,), f"add {other} to its dependencies")
+
+
+def spoken_of(value: str, ports: Mapping[int, str], sockets: Mapping[str, str]) -> Iterator[str]:
+    """Yield the instances whose endpoints a value holds: a socket's path, or a local address with a port."""
+    if value in sockets:
+        yield sockets[value]
+    elif ":" in value:
+        found = (ports.get(int(port)) for port in LOCAL_ADDRESS.findall(value))
+        yield from (name for name in found if name is not None)
+
+
+def depends(model: ProcessesModel, name: str, other: str) -> bool:
+    """Tell whether one instance depends on another: then the other cannot depend on it too."""
+    return model.level(name) > model.level(other) and other in model.dependencies[name]
 
 
 @hookimpl
 def nixproc_checks() -> list[Rule]:
-    """Offer the static rules."""
-    return [
-        Rule("NP101", "no two instances declare the same TCP port", static=duplicate_ports),
-        Rule("NP102", "no two instances have the same PID file", static=duplicate_pid_files),
-        Rule("NP103", "no two instances have the same log file", static=duplicate_log_files),
-        Rule("NP104", "no two instances claim the same socket, data directory or home", static=duplicate_state_paths),
-        Rule("NP105", "no two processes have the same name", static=duplicate_names),
-        Rule("NP106", "a user or group is described in one way", static=differing_accounts),
-        Rule("NP107", "PID files lie in the state directories", static=paths_outside_state),
-        Rule("NP108", "arguments and environment name no state elsewhere", static=mentions_outside_state),
-        Rule("NP109", "accounts that are switched to are described, or exist", static=unknown_accounts),
-        Rule("NP110", "accounts that exist already have the ids of the model", static=existing_accounts),
-    ]
+    """Offer the rules about claims."""
+    return RULES
+
+
+RULES: Final = [
+    Rule(
+        "NP101",
+        "no two instances declare the same port",
+        static=duplicate_ports,
+        explanation="Compared are the ports that instances declare: `port`, attributes that end in `_port`, the entries"
+        " of `ports`, and for UDP `udp_port`, `_udp_port`, `udp_ports`. TCP and UDP do not meet, nor do different"
+        " addresses; an instance without `bind_address` (or `bind_ip`, `listen_address`, `listen_host`, `address`) is"
+        " taken to listen on all of them.",
+    ),
+    Rule(
+        "NP102",
+        "no two instances have the same PID file",
+        static=duplicate_pid_files,
+        explanation="Of two programs that write one PID file, the manager stops the wrong one. Compared are the files"
+        " that managers use (`pid_file`, or what follows from `instance_name`), and those that programs are told by"
+        " variables and options whose names end in `PID_FILE` or `pid-file`.",
+    ),
+    Rule(
+        "NP103",
+        "no two instances have the same log file",
+        static=duplicate_log_files,
+        explanation="Two writers garble a log, and rotating it for one takes it away from the other. Compared are the"
+        " files that managers keep (they follow from `instance_name`) and those that programs are told:"
+        " `LOG_FILE`, `--log-file`, `--error-log`, `--access-log`.",
+    ),
+    Rule(
+        "NP104",
+        "no two instances claim the same socket, data directory or home",
+        static=duplicate_state_paths,
+        explanation="Claims are attributes, variables and options whose names say so: `socket`, `data_dir`, `PGDATA`,"
+        " `--dbpath`, `--cache-dir`; and home directories that are to be created. The state directories themselves are"
+        " for all, but as a data directory. A variable such as `DB_SOCKET` is a client's and claims nothing, and"
+        " neither does a value of an instance that is depended on.",
+    ),
+    Rule(
+        "NP105",
+        "no two processes have the same name",
+        static=duplicate_names,
+        explanation="The name is that of a script, program section, unit or container. Case does not count: some file"
+        " systems and managers do not tell it apart.",
+    ),
+    Rule(
+        "NP107",
+        "PID files lie in the state directories",
+        static=paths_outside_state,
+        explanation="A fixed path is the same for every deployment, so two runs of the same tests get in each other's"
+        " way, and the file outlives the test.",
+    ),
+    Rule(
+        "NP108",
+        "arguments and environment name no state elsewhere",
+        static=mentions_outside_state,
+        severity="warning",
+        explanation="Values that begin with `/var/`, `/run/`, `/tmp/` or `/dev/shm/` look like something that a"
+        " program writes. It is a warning, because a program may only read there. Arguments without an option's name"
+        " may lie below `/tmp`: they are often the program itself.",
+    ),
+    Rule(
+        "NP111",
+        "no program is told to listen on another instance's port",
+        static=told_ports,
+        explanation="The typical fault of a constructor that ignores its `port`: the instances declare different ones,"
+        " and the programs are all told the same. Looked at are `PORT`, `LISTEN_PORT` and `BIND_PORT` and the options"
+        " of these names. Who depends on the owner of the port is taken for its client.",
+    ),
+    Rule(
+        "NP112",
+        "paths of Unix sockets are short enough",
+        static=long_socket_paths,
+        explanation="An address holds 107 bytes on Linux and 103 on macOS and BSD (unix(7), unix(4)). Above the first"
+        " it is an error, between them a warning.",
+    ),
+    Rule(
+        "NP113",
+        "no instance keeps state inside another's directory",
+        static=nested_paths,
+        explanation="Who claims a directory for itself may empty it, back it up or refuse to start when there is"
+        " something in it that it does not know.",
+    ),
+    Rule(
+        "NP118",
+        "who is told where another listens depends on it",
+        static=missing_dependencies,
+        severity="warning",
+        explanation="Without the dependency the two are started side by side, and it is chance which is ready first."
+        " Recognised are local addresses with a port that another instance declares, and the paths of sockets.",
+    ),
+]

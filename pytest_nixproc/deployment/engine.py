@@ -12,6 +12,7 @@ from pytest_nixproc.deployment.accounts import Accounts, open_to_users
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.journal import Journal, begin, facts_of, recall
 from pytest_nixproc.deployment.leases import Claim, Leases
+from pytest_nixproc.deployment.neighbours import living, note_claims, without_ports
 from pytest_nixproc.deployment.observation import Owners, listeners, observe
 from pytest_nixproc.deployment.ownership import Owner
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
@@ -102,7 +103,8 @@ class Deployment:
             return
         with self._undone_on_error():
             self._claim(guardian)
-            draft = self._draft = self.planner.draft(load, self.site, self.assigner)
+            others = without_ports(living(self.leases, self.machine.name, self.site.root))
+            draft = self._draft = self.planner.draft(load, self.site, self.assigner, others)
             self._refuse_conflicts(draft)
             self._refuse_held_ports(draft.model)
             self._settle_in()
@@ -142,6 +144,7 @@ class Deployment:
         """Upgrade to another model; only instances whose configuration differs are stopped and started."""
         old, new = self.draft, self.planner.draft(load, self.site, self.assigner)
         self._refuse_conflicts(new)
+        note_claims(self.journal, new)
         self.accounts.provide(new.model, new.target)
         new = self.planner.settled(new)
         new.model.provide(new.site.root)
@@ -191,6 +194,8 @@ class Deployment:
             raise DeploymentError(brief, details=details, remedy=remedy) from error
 
     def _refuse_conflicts(self, draft: Draft) -> None:
+        for refusal in draft.refusals.values():
+            raise refusal
         if errors := errors_of(draft.findings):
             raise ConflictError("the instances of this model would be in each other's way", errors)
 
@@ -225,6 +230,7 @@ class Deployment:
         self._journal = Journal(draft.site.journal)
         begin(self._journal, self.planner.manager.name, self.machine.name, draft.target)
         self._journal.write("assigned", facts=self.assigner.facts())
+        note_claims(self._journal, draft)
         for directory in (*draft.target.state.all(), draft.target.directory):
             self.machine.make_directory(directory)
         if privileged:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot
+from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot, chosen
+from pytest_nixproc.checks.claims import Neighbour
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.site import TAG, Site
+from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.machines.api import Accounts, Machine
-from pytest_nixproc.managers.api import File, Manager, Target
+from pytest_nixproc.managers.api import File, Manager, Target, Unit
 from pytest_nixproc.model.accounts import named_groups, named_users
 from pytest_nixproc.model.ids import ProvisionalIds, ProvisionalPorts
 from pytest_nixproc.model.system import ProcessesModel
@@ -31,6 +33,7 @@ def silent(_: str) -> None:
 class Settings:
     """How deployments are done; times are in seconds, for one level of a system.
 
+    ``selected_rules`` and ``ignored_rules`` are codes of the checks, or their beginnings; nothing selected selects all.
     ``privileged`` creates accounts and switches users; the machine has to be one that may be polluted. ``keep_failed``
     keeps the state of a deployment that could not be brought up; one that is ``tolerant`` comes up whatever the rules
     about running systems find. ``progress`` is called with a line of text now and
@@ -42,6 +45,7 @@ class Settings:
     state_root: str | None = None
     start_seconds: float = 30.0
     stop_seconds: float = 10.0
+    selected_rules: frozenset[str] = frozenset()
     ignored_rules: frozenset[str] = frozenset()
     params: Mapping[str, Any] = field(default_factory=dict)
     privileged: bool = False
@@ -56,7 +60,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Draft:
-    """A model as it would be deployed at a place."""
+    """A model as it would be deployed at a place; it cannot be while there are ``refusals`` of the manager."""
 
     site: Site
     target: Target
@@ -64,6 +68,7 @@ class Draft:
     profile: Profile
     shared: tuple[File, ...]
     findings: tuple[Finding, ...]
+    refusals: Mapping[str, Unsupported] = field(default_factory=dict)
 
     def with_findings(self, findings: Iterable[Finding]) -> Draft:
         """Return the draft with more findings."""
@@ -82,13 +87,19 @@ class Planner:
         self.manager = manager
         self.machine = machine
         self.settings = settings
-        self.rules = [rule for rule in rules if rule.code not in settings.ignored_rules]
+        self.rules = chosen(rules, settings.selected_rules, settings.ignored_rules)
 
     def choose_site(self) -> Site:
         """Choose a place for a deployment."""
         return Site.choose(self.settings.state_root)
 
-    def draft(self, load: Load, site: Site | None = None, assigner: Assigner | None = None) -> Draft:
+    def draft(
+        self,
+        load: Load,
+        site: Site | None = None,
+        assigner: Assigner | None = None,
+        neighbours: Sequence[Neighbour] = (),
+    ) -> Draft:
         """Load a model for a place, look for conflicts, and generate its files.
 
         A model that requires ids is loaded twice: it says what it requires, and then gets it. Without an assigner,
@@ -101,26 +112,34 @@ class Planner:
         model = load(arguments)
         if model.id_requests and assigner is not None:
             model = load(replace(arguments, ids=assigner.assign(model)))
-        target = self.target(site, model)
-        findings = tuple(finding for rule in self.rules for finding in rule.static(Plan(model, target)))
-        return self._generated(site, target, model, findings)
+        draft = self._generated(site, self.target(site, model), model)
+        plan = Plan(model, draft.target, draft.refusals, self.manager.fold, neighbours)
+        return draft.with_findings(finding for rule in self.rules for finding in rule.static(plan))
 
     def preview(self, load: Load) -> ProcessesModel:
         """Load a model with stand-ins for all that is known only when it is deployed; nothing is leased."""
         arguments = self.arguments(self.choose_site())
         return load(replace(arguments, ids=ProvisionalIds(), free_port=ProvisionalPorts()))
 
-    def _generated(self, site: Site, target: Target, model: ProcessesModel, findings: tuple[Finding, ...]) -> Draft:
+    def _generated(self, site: Site, target: Target, model: ProcessesModel) -> Draft:
+        """Generate all files; what the manager refuses is kept, so that it can be told together with what is found."""
         generator = self.manager.generator()
-        units = {key: generator.generate(key, model, target) for key in model}
-        return Draft(
-            site, target, model, Profile(units, model.levels), generator.generate_shared(model, target), findings
-        )
+        units: dict[str, Unit] = {}
+        refusals: dict[str, Unsupported] = {}
+        for key in model:
+            try:
+                units[key] = generator.generate(key, model, target)
+            except Unsupported as refusal:
+                refusals[key] = refusal
+        shared = () if refusals else generator.generate_shared(model, target)
+        return Draft(site, target, model, Profile(units, model.levels), shared, (), refusals)
 
     def settled(self, draft: Draft) -> Draft:
         """Return a draft whose files know the accounts that the machine has by now."""
         target = self.target(draft.site, draft.model)
-        return draft if target == draft.target else self._generated(draft.site, target, draft.model, draft.findings)
+        if target == draft.target:
+            return draft
+        return replace(self._generated(draft.site, target, draft.model), findings=draft.findings)
 
     def arguments(self, site: Site) -> Arguments:
         """Return what models are told."""

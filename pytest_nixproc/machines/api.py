@@ -86,7 +86,8 @@ class Facts:
     """What generated files may rely on: where the machine keeps the software that they call.
 
     ``package_root`` is the directory that holds this package there; ``account`` is who processes run as when users are
-    not changed; ``open_files`` is how many files a process may have open before it has to ask for more.
+    not changed; ``open_files`` is how many files a process may have open before it has to ask for more; ports below
+    ``first_unprivileged_port`` are root's (ip(7)).
     """
 
     shell: str = "/bin/sh"
@@ -97,6 +98,7 @@ class Facts:
     base_path: tuple[str, ...] = ("/usr/local/bin", "/usr/bin", "/bin")
     account: Account = field(default_factory=Account)
     open_files: int = 256
+    first_unprivileged_port: int = 1024
 
 
 @dataclass(frozen=True)

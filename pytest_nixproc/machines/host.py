@@ -58,6 +58,7 @@ class Host(Machine):
             base_path=present,
             account=own_account(),
             open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            first_unprivileged_port=first_unprivileged_port(),
         )
 
     @property
@@ -383,6 +384,12 @@ def group_name(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
+
+
+def first_unprivileged_port() -> int:
+    """Ask the kernel; where it does not say, it is the traditional one."""
+    text = process_table.read_facts("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    return int(text) if text.strip() else Facts.first_unprivileged_port
 
 
 def own_account() -> Account:

@@ -243,6 +243,7 @@ class Manager:
     """One process manager, as its module offers it to the registry.
 
     ``obstacle`` says why the manager cannot run here on a kind of machine, with the remedy, or returns an empty text.
+    ``fold`` makes of a process's name what the manager makes of it, where it cannot keep all names apart.
     """
 
     name: str
@@ -250,6 +251,7 @@ class Manager:
     driver: Callable[[Machine, Target], Driver]
     capabilities: Capabilities
     obstacle: Callable[[type[Machine]], str] = nothing_in_the_way
+    fold: Callable[[str], str] = str
 
 
 def apply_override(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -21,9 +22,9 @@ class Said:
     value: Any
 
     @property
-    def origin(self) -> str:
-        """The place in the model, with the value."""
-        return f"processes.{self.instance}.pkg.credentials.{self.kind}s.{self.name}.{self.attribute} = {self.value!r}"
+    def place(self) -> str:
+        """The place in the instance."""
+        return f"pkg.credentials.{self.kind}s.{self.name}.{self.attribute}"
 
 
 def said_about_accounts(instances: Mapping[str, Instance]) -> Iterator[Said]:
@@ -44,9 +45,9 @@ def needed_accounts(instances: Mapping[str, Instance]) -> Credentials:
     A user without a primary group has one of its own name. Where instances contradict each other, which is a finding
     (NP106), the first one counts. Users that are there for their home directory only are left out.
     """
-    known = list(said_about_accounts(instances))
-    groups = {name: Group(**united(known, "group", name)) for name in described(instances, "groups")}
-    users = {name: User(**united(known, "user", name)) for name in described(instances, "users")}
+    known = united(said_about_accounts(instances))
+    groups = {name: Group(**known["group", name]) for name in described(instances, "groups")}
+    users = {name: User(**known["user", name]) for name in described(instances, "users")}
     users = {name: replace(user, group=user.group or name) for name, user in users.items()}
     accounts = {name: user for name, user in users.items() if not user.create_home_dir_only}
     own = {name: Group() for name, user in accounts.items() if user.group == name and name not in groups}
@@ -69,13 +70,12 @@ def described(instances: Mapping[str, Instance], section: str) -> Iterable[str]:
     return dict.fromkeys(names)
 
 
-def united(known: Iterable[Said], kind: str, name: str) -> dict[str, Any]:
-    """Return the attributes of one account that any instance speaks of."""
-    attributes: dict[str, Any] = {}
+def united(known: Iterable[Said]) -> Mapping[tuple[str, str], dict[str, Any]]:
+    """Return the attributes that any instance speaks of, by the kind and name of their account."""
+    accounts: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
     for said in known:
-        if (said.kind, said.name) == (kind, name):
-            attributes.setdefault(said.attribute, said.value)
-    return attributes
+        accounts[said.kind, said.name].setdefault(said.attribute, said.value)
+    return accounts
 
 
 def named_users(instances: Mapping[str, Instance]) -> dict[str, str]:

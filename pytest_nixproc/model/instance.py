@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final, Literal
 
 from pytest_nixproc.errors import Fault
 from pytest_nixproc.model.names import camel_case, snake_case
+from pytest_nixproc.model.places import Location, call_site
 from pytest_nixproc.model.process import ManagedProcess
+
+ADDRESSES: Final = ("bind_address", "bind_ip", "listen_address", "listen_host", "address")
+"""Attributes that hold the address on which an instance listens; ``http_bind_ip`` is that of ``http_port`` alone."""
+
+ANY_ADDRESS: Final = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - recognised, not listened on
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A port that an instance declares, with the attribute that does, and the address; empty for all addresses."""
+
+    place: str
+    port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    address: str = ""
+
+    @property
+    def text(self) -> str:
+        """The endpoint for people and for comparison: ``tcp 80``, ``tcp 127.0.0.1:80``."""
+        return f"{self.protocol} {f'{self.address}:' if self.address else ''}{self.port}"
 
 
 class Instance:
     """A process instance of a model: ``pkg``, and free attributes that tests and other instances read.
 
     Attributes called ``port``, or ending in ``_port`` or ``Port``, are the TCP ports that the instance declares;
-    ``ports`` may map names to more of them. ``ready`` says when the instance can be used (see ``ready``);
-    ``requires_unique_ids_for`` names the pools from which it wants ids.
+    ``ports`` may map names to more of them. Those called ``udp_port``, or ending in ``_udp_port``, and ``udp_ports``
+    are UDP. ``bind_address`` says on which address (see ``ADDRESSES``). ``ready`` says when the instance can be used
+    (see ``ready``); ``requires_unique_ids_for`` names the pools from which it wants ids.
     """
 
     pkg: ManagedProcess
     attributes: Mapping[str, Any]
+    made_at: Location | None
 
     def __init__(self, /, pkg: ManagedProcess, **attributes: Any) -> None:
         frozen = {snake_case(name): value for name, value in attributes.items()}
-        vars(self).update(pkg=pkg, attributes=MappingProxyType(frozen))
+        vars(self).update(pkg=pkg, attributes=MappingProxyType(frozen), made_at=call_site())
 
     def __getattr__(self, name: str) -> Any:
         attributes = vars(self).get("attributes", {})
@@ -43,43 +67,79 @@ class Instance:
     @property
     def declared_ports(self) -> Mapping[str, int]:
         """The TCP ports that the instance declares, by the attribute or the name that declares them."""
-        ports = {
-            name: value
-            for name, value in self.attributes.items()
-            if (name == "port" or name.endswith("_port")) and is_number(value)
-        }
-        named = self.attributes.get("ports", {})
+        return dict(self._ports("ports", lambda name: is_port_name(name) and not is_udp_name(name)))
+
+    @property
+    def declared_udp_ports(self) -> Mapping[str, int]:
+        """The UDP ports that the instance declares, likewise."""
+        return dict(self._ports("udp_ports", is_udp_name))
+
+    def _ports(self, section: str, is_meant: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
+        for name, value in self.attributes.items():
+            if is_meant(name) and is_number(value):
+                yield name, value
+        named = self.attributes.get(section)
         if isinstance(named, Mapping):
-            ports |= {f"ports.{name}": value for name, value in named.items() if is_number(value)}
-        return ports
+            yield from ((f"{section}.{name}", value) for name, value in named.items() if is_number(value))
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The ports that the instance declares, with their protocols and addresses."""
+        tcp = [Endpoint(name, port, "tcp", self._address(name)) for name, port in self.declared_ports.items()]
+        udp = [Endpoint(name, port, "udp", self._address(name)) for name, port in self.declared_udp_ports.items()]
+        return (*tcp, *udp)
+
+    def _address(self, port: str) -> str:
+        """Return the address that a port is bound to, one of its own or that of all ports; empty for every address."""
+        own = port.removesuffix("port")
+        for name in (*(f"{own}{name}" for name in ADDRESSES), *ADDRESSES):
+            value = self.attributes.get(name)
+            if isinstance(value, str):
+                return "" if value in ANY_ADDRESS else value
+        return ""
 
     def faults(self) -> list[Fault]:
         """Return what is wrong with the instance, with paths relative to it."""
         pkg: object = self.pkg
         if not isinstance(pkg, ManagedProcess):
             return [Fault("pkg", f"is {pkg!r}, which is no managed process", "use create_managed_process()")]
-        problem = "is {!r}, which is no TCP port"
-        named: object = self.attributes.get("ports", {})
-        if not isinstance(named, Mapping):
-            wrong = Fault("ports", f"is {named!r}, which is no mapping of names to ports", "call a single one 'port'")
-            return [*self.pkg.faults, wrong]
+        problem = "is {!r}, which is no {} port"
+        for section in SECTIONS:
+            named: object = self.attributes.get(section, {})
+            if not isinstance(named, Mapping):
+                remedy = f"call a single one {section.removesuffix('s')!r}"
+                return [
+                    *self.pkg.faults,
+                    Fault(section, f"is {named!r}, which is no mapping of names to ports", remedy),
+                ]
         return list(self.pkg.faults) + [
-            Fault(name, problem.format(value), "use a number from 1 to 65535")
+            Fault(name, problem.format(value, "UDP" if is_udp_name(name) else "TCP"), "use a number from 1 to 65535")
             for name, value in (*self.attributes.items(), *self.named_ports().items())
             if is_port_name(name) and not (is_number(value) and 1 <= value <= 65535)
         ]
 
     def named_ports(self) -> Mapping[str, Any]:
-        """Return the entries of ``ports``, by the path under which a fault names them."""
-        named = self.attributes.get("ports", {})
-        if not isinstance(named, Mapping):
-            return {}
-        return {f"ports.{camel_case(str(name))}": value for name, value in named.items()}
+        """Return the entries of ``ports`` and ``udp_ports``, by the path under which a fault names them."""
+        sections = {section: self.attributes.get(section, {}) for section in SECTIONS}
+        return {
+            f"{section}.{camel_case(str(name))}": value
+            for section, named in sections.items()
+            if isinstance(named, Mapping)
+            for name, value in named.items()
+        }
+
+
+SECTIONS: Final = ("ports", "udp_ports")
 
 
 def is_port_name(name: str) -> bool:
-    """Tell whether an attribute of this name declares a TCP port."""
-    return name == "port" or name.endswith("_port") or name.startswith("ports.")
+    """Tell whether an attribute of this name declares a port."""
+    return name == "port" or name.endswith("_port") or name.startswith(("ports.", "udp_ports."))
+
+
+def is_udp_name(name: str) -> bool:
+    """Tell whether an attribute of this name declares a UDP port."""
+    return name == "udp_port" or name.endswith("_udp_port") or name.startswith("udp_ports.")
 
 
 def is_number(value: object) -> bool:

@@ -12,6 +12,7 @@ from pytest_nixproc.errors import Fault
 from pytest_nixproc.model import kinds
 from pytest_nixproc.model.credentials import CREDENTIALS, Credentials
 from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.places import Location, call_site
 from pytest_nixproc.model.state import StateDirs
 
 Mode = Literal["foreground", "daemon"]
@@ -86,6 +87,8 @@ class ManagedProcess:
         kinds.TEXT, "Shell text run once in the generated configuration, whose directory is $out", ""
     )
     faults: tuple[Fault, ...] = ()
+    made_at: Location | None = None
+    """The call in a model that has made it."""
 
     PARAMETERS: ClassVar[tuple[str, ...]]
 
@@ -131,7 +134,7 @@ class ManagedProcess:
 ManagedProcess.PARAMETERS = tuple(item.name for item in fields(ManagedProcess) if item.metadata)
 
 
-def read_managed_process(parameters: Mapping[str, object]) -> ManagedProcess:
+def read_managed_process(parameters: Mapping[str, object], made_at: Location | None = None) -> ManagedProcess:
     """Read parameters in either spelling; never raises: the faults are kept for the model to report together."""
     faults: list[Fault] = []
     known = {item.name: item.metadata["kind"] for item in fields(ManagedProcess) if item.metadata}
@@ -148,7 +151,7 @@ def read_managed_process(parameters: Mapping[str, object]) -> ManagedProcess:
     values["name"] = values.get("name") or values.get("instance_name") or ""
     values["description"] = values.get("description") or values["name"]
     process = ManagedProcess(**values, faults=tuple(faults))
-    return ManagedProcess(**values, faults=(*faults, *omissions(process, parameters)))
+    return ManagedProcess(**values, faults=(*faults, *omissions(process, parameters)), made_at=made_at)
 
 
 def omissions(process: ManagedProcess, given: Mapping[str, object]) -> Iterable[Fault]:
@@ -190,4 +193,4 @@ def create_managed_process(
 
     Faults are not raised here: the model that holds the process reports all of them at once, each with its path.
     """
-    return read_managed_process(locals())
+    return read_managed_process(locals(), call_site())

@@ -11,8 +11,11 @@ from pytest_nixproc.model.graph import Levels, cycle_in, levels_of
 from pytest_nixproc.model.ids import Pool, read_pools
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.kinds import read_name
+from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.ready import Condition
+
+Locate = Callable[[str, str], Location | None]
 
 
 def provide_nothing(directory: str) -> None:
@@ -24,7 +27,9 @@ class ProcessesModel(Mapping[str, Instance]):
 
     ``origin`` is where it came from, for messages; ``id_resources`` are the pools from which instances can require
     ids: ``{"webappPorts": {"min": 5000, "max": 5999}}``. ``provide`` makes what the model refers to before it is
-    deployed, programs that have to be built, and keeps it for as long as the directory exists that it is given. Raises
+    deployed, programs that have to be built, and keeps it for as long as the directory exists that it is given.
+    ``locate`` finds the line of a value, given an instance and a place in it, for sources that know better than the
+    calls that made it. Raises
     :class:`~pytest_nixproc.errors.ModelError` with all faults of all instances.
     """
 
@@ -35,9 +40,11 @@ class ProcessesModel(Mapping[str, Instance]):
         origin: str = "",
         id_resources: Mapping[str, object] | None = None,
         provide: Callable[[str], None] = provide_nothing,
+        locate: Locate | None = None,
     ) -> None:
         self.origin = origin
         self.provide = provide
+        self._locate = locate
         faults = [fault for name, value in instances.items() for fault in entry_faults(name, value)]
         self.pools: Mapping[str, Pool] = read_pools(id_resources or {}, "id_resources", faults)
         self._instances = MappingProxyType({str(name): value for name, value in instances.items() if is_whole(value)})
@@ -108,6 +115,13 @@ class ProcessesModel(Mapping[str, Instance]):
 
     def __repr__(self) -> str:
         return f"<ProcessesModel {self.origin or 'in Python'}: {', '.join(self)}>"
+
+    def locate(self, instance: str, place: str) -> Location | None:
+        """Return where a value of an instance was written down: the source's own answer, or the call that made it."""
+        if self._locate is not None:
+            return self._locate(instance, place)
+        made = self._instances[instance]
+        return made.pkg.made_at if place.startswith("pkg.") else made.made_at
 
     def level(self, name: str) -> int:
         """Return how deep the dependencies of an instance go: 0 without any, else 1 more than theirs at most."""

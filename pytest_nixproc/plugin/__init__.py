@@ -71,6 +71,9 @@ def pytest_configure(config: pytest.Config) -> None:
         all_systems(config)
     if any(options.given(config, name) for name in ("param", "start-timeout", "stop-timeout", "build-timeout")):
         _ = all_systems(config).settings
+    if any(options.given(config, name) for name in ("select", "ignore", "findings")):
+        options.read_findings(config)
+        all_systems(config).refuse_unknown_rules()
 
 
 def all_systems(config: pytest.Config) -> Any:
@@ -163,6 +166,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if used and used.sharing:
         problems = used.leave_run()
         vars(session.config).get("workeroutput", {})["nixproc_problems"] = problems
+    if used and used.findings and hasattr(session.config, "workeroutput"):
+        from pytest_nixproc.plugin.reporting import packed_findings
+
+        session.config.workeroutput["nixproc_findings"] = packed_findings(used)
     if used and used.problems:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -201,6 +208,22 @@ def pytest_testnodedown(node: Any) -> None:
     """Take in what a worker could not take down cleanly; the run has failed then."""
     if problems := getattr(node, "workeroutput", {}).get("nixproc_problems"):
         all_systems(node.config).problems.extend(problems)
+    if packed := getattr(node, "workeroutput", {}).get("nixproc_findings"):
+        from pytest_nixproc.plugin.reporting import take_findings
+
+        take_findings(all_systems(node.config), packed)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Write the findings of the session into the file that was asked for, if only to say that there are none."""
+    if hasattr(config, "workerinput") or not options.given(config, "findings"):
+        return
+    kind, path = options.read_findings(config)
+    if path:
+        from pytest_nixproc.plugin.reporting import findings_text
+
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"{findings_text(all_systems(config), kind)}\n")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

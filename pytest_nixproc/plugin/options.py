@@ -43,6 +43,7 @@ PROFILES: Final = ("unprivileged", "privileged")
 PROFILE_CHOICES: Final = (*PROFILES, "all")
 KEEP: Final = ("never", "failed", "always")
 NETWORKS: Final = ("host", "private")
+FORMATS: Final = ("text", "json", "sarif")
 SCOPES: Final = ("session", "package", "module", "class", "function")
 
 OPTIONS: Final = (
@@ -63,8 +64,10 @@ OPTIONS: Final = (
     Option("stop-timeout", "10", "SECONDS", "how long processes may take to stop before they are killed"),
     Option("build-timeout", "600", "SECONDS", "how long a program may take that evaluates or builds a model (Nix)"),
     Option("download", "", "", "such programs may fetch what this machine does not have", "flag"),
-    Option("ignore", "", "CODE[,CODE...]", "rules of the checks that are not applied"),
     Option("conformance-results", "", "DIR", "write what the conformance suite finds into this directory, as JSON"),
+    Option("select", "", "CODE[,CODE...]", "the only rules of the checks that are applied, or how their codes begin"),
+    Option("ignore", "", "CODE[,CODE...]", "rules of the checks that are not applied, or how their codes begin"),
+    Option("findings", "text", "FORMAT[:FILE]", "how the findings of the checks are written: text, json or sarif"),
     Option("plan", "", "", "print what would be deployed, where and in which order; start nothing", "flag"),
     Option("list-managers", "", "", "print the process managers, whether they can run here, what they honour", "flag"),
 )  # fmt: skip
@@ -142,15 +145,21 @@ def read_seconds(config: pytest.Config, name: str) -> float:
 
 def read_params(config: pytest.Config) -> dict[str, object]:
     """Return the arguments for the model."""
-    import json
+    from pytest_nixproc.sources.api import read_param
 
     params: dict[str, object] = {}
     for line in read(config, "param").splitlines():
-        name, equals, text = line.strip().partition("=")
-        if not equals or not name.isidentifier():
-            raise pytest.UsageError(f"{BY_NAME['param'].flag}={line}: write NAME=VALUE")
         try:
-            params[name] = json.loads(text)
-        except json.JSONDecodeError:
-            params[name] = text
+            name, value = read_param(line)
+        except ValueError as error:
+            raise pytest.UsageError(f"{BY_NAME['param'].flag}={line}: {error}") from None
+        params[name] = value
     return params
+
+
+def read_findings(config: pytest.Config) -> tuple[str, str]:
+    """Return how findings are written, and into which file; an empty one is the terminal's output."""
+    kind, _, path = read(config, "findings").partition(":")
+    if kind not in FORMATS:
+        raise pytest.UsageError(f"{BY_NAME['findings'].flag}={kind}: choose one of {', '.join(FORMATS)}")
+    return kind, str(config.invocation_params.dir / path) if path else ""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from pytest_nixproc.checks.output import FORMATS, facts_of, finding_from
 from pytest_nixproc.deployment.planner import Draft
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.plugin import options
 from pytest_nixproc.plugin.systems import Systems
 
 
@@ -78,12 +81,29 @@ def kept_lines(system: System) -> Iterator[str]:
     yield f"  stop:  {shlex.join([sys.executable, '-m', 'pytest_nixproc', 'stop', system.root])}"
 
 
+def findings_text(systems: Systems, kind: str) -> str:
+    """Return all findings of the session in one of the formats."""
+    return FORMATS[kind](list(systems.findings.values()), systems.rules)
+
+
+def packed_findings(systems: Systems) -> str:
+    """Return the findings of a worker as text that its controller can read."""
+    return json.dumps([facts_of(finding) for finding in systems.findings.values()])
+
+
+def take_findings(systems: Systems, packed: str) -> None:
+    """Take in what a worker has found."""
+    systems.note(finding_from(facts) for facts in json.loads(packed))
+
+
 def summarize(systems: Systems, reporter: pytest.TerminalReporter) -> None:
     """Write what was planned, kept and found, at the end of the terminal output."""
+    kind, path = options.read_findings(systems.config)
     sections = {
         "nixproc: plan": [line for point, draft in systems.planned for line in plan_lines(point.manager, draft)],
         "nixproc: kept": [line for system in systems.kept for line in kept_lines(system)],
         "nixproc: findings": list(systems.warnings),
+        f"nixproc: findings as {kind}": [findings_text(systems, kind)] if kind != "text" and not path else [],
         "nixproc: shared systems were not stopped cleanly": systems.problems,
     }
     for title, lines in sections.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
+from pytest_nixproc.checks.api import Finding, Rule, chosen
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.booting import booted
 from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc.deployment.neighbours import living
 from pytest_nixproc.deployment.planner import Draft, Load, Planner, Settings
 from pytest_nixproc.deployment.recovery import reap, recovery_command, take_over
 from pytest_nixproc.deployment.stopping import attempt
 from pytest_nixproc.deployment.system import System
-from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.errors import ConflictError, NixprocError
 from pytest_nixproc.machines.api import Machine, Place
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import options
@@ -50,6 +52,8 @@ class Systems:
         self.kept: list[System] = []
         self.planned: list[tuple[Point, Draft]] = []
         self.warnings: dict[str, None] = {}
+        self.findings: dict[str, Finding] = {}
+        """Everything that the checks have found, by its text."""
         self.problems: list[str] = []
         """What was not clean when shared systems were taken down."""
         self.leases = Leases()
@@ -108,6 +112,7 @@ class Systems:
             state_root=options.read(self.config, "state-root") or None,
             start_seconds=options.read_seconds(self.config, "start-timeout"),
             stop_seconds=options.read_seconds(self.config, "stop-timeout"),
+            selected_rules=frozenset(options.read_names(self.config, "select")),
             ignored_rules=frozenset(options.read_names(self.config, "ignore")),
             params=options.read_params(self.config),
             keep_failed=options.read(self.config, "keep") != "never",
@@ -117,6 +122,22 @@ class Systems:
             may_download=options.read_flag(self.config, "download"),
             cache=cache_of(self.config),
         )
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules that the options choose."""
+        return chosen(self.registry.rules, self.settings.selected_rules, self.settings.ignored_rules)
+
+    def refuse_unknown_rules(self) -> None:
+        """Raise a usage error for codes that no rule has."""
+        try:
+            _ = self.rules
+        except NixprocError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    def note(self, findings: Iterable[Finding]) -> None:
+        """Take findings into the report of all; the same one of several systems is one."""
+        self.findings.update((str(finding), finding) for finding in findings)
 
     def report_progress(self, text: str) -> None:
         """Write a line to the terminal in the middle of a test; silent on an xdist worker, which has none."""
@@ -160,12 +181,18 @@ class Systems:
         """
         planner = self.planner(point, machine, params, tolerant=tolerant)
         if options.read_flag(self.config, "plan"):
-            self.planned.append((point, self._plan(planner, load)))
+            draft = self._plan(planner, load)
+            self.planned.append((point, draft))
+            self.note(draft.findings)
             raise Planned
         self.reap_abandoned()
         system = System(planner, self.leases)
         with self.signals.handled():
-            system.start(load)
+            try:
+                system.start(load)
+            except ConflictError as error:
+                self.note(finding for finding in error.findings if isinstance(finding, Finding))
+                raise
             self.live[system] = {}
             try:
                 yield system
@@ -202,7 +229,7 @@ class Systems:
         site = planner.choose_site()
         assigner = Assigner(self.leases, planner.machine, site.root)
         try:
-            return planner.draft(load, site, assigner)
+            return planner.draft(load, site, assigner, living(self.leases, planner.machine.name, site.root))
         finally:
             assigner.release()
 
@@ -218,6 +245,7 @@ class Systems:
     def _end(self, system: System) -> None:
         """Take a system down, unless it is to be kept."""
         del self.live[system]
+        self.note(system.findings)
         self.warnings.update(dict.fromkeys(map(str, system.findings)))
         keep = options.read(self.config, "keep")
         if keep == "always" or (keep == "failed" and system in self.failed):

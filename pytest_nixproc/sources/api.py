@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -78,6 +79,17 @@ class Arguments:
 def any_file(path: str) -> bool:  # noqa: ARG001 - most kinds are told by their suffix
     """Recognise every file."""
     return True
+
+
+def read_param(text: str) -> tuple[str, object]:
+    """Read ``NAME=VALUE``: the value is JSON, or else text; raises ``ValueError`` for what has no name."""
+    name, equals, value = text.strip().partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError("write NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 @dataclass(frozen=True)

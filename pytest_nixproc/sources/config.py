@@ -25,13 +25,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cached_property
 from typing import Any, Final
 
 from pytest_nixproc.errors import Fault, ModelError, SourceError
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.names import camel_case
+from pytest_nixproc.model.names import camel_case, snake_case
+from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess, read_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Source
@@ -55,7 +57,8 @@ def read_config(path: str, arguments: Arguments) -> ProcessesModel:
     faults: list[Fault] = []
     instances = {str(name): read_instance(f"processes.{name}", entry, faults) for name, entry in entries.items()}
     try:
-        model = ProcessesModel(instances, origin=path, id_resources=document.get("idResources"))
+        pools = document.get("idResources")
+        model = ProcessesModel(instances, origin=path, id_resources=pools, locate=Lines(path).locate)
     except ModelError as error:
         raise ModelError([*faults, *error.faults], origin=path) from error
     if faults:
@@ -96,6 +99,48 @@ def parse(path: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SourceError(f"{path}: {error}") from error
+
+
+class Lines:
+    """Finds the lines of values in a file, which is read once more when that is asked for first."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @cached_property
+    def root(self) -> Any:
+        """The nodes of the file; None when it cannot be read again. JSON is read as YAML, which has lines."""
+        import yaml
+
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                return yaml.compose(file, yaml.SafeLoader)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None
+
+    def locate(self, instance: str, place: str) -> Location | None:
+        """Return the line of a value of an instance; where it is not in the file, that of what would hold it."""
+        node, line = self.root, None
+        for part in ("processes", instance, *re.findall(r"[^.\[\]]+", place)):
+            found = child_of(node, part)
+            if found is None:
+                break
+            node, line = found
+        return None if line is None else Location(self.path, line + 1)
+
+
+def child_of(node: Any, part: str) -> tuple[Any, int] | None:
+    """Return what stands under a name, in either spelling, or a number of a node, and the line where it begins."""
+    if isinstance(node.value, str):
+        return None
+    for index, item in enumerate(node.value):
+        if isinstance(item, tuple):
+            key, value = item
+            if key.value == part or snake_case(str(key.value)) == part:
+                return value, key.start_mark.line
+        elif str(index) == part:
+            return item, item.start_mark.line
+    return None
 
 
 class Placeholders:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 
+from pytest_nixproc.checks.api import Rule, nothing
 from pytest_nixproc.deployment.system import RunningInstance, System
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers import bsdrc
@@ -138,10 +140,34 @@ def rule_rows() -> Iterator[tuple[str, ...]]:
     """Yield the rules of the checks."""
     yield "code", "looks at", "severity", "what must hold"
     for rule in Registry().rules:
-        is_live = rule.live.__name__ != "nothing"
-        function = rule.live if is_live else rule.static
-        severity = "warning" if '"warning"' in inspect.getsource(function) else "error"
-        yield rule.code, "the running system" if is_live else "the model", severity, rule.asserts
+        yield f"[{rule.code}](rules.md#{anchor_of(rule)})", looks_at(rule), rule.severity, rule.asserts
+
+
+def looks_at(rule: Rule) -> str:
+    """Return what a rule looks at."""
+    return "the running system" if rule.live is not nothing else "the model"
+
+
+def heading_of(rule: Rule) -> str:
+    """Return the heading of a rule's section."""
+    return f"{rule.code}: {rule.asserts}"
+
+
+def anchor_of(rule: Rule) -> str:
+    """Return the anchor of a rule's section, as code hosts make it of the heading."""
+    return re.sub(r"[^\w -]", "", heading_of(rule)).lower().replace(" ", "-")
+
+
+def rule_pages() -> str:
+    """Return a section for each rule."""
+    return "\n\n".join("\n\n".join(section_of(rule)) for rule in Registry().rules)
+
+
+def section_of(rule: Rule) -> Iterator[str]:
+    """Yield the paragraphs about a rule."""
+    yield f"## {heading_of(rule)}"
+    yield f"Looks at {looks_at(rule)}; severity: {rule.severity}; silenced by `--nixproc-ignore={rule.code}`."
+    yield textwrap.fill(rule.explanation, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def fixture_rows() -> Iterator[tuple[str, ...]]:
@@ -171,7 +197,7 @@ def member_rows(kind: type[Any], *, leave_out: tuple[str, ...] = ()) -> Callable
 
 ABSTRACT: Final = tuple(Machine.__abstractmethods__)
 
-TABLES: Final[dict[tuple[str, str], Callable[[], Rows]]] = {
+TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("options.md", "options"): option_rows,
     ("model.md", "parameters"): parameter_rows,
     ("model.md", "accounts"): account_rows,
@@ -183,6 +209,7 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows]]] = {
     ("managers.md", "docker"): docker_rows,
     ("managers.md", "s6rc"): s6_rc_rows,
     ("checks.md", "rules"): rule_rows,
+    ("rules.md", "pages"): rule_pages,
     ("testing.md", "fixtures"): fixture_rows,
     ("testing.md", "system"): member_rows(System, leave_out=("start", "stop", "abandon")),
     ("testing.md", "instance"): member_rows(RunningInstance),
@@ -206,8 +233,10 @@ def summary(documented: object) -> str:
     return first_line(inspect.getdoc(documented) or "")
 
 
-def rendered(rows: Rows) -> str:
-    """Return rows as a Markdown table; the first one is the head."""
+def rendered(rows: Rows | str) -> str:
+    """Return rows as a Markdown table; the first one is the head. A text is what it is."""
+    if isinstance(rows, str):
+        return rows
     head, *body = [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
     lines = [head, tuple("---" for _ in head), *body]
     return "\n".join(re.sub(" +", " ", f"| {' | '.join(line)} |") for line in lines)
@@ -216,6 +245,13 @@ def rendered(rows: Rows) -> str:
 def place(name: str) -> re.Pattern[str]:
     """Return the pattern of a table's place in a document."""
     return re.compile(rf"(?<=<!-- table: {name} -->\n\n)(.*?)(?=\n\n<!-- end of table -->)", re.DOTALL)
+
+
+@pytest.mark.parametrize("rule", Registry().rules, ids=lambda rule: rule.code)
+def test_every_rule_is_explained(rule: Rule) -> None:
+    """A rule of ours says what it looks at and why; the page about rules is made of that."""
+    assert len(rule.explanation) > len(rule.asserts)
+    assert rule.severity in ("error", "warning")
 
 
 @pytest.mark.parametrize(("document", "name"), TABLES, ids=[f"{document}-{name}" for document, name in TABLES])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pytest_nixproc.checks import accounts, static
 from pytest_nixproc.checks.api import Finding, Plan, Rule, errors_of
-from pytest_nixproc.checks.static import nixproc_checks
 from pytest_nixproc.machines.api import Account, Accounts
 from pytest_nixproc.managers.api import Target
 from pytest_nixproc.model.credentials import Credentials, Group, User
@@ -17,7 +17,7 @@ from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 
-RULES = {rule.code: rule for rule in nixproc_checks()}
+RULES = {rule.code: rule for rule in (*static.nixproc_checks(), *accounts.nixproc_checks())}
 
 
 def instance(name: str, parameters: dict[str, Any] | None = None, **attributes: Any) -> Instance:
@@ -42,6 +42,7 @@ def user(**attributes: Any) -> dict[str, Any]:
 
 PID: dict[str, Any] = {"pid_file": "/srv/state/run/x.pid"}
 NO_STATE: dict[str, Any] = {"environment": {"CONFIG": "/var/lib/x"}}
+TOLD: dict[str, Any] = {"environment": {"PORT": 80}}
 EXTRA: dict[str, Any] = {"foreground_process_extra_args": ["/run/x"], "daemon_extra_args": ["/var/x"]}
 
 # Code, instances, what each line of the finding has to hold: the problem, the origins, the remedy.
@@ -97,13 +98,13 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         ],
     ),
     (
-        "NP104",
+        "NP102",
         {
             "a": instance("a", {"environment": {"PID_FILE": "/p"}}),
             "b": instance("b", {"environment": {"PIDFILE": "/p"}}),
         },
         [
-            "NP104 error: a and b claim the same path /p",
+            "NP102 error: a and b have the same PID file /p",
             "processes.a.pkg.environment.PID_FILE = '/p'",
             "processes.b.pkg.environment.PIDFILE = '/p'",
             "to mend it",
@@ -155,6 +156,112 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP108 warning: a mentions a path outside the state",
             "processes.a.pkg.environment.CONFIG = '/var/lib/x'",
             "to mend it: build it from the state directories",
+        ],
+    ),
+    (
+        "NP101",
+        {"a": instance("a", udp_port=53), "b": instance("b", udp_ports={"dns": 53}, bind_ip="127.0.0.1")},
+        [
+            "NP101 error: a and b declare the same UDP port 53",
+            "processes.a.udp_port = 53",
+            "processes.b.udp_ports.dns = 53",
+            "to mend it: give each instance its own port",
+        ],
+    ),
+    (
+        "NP103",
+        {
+            "a": instance("a", {"args": ["--log-file", "/srv/state/x.log"]}),
+            "b": instance("b", {"environment": {"WEB_LOGFILE": "/srv/state/x.log"}}),
+        },
+        [
+            "NP103 error: a and b have the same log file /srv/state/x.log",
+            "processes.a.pkg.args[1] = '/srv/state/x.log'",
+            "processes.b.pkg.environment.WEB_LOGFILE = '/srv/state/x.log'",
+            "to mend it",
+        ],
+    ),
+    (
+        "NP104",
+        {
+            "a": instance("a", {"environment": {"PGDATA": "/srv/state/lib"}}),
+            "b": instance("b", {"args": ["--dbpath=/srv/state/lib"]}),
+        },
+        [
+            "NP104 error: a and b claim the same path /srv/state/lib",
+            "processes.a.pkg.environment.PGDATA = '/srv/state/lib'",
+            "processes.b.pkg.args[0] = '/srv/state/lib'",
+            "to mend it",
+        ],
+    ),
+    (
+        "NP111",
+        {"a": instance("a", TOLD, port=80), "b": instance("b", {"args": ["--port", "80"]}, port=81)},
+        [
+            "NP111 error: a and b are both told or declare to listen on port 80",
+            "processes.a.port = 80",
+            "processes.b.pkg.args[1] = '80'",
+            "to mend it: pass the instance's own port on to its program",
+        ],
+    ),
+    (
+        "NP111",
+        {"a": instance("a", TOLD), "b": instance("b", TOLD)},
+        [
+            "NP111 error: a and b are both told",
+            "processes.a.pkg.environment.PORT = '80'",
+            "processes.b.pkg.environment.PORT = '80'",
+            "to mend it",
+        ],
+    ),
+    (
+        "NP112",
+        {"a": instance("a", socket=f"/srv/state/{'x' * 100}")},
+        [
+            "NP112 error: a has a socket whose path has 111 bytes, more than the 107",
+            "processes.a.socket = '/srv/state/xxx",
+            "to mend it: choose a shorter name",
+        ],
+    ),
+    (
+        "NP112",
+        {"a": instance("a", {"args": ["--socket", f"/srv/state/{'x' * 95}"]})},
+        [
+            "NP112 warning: a has a socket whose path has 106 bytes, more than the 103 of macOS and BSD",
+            "processes.a.pkg.args[1] = '/srv/state/xxx",
+            "to mend it",
+        ],
+    ),
+    (
+        "NP113",
+        {"a": instance("a", data_dir="/srv/state/db"), "b": instance("b", socket="/srv/state/db/b/s")},
+        [
+            "NP113 error: a and b claim /srv/state/db and /srv/state/db/b/s, which lies in it",
+            "processes.a.data_dir = '/srv/state/db'",
+            "processes.b.socket = '/srv/state/db/b/s'",
+            "to mend it: give each instance a directory of its own",
+        ],
+    ),
+    (
+        "NP114",
+        {
+            "a": instance("a", {"credentials": Credentials(users={"u": User(uid=5)})}),
+            "b": instance("b", {"credentials": Credentials(users={"v": User(uid=5)})}),
+        },
+        [
+            "NP114 error: 'u' and 'v' have the same uid 5",
+            "processes.a.pkg.credentials.users.u.uid = 5",
+            "processes.b.pkg.credentials.users.v.uid = 5",
+            "to mend it: give each account its own number",
+        ],
+    ),
+    (
+        "NP118",
+        {"app": instance("app", {"args": ["--db=tcp://127.0.0.1:5432/x"]}), "db": instance("db", port=5432)},
+        [
+            "NP118 warning: app is told where db listens, and does not depend on it",
+            "processes.app.pkg.args[0] = 'tcp://127.0.0.1:5432/x'",
+            "to mend it: add db to its dependencies",
         ],
     ),
     (
@@ -226,6 +333,37 @@ NEAR_MISSES: list[tuple[str, dict[str, Instance]]] = [
     ("NP109", {"a": instance("a", user(group="old", extra_groups=("root",)))}),
     ("NP109", {"a": instance("a", user(create_home_dir_only=True, group="missing"))}),
     ("NP110", {"a": instance("a", {"credentials": Credentials(users={"old": User(uid=900), "new": User(uid=5)})})}),
+    ("NP101", {"a": instance("a", port=80), "b": instance("b", udp_port=80)}),
+    (
+        "NP101",
+        {
+            "a": instance("a", port=80, bind_address="127.0.0.1"),
+            "b": instance("b", http_port=80, http_bind_ip="127.0.0.2", bind_ip="127.0.0.1"),
+        },
+    ),
+    ("NP104", {name: instance(name, runtime_dir="/srv/state/run", cache_dir="relative") for name in "ab"}),
+    ("NP111", {"a": instance("a", TOLD, port=80), "b": instance("b", {"args": ["--port"]}, port=81)}),
+    ("NP111", {"a": instance("a", port=80), "b": instance("b", {**TOLD, "dependencies": ["a"]}, port=81)}),
+    ("NP111", {name: instance(name, {"environment": {"DB_PORT": 5432}}) for name in "ab"}),
+    ("NP112", {"a": instance("a", socket=f"/srv/state/{'x' * 92}", document=f"/{'x' * 200}")}),
+    ("NP113", {"a": instance("a", data_dir="/srv/state/db", socket="/srv/state/db/s"), "b": instance("b")}),
+    ("NP113", {"a": instance("a", data_dir="/srv/state/db"), "b": instance("b", data_dir="/srv/state/db2")}),
+    (
+        "NP113",
+        {
+            "a": instance("a", socket="/srv/state/s"),
+            "b": instance("b", {"environment": {"LISTEN_SOCKET": "/srv/state/s/x"}}),
+        },
+    ),
+    ("NP114", {"a": instance("a", ids(uid=5, gid=5)), "b": instance("b", ids(uid=5))}),
+    (
+        "NP118",
+        {
+            "db": instance("db", {"args": ["127.0.0.1:5432"]}, port=5432),
+            "app": instance("app", {"args": ["127.0.0.1:5432"], "dependencies": ["db"]}, port=80),
+            "far": instance("far", {"args": ["10.0.0.1:5432", "127.0.0.1:99999"]}),
+        },
+    ),
     ("NP107", {"a": instance("a", PID), "b": instance("b", {"user": "u"})}),
     ("NP108", {"a": instance("a", {"args": ["/tmp/program", "/srv/state/x", "run/x"]})}),
     ("NP108", {"a": instance("a", {"environment": {"X": "/srv/state/x", "Y": "/usr/x", "Z": "/variable"}})}),
@@ -275,7 +413,7 @@ def test_three_are_one_finding(find: Any) -> None:
 def test_groups_have_ids_too(find: Any) -> None:
     """A group with two ids is found like a user."""
     (finding,) = find("NP106", {"a": instance("a", ids(gid=5)), "b": instance("b", ids(gid=6))})
-    assert "processes.b.pkg.credentials.groups.g.gid = 6" in finding.origins
+    assert "processes.b.pkg.credentials.groups.g.gid = 6" in str(finding)
 
 
 @pytest.mark.parametrize("code", ["NP109", "NP110"])
@@ -287,7 +425,7 @@ def test_accounts_do_not_matter_where_users_are_not_changed(target: Target, code
 
 def test_mentioned_path_names_its_parameter(find: Any) -> None:
     """A finding about an argument names the parameter that holds it."""
-    origins = [finding.origins[0].partition(" = ")[0] for finding in find("NP108", {"a": instance("a", EXTRA)})]
+    origins = [str(finding.origins[0]).partition(" = ")[0] for finding in find("NP108", {"a": instance("a", EXTRA)})]
     assert origins == ["processes.a.pkg.foreground_process_extra_args[0]", "processes.a.pkg.daemon_extra_args[0]"]
 
 

@@ -1,0 +1,211 @@
+"""What the instances of a model claim for themselves: ports, files, directories, sockets; found in one pass.
+
+A claim is recognised by the name under which a value stands: an attribute ``data_dir``, a variable ``PID_FILE``, an
+option ``--log-file``. Names that clients use for the resources of others, like ``DB_SOCKET``, are no claims.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, Literal, NamedTuple, Self
+
+from pytest_nixproc.managers.api import Target
+from pytest_nixproc.model.accounts import needed_accounts
+from pytest_nixproc.model.instance import Endpoint, Instance
+from pytest_nixproc.model.process import ManagedProcess
+from pytest_nixproc.model.system import ProcessesModel
+
+Kind = Literal["pid file", "log file", "socket", "directory", "port", ""]
+
+PARAMETERS: Final = (
+    "args",
+    "foreground_process_args",
+    "foreground_process_extra_args",
+    "daemon_args",
+    "daemon_extra_args",
+)
+ENVIRONMENT: Final = "pkg.environment."
+
+KINDS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
+    ("pid file", re.compile(r"(.*_)?pid_?file")),
+    ("log file", re.compile(r"(.*_)?(log_?file|error_log|access_log)|log")),
+    ("socket", re.compile(r"(listen_|unix_?)?socket(_file|_path)?|(.*_)socket_file")),
+    ("directory", re.compile(r"(.*_)?(data|state|cache|spool|log|lib|work|run|runtime)_?dir(ectory)?|pgdata|dbpath")),
+    ("port", re.compile(r"(listen_|bind_)?port")),
+)
+"""Which names claim what; as attributes, names that end in ``socket`` claim one too."""
+
+FOR_ONE: Final = re.compile(r"(.*_)?data_?dir(ectory)?|pgdata|dbpath")
+"""Directories that nobody can share, even where they are one of the state directories, which all others share."""
+
+LISTED: Final = re.compile("--?([A-Za-z][A-Za-z0-9_.-]*)(?:=(.*))?", re.DOTALL)
+
+
+class Mention(NamedTuple):
+    """A value of an instance that a program gets: its place, the plain name under which it stands, and itself."""
+
+    place: str
+    name: str
+    value: str
+
+
+class Claim(NamedTuple):
+    """That an instance uses something: the instance, the place that says so, what stands there, and what it means.
+
+    ``resource`` is what claims are compared by; ``is_told`` when it stands in arguments or environment, which may
+    also hold what others have.
+    """
+
+    instance: str
+    place: str
+    value: Any
+    resource: Any
+    is_told: bool = False
+
+
+@cache
+def kind_of(name: str) -> Kind:
+    """Return what a name claims; nothing for most."""
+    return next((kind for kind, pattern in KINDS if pattern.fullmatch(name)), "")
+
+
+@cache
+def is_for_one(name: str) -> bool:
+    """Tell whether a name speaks of a directory that nobody can share."""
+    return FOR_ONE.fullmatch(name) is not None
+
+
+def mentions(process: ManagedProcess) -> Iterator[Mention]:
+    """Yield what a process is told by arguments and environment; an option's name goes with its value."""
+    for parameter in PARAMETERS:
+        if args := getattr(process, parameter):
+            yield from arguments(f"pkg.{parameter}", args)
+    for name, value in process.environment.items():
+        yield Mention(f"{ENVIRONMENT}{name}", name.lower(), value)
+
+
+def arguments(place: str, args: Iterable[str]) -> Iterator[Mention]:
+    """Yield the arguments of a command: ``--name=value``, ``--name value``, and values without a name."""
+    name = ""
+    for index, value in enumerate(args):
+        option = LISTED.fullmatch(value) if value.startswith("-") else None
+        if option is None:
+            yield Mention(f"{place}[{index}]", name, value)
+            name = ""
+            continue
+        name = option[1].replace("-", "_").lower()
+        if option[2] is not None:
+            yield Mention(f"{place}[{index}]", name, option[2])
+            name = ""
+
+
+@dataclass
+class Inventory:
+    """All claims of a model, by what they claim; and what its instances are told."""
+
+    endpoints: list[tuple[str, Endpoint]] = field(default_factory=list)
+    pid_files: list[Claim] = field(default_factory=list)
+    log_files: list[Claim] = field(default_factory=list)
+    paths: list[Claim] = field(default_factory=list)
+    """Sockets, directories and homes."""
+
+    directories: set[str] = field(default_factory=set)
+    """Those of the paths that are directories."""
+
+    sockets: list[Claim] = field(default_factory=list)
+    ports: list[Claim] = field(default_factory=list)
+    """Ports that programs are told to listen on."""
+
+    mentions: list[tuple[str, Mention]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: ProcessesModel, target: Target) -> Self:
+        """Go through a model once."""
+        inventory = cls()
+        shared = frozenset(target.state.all())
+        for name, instance in model.items():
+            inventory.add(name, instance, target, shared)
+        return inventory
+
+    def add(self, name: str, instance: Instance, target: Target, shared: frozenset[str]) -> None:
+        """Take in one instance; ``shared`` are the directories that all may use."""
+        process = instance.pkg
+        self.endpoints += [(name, endpoint) for endpoint in instance.endpoints]
+        self.pid_files.append(decided(name, process, "pid_file", target.pid_file(process)))
+        self.log_files.append(decided(name, process, "", target.log_file(process)))
+        for place, value in instance.attributes.items():
+            if isinstance(value, str | os.PathLike):
+                kind: Kind = "socket" if place.endswith("socket") else kind_of(place)
+                self.claim(Claim(name, place, value, os.fspath(value)), kind, place, shared)
+        for mention in mentions(process):
+            self.mentions.append((name, mention))
+            if kind := kind_of(mention.name):
+                self.claim(Claim(name, mention.place, mention.value, mention.value, True), kind, mention.name, shared)  # noqa: FBT003 - a tuple's
+        for user, account in process.credentials.users.items():
+            if account.create_home_dir:
+                place, home = f"pkg.credentials.users.{user}.home_dir", account.home_dir
+                self.claim(Claim(name, place, home, home), "directory", "data_dir", shared)
+
+    def claim(self, claim: Claim, kind: Kind, name: str, shared: frozenset[str]) -> None:
+        """Take in what one value claims."""
+        if kind == "port":
+            if claim.is_told and claim.value.isdecimal():
+                self.ports.append(claim._replace(resource=int(claim.value)))
+            return
+        if not claim.resource.startswith("/"):
+            return
+        claim = claim._replace(resource=os.path.normpath(claim.resource))
+        if kind == "pid file":
+            self.pid_files.append(claim)
+        elif kind == "log file":
+            self.log_files.append(claim)
+        elif kind == "socket":
+            self.paths.append(claim)
+            self.sockets.append(claim)
+        elif kind and (claim.resource not in shared or is_for_one(name)):
+            self.paths.append(claim)
+            self.directories.add(claim.resource)
+
+
+def decided(instance: str, process: ManagedProcess, parameter: str, path: str) -> Claim:
+    """Return the claim on a path that follows from a name, unless ``parameter`` sets it explicitly."""
+    names = [name for name in (parameter, "instance_name", "name") if name and getattr(process, name)]
+    return Claim(instance, f"pkg.{names[0]}", getattr(process, names[0]), os.path.normpath(path))
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """What another deployment of the same machine has: all that two of them cannot both have.
+
+    ``ports`` maps ``tcp 80`` to who declares it, ``paths`` what is claimed outside the state directories, ``ids`` the
+    numbers that accounts get: ``user www`` to ``uid 900``.
+    """
+
+    name: str
+    ports: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, model: ProcessesModel, target: Target, inventory: Inventory) -> Self:
+        """Return what a model has, as others see it."""
+        claims = (*inventory.pid_files, *inventory.log_files, *inventory.paths)
+        ports = {endpoint.text: instance for instance, endpoint in inventory.endpoints}
+        paths = {claim.resource: claim.instance for claim in claims if not target.state.contains(claim.resource)}
+        accounts = needed_accounts(model)
+        ids = {f"user {user}": f"uid {account.uid}" for user, account in accounts.users.items() if account.uid}
+        ids |= {f"group {group}": f"gid {entry.gid}" for group, entry in accounts.groups.items() if entry.gid}
+        return cls(name, ports, paths, {} if target.force_disable_user_change else ids)
+
+
+def by_resource(claims: Iterable[Claim]) -> Mapping[Any, list[Claim]]:
+    """Return claims by what they claim."""
+    found: dict[Any, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        found[claim.resource].append(claim)
+    return found

@@ -1,0 +1,136 @@
+"""Rules about a model at the place where it will be deployed: its manager, its machine, its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Final
+
+from pytest_nixproc.checks.api import Finding, Plan, Rule, origin_of
+from pytest_nixproc.checks.claims import Claim, Neighbour
+from pytest_nixproc.checks.static import conflict, contested
+from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.model.ids import Pool
+
+POOL_KINDS: Final = ("ports", "uids", "gids")
+"""How the names of pools end whose ids must not meet: ``webappPorts`` and ``nginxPorts``."""
+
+
+def folded_names(plan: Plan) -> Iterator[Finding]:
+    """Find names that differ, and that the manager makes the same."""
+    claims = [
+        Claim(key, "pkg.name", instance.pkg.name, plan.fold(instance.pkg.name)) for key, instance in plan.model.items()
+    ]
+    for claimants in contested(claims):
+        if len({claim.value.casefold() for claim in claimants}) > 1:
+            problem = f"would have the same name {claimants[0].resource!r} under their manager"
+            remedy = "choose names that differ in more than punctuation"
+            yield conflict(plan, "NP115", problem, claimants, remedy, f"name {claimants[0].resource}")
+
+
+def refused_values(plan: Plan) -> Iterator[Finding]:
+    """Find instances that the manager cannot express."""
+    for name, refusal in plan.refusals.items():
+        yield Finding("NP116", "error", refusal.brief, (name,), (origin_of(plan.model, name, "pkg"),), refusal.remedy)
+
+
+def overlapping_pools(plan: Plan) -> Iterator[Finding]:
+    """Find pools of one kind of ids that have numbers in common."""
+    for kind in POOL_KINDS:
+        pools = {name: pool for name, pool in plan.model.pools.items() if name.lower().endswith(kind)}
+        for (first, one), (second, other) in combinations(sorted(pools.items(), key=bounds), 2):
+            if other.min > one.max:
+                continue
+            problem = f"the pools {first} and {second} both hold {other.min} to {min(one.max, other.max)}"
+            origins = tuple(f"id_resources.{name} = {pool}" for name, pool in ((first, one), (second, other)))
+            yield Finding("NP117", "warning", problem, (), origins, "move one of the pools", f"pool {first}")
+
+
+def bounds(entry: tuple[str, Pool]) -> tuple[int, int]:
+    """Return the bounds of a pool, by which pools are sorted."""
+    return entry[1].min, entry[1].max
+
+
+def privileged_ports(plan: Plan) -> Iterator[Finding]:
+    """Find ports that only root can listen on, of processes that are not started by root."""
+    facts = plan.target.facts
+    for name, endpoint in plan.inventory.endpoints:
+        if endpoint.port >= facts.first_unprivileged_port:
+            continue
+        user = plan.target.user_of(plan.model[name].pkg) or facts.account.user
+        if user != "root" and (user != facts.account.user or facts.account.uid):
+            problem = f"{name} declares {endpoint.text}, and runs as {user}, who cannot listen on it"
+            origin = origin_of(plan.model, name, endpoint.place, endpoint.port)
+            remedy = f"choose a port from {facts.first_unprivileged_port} on"
+            yield Finding("NP119", "error", problem, (name,), (origin,), remedy, endpoint.text)
+
+
+def beside_others(plan: Plan) -> Iterator[Finding]:
+    """Find what a model and another deployment of the machine both have."""
+    if not plan.neighbours:
+        return
+    own = Neighbour.of("", plan.model, plan.target, plan.inventory)
+    for other in plan.neighbours:
+        yield from met(other.name, own.ports, other.ports, "declares")
+        yield from met(other.name, own.paths, other.paths, "claims")
+        for account in own.ids.keys() & other.ids.keys():
+            if own.ids[account] != other.ids[account]:
+                problem = f"{account} gets {own.ids[account]} here and {other.ids[account]} in {other.name}"
+                yield Finding("NP120", "error", problem, (), (), "describe one account in one way", account)
+
+
+def met(other: str, own: Mapping[str, str], others: Mapping[str, str], verb: str) -> Iterator[Finding]:
+    """Yield the findings for what both have."""
+    for resource in own.keys() & others.keys():
+        problem = f"{own[resource]} {verb} {resource}, and so does {others[resource]} of {other}"
+        remedy = "derive it from a parameter, or from the state directories"
+        yield Finding("NP120", "error", problem, (own[resource],), (), remedy, resource)
+
+
+@hookimpl
+def nixproc_checks() -> list[Rule]:
+    """Offer the rules about places."""
+    return RULES
+
+
+RULES: Final = [
+    Rule(
+        "NP115",
+        "names differ as the manager writes them",
+        static=folded_names,
+        explanation="Some managers allow few characters in a name, and replace the others: then `web-1` and `web_1`"
+        " are one.",
+    ),
+    Rule(
+        "NP116",
+        "the manager can carry every value",
+        static=refused_values,
+        explanation="A value arrives in the process byte for byte, or is refused: a parameter that the manager does"
+        " not have, a character that its syntax cannot express, dependencies deeper than its priorities go. The"
+        " deployment is refused even if this rule is ignored.",
+    ),
+    Rule(
+        "NP117",
+        "pools of ids do not overlap",
+        static=overlapping_pools,
+        severity="warning",
+        explanation="Ports of overlapping pools are never given twice in one model, but the pools run out earlier than"
+        " they look, and two models that share them do not know of each other. Compared are pools whose names end"
+        " in `ports`, `uids` and `gids`.",
+    ),
+    Rule(
+        "NP119",
+        "who listens on a privileged port is root",
+        static=privileged_ports,
+        explanation="Ports below 1024, or where the kernel says (`net.ipv4.ip_unprivileged_port_start`), are for root."
+        " Unprivileged deployments run as the calling user; in the profile `privileged`, a process that the manager"
+        " starts as its `user` is not root either.",
+    ),
+    Rule(
+        "NP120",
+        "no two deployments of a machine claim the same",
+        static=beside_others,
+        explanation="Compared are ports, paths outside the state directories, and the ids of accounts, with the models"
+        " that are checked together and with what is deployed on the machine already.",
+    ),
+]
