@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytest_nixproc.deployment.leases import Leases, PortLeases
@@ -31,19 +31,24 @@ class Assigner:
         return self.named_ports[name]
 
     def assign(self, model: ProcessesModel) -> Ids:
-        """Assign what a model requires; ids that its instances have already are retained.
+        """Assign what a model requires; ids that its instances have already, or had before, are retained.
 
+        But a recorded port is of no use that another deployment has or somebody listens on: there is a new one then.
         Raises :class:`~pytest_nixproc.errors.NixprocError` when a pool is exhausted.
         """
         with self.leases.locked() as ports:
-            old = self.assignments
+            named = set(self.named_ports.values())
+
+            def is_usable(number: int) -> bool:
+                return number not in named and not self._is_taken(ports, number)
+
+            old = joined(self.assignments, model.recorded_ids, is_usable)
             kept = {number for numbers in old.ids.values() for number in numbers.values()}
 
             def is_taken(pool: str, number: int) -> bool:
                 if not is_port_pool(pool):
                     return False
-                named = number in self.named_ports.values()
-                return named or (number not in kept and self._is_taken(ports, number))
+                return number in named or (number not in kept and self._is_taken(ports, number))
 
             self.assignments = assign(model.pools, model.id_requests, old, is_taken)
             leased = {pool: numbers for pool, numbers in self.assignments.ids.items() if is_port_pool(pool)}
@@ -65,3 +70,18 @@ class Assigner:
     def release(self) -> None:
         """Give everything back."""
         self.leases.unclaim(self.root)
+
+
+def joined(own: Assignments, recorded: Assignments, is_usable: Callable[[int], bool]) -> Assignments:
+    """Return a deployment's own assignments, and those recorded ones beside them that are still to be had."""
+    ids: dict[str, dict[str, int]] = {}
+    for pool in {**recorded.ids, **own.ids}:
+        mine = own.ids.get(pool, {})
+        others = recorded.ids.get(pool, {}).items()
+        usable = {
+            name: number
+            for name, number in others
+            if number not in mine.values() and (not is_port_pool(pool) or is_usable(number))
+        }
+        ids[pool] = {**usable, **mine}
+    return Assignments(ids, {**recorded.last, **own.last})

@@ -12,11 +12,15 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pytest_nixproc.errors import Fault, NixprocError
+from pytest_nixproc.model.kinds import read_mapping, typed
 
 IsTaken = Callable[[str, int], bool]
 
 FIRST_PROVISIONAL_PORT: Final = 61001
 """Where stand-ins for leased ports begin: no usual port of a server is near."""
+
+GLOBAL: Final = "global"
+"""The scope of pools whose ids are unique in the whole system; the original's other one wants several machines."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,14 @@ class Pool:
         return self.min <= number <= self.max
 
     def candidates(self, last: int | None) -> Iterator[int]:
-        """Yield every id once, in steps, beginning behind the last one that was assigned."""
+        """Yield every id that steps lead to, once: those behind the last one assigned, then those from the minimum on.
+
+        A last id that is no whole number of steps from the minimum, as when the step has changed, shifts what follows.
+        """
         numbers = range(self.min, self.max + 1, self.step)
-        begin = 0 if last is None else next((i for i, number in enumerate(numbers) if number > last), 0)
-        yield from numbers[begin:]
-        yield from numbers[:begin]
+        behind = range(max(last + self.step, self.min), self.max + 1, self.step) if last is not None else range(0)
+        yield from behind
+        yield from (number for number in numbers if number not in behind)
 
 
 @dataclass(frozen=True)
@@ -190,6 +197,10 @@ def read_pools(value: object, path: str, faults: list[Fault]) -> dict[str, Pool]
         return {}
     pools = {}
     for name, entry in value.items():
+        if isinstance(entry, Mapping) and entry.get("scope", GLOBAL) != GLOBAL:
+            remedy = f"leave it out, or say {GLOBAL!r}: a system is on one machine"
+            faults.append(Fault(f"{path}.{name}.scope", f"is {entry['scope']!r}", remedy))
+            continue
         try:
             pool = entry if isinstance(entry, Pool) else Pool(**{key: entry[key] for key in entry if key != "scope"})
             numbers = (pool.min, pool.max, pool.step)
@@ -202,6 +213,40 @@ def read_pools(value: object, path: str, faults: list[Fault]) -> dict[str, Pool]
             remedy = "give min, max and, if needed, step"
             faults.append(Fault(f"{path}.{name}", f"is {entry!r}, which is no pool", remedy))
     return pools
+
+
+def read_assignments(value: object, path: str, faults: list[Fault]) -> Assignments:
+    """Read ``{"ids": {pool: {instance: id}}, "lastAssignments": {pool: id}}``; both parts may be missing.
+
+    What the original keeps beside them for each of several machines is left out, as it does itself without them.
+    """
+    whole = read_mapping(value, path, faults)
+    ids = {
+        str(pool): read_numbers(numbers, f"{path}.ids.{pool}", faults)
+        for pool, numbers in read_mapping(whole.get("ids", {}), f"{path}.ids", faults).items()
+    }
+    for pool, numbers in ids.items():
+        faults += shared_ids(numbers, f"{path}.ids.{pool}")
+    return Assignments(ids, read_numbers(whole.get("lastAssignments", {}), f"{path}.lastAssignments", faults))
+
+
+def read_numbers(value: object, path: str, faults: list[Fault]) -> dict[str, int]:
+    """Read a mapping of names to whole numbers."""
+    numbers = read_mapping(value, path, faults)
+    return {str(name): typed(number, int, "an integer", f"{path}.{name}", faults) for name, number in numbers.items()}
+
+
+def shared_ids(numbers: Mapping[str, int], path: str) -> Iterator[Fault]:
+    """Yield a fault for each instance that has the id of one before it."""
+    owners: dict[int, str] = {}
+    for name, number in numbers.items():
+        if (owner := owners.setdefault(number, name)) != name:
+            yield Fault(f"{path}.{name}", f"is {number}, which {owner} has", "remove one of them: it gets another")
+
+
+def pools_around(ids: Mapping[str, Mapping[str, int]]) -> dict[str, Pool]:
+    """Return pools that hold just the ids which were assigned, for a model whose pools are not known any more."""
+    return {pool: Pool(min(numbers.values()), max(numbers.values())) for pool, numbers in ids.items() if numbers}
 
 
 def is_port_pool(name: str) -> bool:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from pytest_nixproc.errors import Fault, ModelError
 from pytest_nixproc.model.graph import Levels, cycle_in, levels_of
-from pytest_nixproc.model.ids import Pool, read_pools
+from pytest_nixproc.model.ids import Assignments, Pool, read_pools
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.kinds import read_name
 from pytest_nixproc.model.places import Location
@@ -26,10 +26,10 @@ class ProcessesModel(Mapping[str, Instance]):
     """A validated system of process instances; a mapping of names to instances.
 
     ``origin`` is where it came from, for messages; ``id_resources`` are the pools from which instances can require
-    ids: ``{"webappPorts": {"min": 5000, "max": 5999}}``. ``provide`` makes what the model refers to before it is
-    deployed, programs that have to be built, and keeps it for as long as the directory exists that it is given.
-    ``locate`` finds the line of a value, given an instance and a place in it, for sources that know better than the
-    calls that made it. Raises
+    ids: ``{"webappPorts": {"min": 5000, "max": 5999}}``, and ``recorded_ids`` those that they have had before.
+    ``provide`` makes what the model refers to before it is deployed, programs that have to be built, and keeps it for
+    as long as the directory exists that it is given. ``locate`` finds the line of a value, given an instance and a
+    place in it, for sources that know better than the calls that made it. Raises
     :class:`~pytest_nixproc.errors.ModelError` with all faults of all instances.
     """
 
@@ -39,12 +39,14 @@ class ProcessesModel(Mapping[str, Instance]):
         *,
         origin: str = "",
         id_resources: Mapping[str, object] | None = None,
+        recorded_ids: Assignments | None = None,
         provide: Callable[[str], None] = provide_nothing,
         locate: Locate | None = None,
     ) -> None:
         self.origin = origin
         self.provide = provide
         self._locate = locate
+        self.recorded_ids = recorded_ids or Assignments()
         faults = [fault for name, value in instances.items() for fault in entry_faults(name, value)]
         self.pools: Mapping[str, Pool] = read_pools(id_resources or {}, "id_resources", faults)
         self._instances = MappingProxyType({str(name): value for name, value in instances.items() if is_whole(value)})

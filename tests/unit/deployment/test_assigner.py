@@ -12,6 +12,7 @@ import pytest
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.leases import FREE_PORTS, Leases
 from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.model.ids import Assignments
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
@@ -124,6 +125,7 @@ import sys
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.machines.host import Host
+from pytest_nixproc.model.ids import Assignments
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
@@ -154,3 +156,48 @@ def test_pools_of_several_processes_have_no_duplicates(leases: Leases, tmp_path:
         process.communicate()
     assert len(ports) == len(set(ports)) == 80
     assert not (tmp_path / "top").exists()
+
+
+def recorded(model: ProcessesModel, **ids: int) -> ProcessesModel:
+    """Return a model with ids that its instances had before."""
+    pool = next(iter(model.pools))
+    pools = dict(model.pools)
+    return ProcessesModel(dict(model), id_resources=pools, recorded_ids=Assignments({pool: ids}, {pool: 25005}))
+
+
+def test_recorded_ids_are_retained(assigner: Assigner) -> None:
+    """An instance has the id that was written down for it; a new one gets one behind the last."""
+    found = assigner.assign(recorded(model("a", "b"), b=25003))
+    assert found["webPorts"] == {"a": 25006, "b": 25003}
+
+
+def test_recorded_port_is_leased_once(leases: Leases, machine: FakeMachine, assigner: Assigner) -> None:
+    """Of two deployments of the same model, one at a time has its recorded ports; other ids are both's."""
+    other = Assigner(leases, machine, "/srv/b")
+    both = recorded(model("a"), a=25003)
+    assert assigner.assign(both)["webPorts"]["a"] == 25003
+    assert other.assign(both)["webPorts"]["a"] == 25006
+    numbers = [one.assign(recorded(model("a", pool="uids"), a=25003))["uids"]["a"] for one in (assigner, other)]
+    assert numbers == [25003, 25003]
+
+
+def test_recorded_port_in_use_is_not_given(machine: FakeMachine, assigner: Assigner) -> None:
+    """A recorded port on which a stranger listens is replaced for this deployment."""
+    machine.listen(25003)
+    assert assigner.assign(recorded(model("a"), a=25003))["webPorts"]["a"] == 25006
+
+
+def test_recorded_port_that_a_name_has(leases: Leases, machine: FakeMachine) -> None:
+    """A port that the deployment itself has leased under a name is not given again."""
+    assigner = Assigner(leases, machine, "/srv/a")
+    port = assigner.free_port("web")
+    found = assigner.assign(recorded(model("a", first=port, last=port + 9), a=port))
+    assert found["webPorts"]["a"] == port + 1
+
+
+def test_an_upgrade_keeps_what_the_deployment_has(assigner: Assigner) -> None:
+    """What was written down meanwhile for others does not take an id away from a running instance."""
+    assert assigner.assign(model("a"))["webPorts"]["a"] == 25000
+    found = assigner.assign(recorded(model("a", "b"), a=25004, b=25000))
+    assert found["webPorts"]["a"] == 25000
+    assert found["webPorts"]["b"] != 25000

@@ -79,14 +79,24 @@ def test_last_assignment_outlives_its_instance() -> None:
 
 
 def test_steps_leave_room() -> None:
-    """Ids of a pool with a step are its minimum plus whole steps, also behind a last id that is none."""
+    """Ids of a pool are a step apart: from the minimum on, or from the last id on, whatever that is."""
     assert given({"a": ["x"], "b": ["x"]}, x=Pool(10, 19, 3)).ids == {"x": {"a": 10, "b": 13}}
-    assert given({"c": ["x"]}, Assignments({}, {"x": 14}), x=Pool(10, 19, 3)).ids == {"x": {"c": 16}}
+    assert given({"c": ["x"]}, Assignments({}, {"x": 14}), x=Pool(10, 19, 3)).ids == {"x": {"c": 17}}
+    assert given({"c": ["x"]}, Assignments({}, {"x": 17}), x=Pool(10, 19, 3)).ids == {"x": {"c": 10}}
+
+
+def test_search_ends_where_steps_lead_nowhere_new() -> None:
+    """With steps that meet taken ids only, the search ends with an error: the count of ids alone does not tell."""
+    with pytest.raises(NixprocError, match="no id is left in pool 'x', which goes from 10 to 15 in steps of 3"):
+        given(
+            {"a": ["x"], "b": ["x"], "c": ["x"]}, Assignments({"x": {"a": 10, "b": 13}}, {"x": 13}), x=Pool(10, 15, 3)
+        )
 
 
 def test_search_begins_anew_when_the_pool_has_moved() -> None:
     """A last id outside the pool's new bounds leads to an id within them."""
     assert given({"a": ["x"]}, Assignments({}, {"x": 5}), x=Pool(10, 12)).ids == {"x": {"a": 10}}
+    assert given({"a": ["x"]}, Assignments({}, {"x": 8}), x=Pool(10, 19, 3)).ids == {"x": {"a": 11}}
     assert given({"a": ["x"]}, Assignments({}, {"x": 99}), x=Pool(10, 12)).ids == {"x": {"a": 10}}
 
 
