@@ -20,7 +20,7 @@ from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.guardian import LEFT_TO_OTHERS
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.registry import Registry
-from pytest_nixproc.sources.api import Arguments, read_model, read_param
+from pytest_nixproc.sources.api import Arguments, params_in, read_model
 
 DEFAULT: Final = "%(default)s unless something else is said"
 
@@ -68,11 +68,7 @@ def check_models(options: argparse.Namespace) -> int:
     registry = Registry()
     rules = chosen(registry.rules, names_in(options.select), names_in(options.ignore))
     names = list(registry.managers) if options.manager == "all" else names_in(options.manager)
-    try:
-        params = dict(map(read_param, options.param))
-    except ValueError as error:
-        raise NixprocError(f"a --param cannot be read: {error}") from None
-    settings = Settings(params=params, privileged=options.privileged)
+    settings = Settings(params=params_in(options.param), privileged=options.privileged)
     machine = registry.machine("host")()
     planners = [Planner(registry.manager(name), machine, rules, settings) for name in names]
     loads = [partial(load_model, path, registry) for path in options.models]

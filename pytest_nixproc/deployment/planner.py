@@ -39,7 +39,8 @@ class Settings:
     about running systems find. ``progress`` is called with a line of text now and
     then while one takes long; ``uninterrupted`` makes the context in which a teardown runs to its end.
     ``build_seconds`` is how long a program may take that reads or builds a model, and ``may_download`` whether it may
-    fetch what this machine does not have; what is worth keeping of its results is kept in ``cache``.
+    fetch what this machine does not have; what is worth keeping of its results is kept in ``cache``. ``id_resources``
+    and ``ids_file`` replace the files on ids that are beside a model.
     """
 
     state_root: str | None = None
@@ -56,6 +57,8 @@ class Settings:
     build_seconds: float = 600.0
     may_download: bool = False
     cache: str | None = None
+    id_resources: str = ""
+    ids_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ class Planner:
             calling_user=self.machine.facts.account.user,
             calling_group=self.machine.facts.account.group,
             tools=self.tools(),
+            id_resources=self.settings.id_resources,
+            ids_file=self.settings.ids_file,
         )
 
     def tools(self) -> Tools:

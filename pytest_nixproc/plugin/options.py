@@ -56,6 +56,8 @@ OPTIONS: Final = (
     Option("model", "", "PATH", "the processes model that nixproc_system deploys by default"),
     Option("model-files", "", "GLOB[,GLOB...]", "model files that are test modules by themselves, beside those given"),
     Option("param", "", "NAME=VALUE", "argument for the model, a JSON value or else a string; repeatable", "values"),
+    Option("id-resources", "", "FILE", "pools of ids for a model in Nix, in place of the idresources.nix beside it"),
+    Option("ids", "", "FILE", "assigned ids for a model in Nix, in place of the ids.nix beside it"),
     Option("scope", "module", "SCOPE", "how long nixproc_system lives", choices=SCOPES),
     Option("share", "", "", "let the workers of pytest-xdist use one system; needs scope session", "flag"),
     Option("keep", "never", "WHEN", "when to keep a system and its state for looking at", choices=KEEP),
@@ -145,16 +147,19 @@ def read_seconds(config: pytest.Config, name: str) -> float:
 
 def read_params(config: pytest.Config) -> dict[str, object]:
     """Return the arguments for the model."""
-    from pytest_nixproc.sources.api import read_param
+    from pytest_nixproc.errors import NixprocError
+    from pytest_nixproc.sources.api import params_in
 
-    params: dict[str, object] = {}
-    for line in read(config, "param").splitlines():
-        try:
-            name, value = read_param(line)
-        except ValueError as error:
-            raise pytest.UsageError(f"{BY_NAME['param'].flag}={line}: {error}") from None
-        params[name] = value
-    return params
+    try:
+        return params_in(read(config, "param").splitlines())
+    except NixprocError as error:
+        raise pytest.UsageError(f"{BY_NAME['param'].flag}={error.brief}") from None
+
+
+def read_path(config: pytest.Config, name: str) -> str:
+    """Return an option's path, relative to where pytest was called; empty without one."""
+    path = read(config, name)
+    return str(config.invocation_params.dir / path) if path else ""
 
 
 def read_findings(config: pytest.Config) -> tuple[str, str]:

@@ -121,6 +121,8 @@ class Systems:
             build_seconds=options.read_seconds(self.config, "build-timeout"),
             may_download=options.read_flag(self.config, "download"),
             cache=cache_of(self.config),
+            id_resources=options.read_path(self.config, "id-resources"),
+            ids_file=options.read_path(self.config, "ids"),
         )
 
     @property

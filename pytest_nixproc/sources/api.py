@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_nixproc.errors import SourceError
 from pytest_nixproc.machines.api import Spawn
+from pytest_nixproc.model.ids import Assignments
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 
@@ -46,7 +47,8 @@ class Arguments:
 
     ``ids`` are those that instances require from pools; ``free_port`` leases a port under a name of the model's choice,
     the same one each time that it is asked for. ``calling_user`` and ``calling_group`` are who the tests run as.
-    ``tools`` are for the model's source, not for the model.
+    ``tools``, and the files ``id_resources`` and ``ids_file`` that replace those beside the model, are for the model's
+    source, not for the model.
     """
 
     state: StateDirs
@@ -59,6 +61,8 @@ class Arguments:
     calling_user: str = "root"
     calling_group: str = "root"
     tools: Tools = field(default_factory=Tools)
+    id_resources: str = ""
+    ids_file: str = ""
 
     def offered(self) -> dict[str, Any]:
         """Return all arguments by name, the state directories also one by one; the user's own win."""
@@ -81,15 +85,12 @@ def any_file(path: str) -> bool:  # noqa: ARG001 - most kinds are told by their 
     return True
 
 
-def read_param(text: str) -> tuple[str, object]:
-    """Read ``NAME=VALUE``: the value is JSON, or else text; raises ``ValueError`` for what has no name."""
-    name, equals, value = text.strip().partition("=")
-    if not equals or not name.isidentifier():
-        raise ValueError("write NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+@dataclass(frozen=True)
+class IdRecord:
+    """How one kind of model keeps the ids of its instances: in which file, given the model, and as which text."""
+
+    file: Callable[[str, Arguments], str]
+    text: Callable[[Assignments], str]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Source:
     ``read`` raises :class:`~pytest_nixproc.errors.SourceError` or :class:`~pytest_nixproc.errors.ModelError`.
     A source that ``takes_attribute`` also reads ``PATH#ATTRIBUTE``, where the path may be a directory.
     ``recognises`` tells, without executing anything, whether an existing file of that suffix is meant to be a model.
+    ``ids`` is how ids are kept from one deployment to another, where they are.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Source:
     read: Callable[[str, Arguments], ProcessesModel]
     takes_attribute: bool = False
     recognises: Callable[[str], bool] = any_file
+    ids: IdRecord | None = None
 
     def reads(self, path: str) -> bool:
         """Tell whether a model is of this kind, by its name."""
@@ -119,12 +122,31 @@ def is_model_file(path: str, sources: tuple[Source, ...]) -> bool:
     return any(path.endswith(source.suffixes) and source.recognises(path) for source in sources)
 
 
+def params_in(lines: Iterable[str]) -> dict[str, Any]:
+    """Read arguments for a model, each ``NAME=VALUE``, where a value is JSON or else text."""
+    params: dict[str, Any] = {}
+    for line in lines:
+        name, equals, text = line.strip().partition("=")
+        if not equals or not name.isidentifier():
+            raise SourceError(f"{line}: write NAME=VALUE")
+        try:
+            params[name] = json.loads(text)
+        except json.JSONDecodeError:
+            params[name] = text
+    return params
+
+
 def read_model(path: str, arguments: Arguments, sources: tuple[Source, ...]) -> ProcessesModel:
     """Read a model file with the source that its suffix names."""
+    return source_of(path, sources).read(path, arguments)
+
+
+def source_of(path: str, sources: tuple[Source, ...]) -> Source:
+    """Return the source that reads an existing model file, by its name."""
     for source in sources:
         if source.reads(path):
             if not os.path.exists(path if os.path.isfile(path) else path.partition("#")[0]) or os.path.isdir(path):
                 raise SourceError(f"no model file {path}", remedy="check --nixproc-model")
-            return source.read(path, arguments)
+            return source
     suffixes = ", ".join(suffix for source in sources for suffix in source.suffixes)
     raise SourceError(f"{path} is no model file", remedy=f"its name has to end in one of {suffixes}")

@@ -12,7 +12,7 @@ from typing import Any
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Source
-from pytest_nixproc.sources.nix import command, complaints
+from pytest_nixproc.sources.nix import command, complaints, ids
 from pytest_nixproc.sources.nix.evaluation import Evaluator
 from pytest_nixproc.sources.nix.reading import Reader
 
@@ -33,7 +33,8 @@ def read_nix(path: str, arguments: Arguments) -> ProcessesModel:
     def provide(directory: str) -> None:
         build(expression, list(needs), directory, arguments)
 
-    return Reader(evaluation.document, expression.origin, apply).model(evaluation.pools, provide)
+    reader = Reader(evaluation.document, expression.origin, apply)
+    return reader.model(*ids.read(evaluation.pools, evaluation.recorded, evaluator.id_files), provide)
 
 
 def build(expression: command.Expression, needs: list[str], directory: str, arguments: Arguments) -> None:
@@ -52,4 +53,4 @@ def build(expression: command.Expression, needs: list[str], directory: str, argu
 @hookimpl
 def nixproc_sources() -> list[Source]:
     """Offer this source."""
-    return [Source("nix", (".nix",), read_nix, takes_attribute=True)]
+    return [Source("nix", (".nix",), read_nix, takes_attribute=True, ids=ids.RECORD)]

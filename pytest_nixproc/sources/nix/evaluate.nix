@@ -2,12 +2,13 @@
 # the result, so that they can be worded with the place where they are; only errors of Nix itself end the evaluation.
 #
 # `request` is JSON: `model` (a file, or a flake's directory), `isFlake`, `attribute` (a list of names), `offered`
-# (arguments by name), `needsIds` (no ids are known yet), and `apply`, null or a function override that is to be applied.
+# (arguments by name), `needsIds` (no ids are known yet), `idResources` and `ids` (files, or null), and `apply`, null or a
+# function override that is to be applied.
 { request }:
 
 let
   inherit (builtins) attrNames concatLists elem filter foldl' fromJSON functionArgs genList getAttr getContext head
-    intersectAttrs isAttrs isFunction isList length listToAttrs mapAttrs pathExists removeAttrs toJSON
+    intersectAttrs isAttrs isFunction isList length listToAttrs mapAttrs removeAttrs toJSON
     unsafeDiscardStringContext unsafeGetAttrPos;
 
   asked = fromJSON request;
@@ -22,24 +23,28 @@ let
   missing = filter (name: !formals.${name} && !(offered ? ${name})) (attrNames formals);
   call = more: if isModelFunction then expression (intersectAttrs formals (offered // more)) else expression;
 
-  # The pools that ids come from are beside the expression, as the original has them.
-  poolsFile = dirOf asked.model + "/idresources.nix";
-  pools = if !asked.isFlake && pathExists poolsFile then import poolsFile else { };
+  # The pools that ids come from, and the ids that were assigned from them before.
+  pools = if asked.idResources == null then { } else import asked.idResources;
+  recorded = if asked.ids == null then { } else import asked.ids;
+  recordedIds = if isAttrs recorded && isAttrs (recorded.ids or null) then recorded.ids else { };
 
   # Before ids are assigned, an expression gets those that would be if nobody else had any.
   firstLook = call { ids = { }; processManager = null; };
   requests = mapAttrs (name: instance: if isAttrs instance then instance.requiresUniqueIdsFor or [ ] else [ ]) firstLook;
   provisional = pool:
     let
+      old = recordedIds.${pool} or { };
       names = filter (name: elem pool requests.${name}) (attrNames requests);
+      new = filter (name: !(old ? ${name})) names;
       first = pools.${pool}.min or 1;
       step = pools.${pool}.step or 1;
     in
-    listToAttrs (genList (n: { name = builtins.elemAt names n; value = first + n * step; }) (length names));
+    listToAttrs (genList (n: { name = builtins.elemAt new n; value = first + n * step; }) (length new))
+    // intersectAttrs (listToAttrs (map (name: { inherit name; value = null; }) names)) old;
   requestedPools = listToAttrs (map (pool: { name = pool; value = null; }) (concatLists (map (name: requests.${name}) (attrNames requests))));
   ids =
     if !(formals ? ids) then { }
-    else if asked.needsIds then { ids = if isAttrs firstLook then mapAttrs (pool: _: provisional pool) requestedPools else { }; }
+    else if asked.needsIds then { ids = if isAttrs firstLook then mapAttrs (pool: _: provisional pool) (pools // requestedPools) else { }; }
     else { inherit (asked.offered) ids; };
 
   # The original framework makes agnostic configurations for a manager that is null; our library marks what it makes.
@@ -111,7 +116,7 @@ else if isFunction processes then { problem = "returns a function"; }
 else if !isAttrs processes then { problem = "returns ${builtins.typeOf processes}"; }
 else {
   accepts = attrNames formals;
-  inherit text pools;
+  inherit text pools recorded;
   inherit (builtins) storeDir;
   searched = map (entry: entry.path) builtins.nixPath;
   ids = ids.ids or { };

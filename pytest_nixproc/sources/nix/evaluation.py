@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pytest_nixproc.errors import SourceError
 from pytest_nixproc.model.ids import ProvisionalIds
 from pytest_nixproc.model.names import camel_case
 from pytest_nixproc.sources.api import Arguments
 from pytest_nixproc.sources.nix import command, complaints
+from pytest_nixproc.sources.nix.ids import IdFiles, id_files
 from pytest_nixproc.sources.nix.memory import Memory, inputs_of
 
 PLACE: Final = "\x1astate\x1a"
@@ -25,11 +26,18 @@ FOR_SOURCES: Final = ("state", "free_port")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an expression yields: instances as JSON text, the store paths that it needs, and pools of ids."""
+    """What an expression yields: instances as JSON text, the store paths that it needs, and what files say on ids."""
 
     text: str
     needs: tuple[str, ...]
-    pools: Mapping[str, Any]
+    pools: Any
+    recorded: Any
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any], place: str) -> Self:
+        """Read what is kept, for a deployment's directory."""
+        text = facts["text"].replace(PLACE, place)
+        return cls(text, tuple(facts["needs"]), facts["pools"], facts["recorded"])
 
     @cached_property
     def document(self) -> Any:
@@ -52,6 +60,11 @@ class Evaluator:
         ids = {pool: dict(numbers) for pool, numbers in self.arguments.ids.items()}
         return {**known, "ids": ids, **{camel_case(name): value for name, value in own.items()}, **own}
 
+    @cached_property
+    def id_files(self) -> IdFiles:
+        """The files on ids that belong to the expression."""
+        return id_files(self.expression, self.arguments.id_resources, self.arguments.ids_file)
+
     @property
     def needs_ids(self) -> bool:
         """Tell whether no ids are assigned yet."""
@@ -68,10 +81,11 @@ class Evaluator:
             for place, ids in self._possible():
                 found = memory.recall(self._key(memory, place, ids, apply))
                 if found is not None and all(os.path.lexists(path.partition("!")[0]) for path in found["needs"]):
-                    return Evaluation(found["text"].replace(PLACE, self._place), tuple(found["needs"]), found["pools"])
+                    return Evaluation.read(found, self._place)
             result, said = self._run(apply)
+            result["needs"] = list(needs_of(result["context"]))
             self._keep(memory, result, said, apply)
-        return Evaluation(result["text"], tuple(needs_of(result["context"])), result["pools"])
+        return Evaluation.read(result, self._place)
 
     @property
     def _place(self) -> str:
@@ -86,7 +100,8 @@ class Evaluator:
 
     def _key(self, memory: Memory, place: str, ids: object, apply: object) -> str:
         # Programs may count on how long a path is, so those of equal length alone are alike.
-        rest = json.dumps([{**self.offered, "ids": None}, apply], sort_keys=True).replace(self._place, place)
+        facts = [{**self.offered, "ids": None}, vars(self.id_files), apply]
+        rest = json.dumps(facts, sort_keys=True).replace(self._place, place)
         environment = command.environment(may_download=self.arguments.tools.may_download)
         return memory.key(rest, len(self._place), ids, command.identity(), environment)
 
@@ -97,6 +112,8 @@ class Evaluator:
             "attribute": self.expression.attribute,
             "offered": self.offered,
             "needsIds": self.needs_ids,
+            "idResources": self.id_files.resources,
+            "ids": self.id_files.ids,
             "apply": apply,
         }
 
@@ -130,9 +147,9 @@ class Evaluator:
         inputs = inputs_of(said, first, fixed, shallow)
         if inputs is None:
             return
-        needs = list(needs_of(result["context"]))
-        place = self._place if holds_text(needs, self._place) else PLACE
-        kept = {"text": result["text"].replace(self._place, place), "needs": needs, "pools": result["pools"]}
+        place = self._place if holds_text(result["needs"], self._place) else PLACE
+        kept = {name: result[name] for name in ("needs", "pools", "recorded")}
+        kept["text"] = result["text"].replace(self._place, place)
         ids: list[object] = [self.offered["ids"]]
         if "ids" not in result["accepts"]:
             ids = ["not accepted"]

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pytest_nixproc.errors import Fault, ModelError
 from pytest_nixproc.model import ready
+from pytest_nixproc.model.ids import Assignments, Pool
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import ManagedProcess, read_managed_process
 from pytest_nixproc.model.system import ProcessesModel
@@ -42,13 +43,15 @@ class Reader:
     origin: str
     apply: Apply
 
-    def model(self, pools: Mapping[str, Any], provide: Callable[[str], None]) -> ProcessesModel:
+    def model(self, pools: Mapping[str, Pool], recorded: Assignments, provide: Callable[[str], None]) -> ProcessesModel:
         """Return the model; raises :class:`~pytest_nixproc.errors.ModelError`."""
         faults = [fault for name, entry in self.document.items() for fault in self._problems(name, entry)]
         sound = {name: entry for name, entry in self.document.items() if "problem" not in entry}
         instances = {name: self._instance(name, entry, faults) for name, entry in sound.items()}
         try:
-            model = ProcessesModel(instances, origin=self.origin, id_resources=pools, provide=provide)
+            model = ProcessesModel(
+                instances, origin=self.origin, id_resources=pools, recorded_ids=recorded, provide=provide
+            )
         except ModelError as error:
             faults += error.faults
         if faults:
