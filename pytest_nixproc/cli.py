@@ -6,21 +6,25 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from pytest_nixproc.checks.api import chosen, errors_of
 from pytest_nixproc.checks.output import FORMATS
-from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc.deployment.leases import Leases, replace_file
 from pytest_nixproc.deployment.neighbours import findings_beside
 from pytest_nixproc.deployment.planner import Planner, Settings
 from pytest_nixproc.deployment.recovery import abandoned, reap, take_down, take_over
 from pytest_nixproc.deployment.sharing import Run
-from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.errors import NixprocError, SourceError
 from pytest_nixproc.machines.guardian import LEFT_TO_OTHERS
+from pytest_nixproc.model.ids import ProvisionalIds, assign
+from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.registry import Registry
-from pytest_nixproc.sources.api import Arguments, params_in, read_model
+from pytest_nixproc.sources.api import Arguments, params_in, read_model, source_of
 
 DEFAULT: Final = "%(default)s unless something else is said"
 
@@ -36,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reaper = commands.add_parser("reap", help="take down what crashed test runs have left behind")
     reaper.add_argument("--dry-run", action="store_true", help="only say what would be taken down")
     reaper.set_defaults(run=lambda options: reap_all(dry_run=options.dry_run))
+    add_assign_ids(commands.add_parser("assign-ids", help="assign the ids that a model in Nix requires, once for all"))
     recover = commands.add_parser("recover", help="take one deployment down; the guardian calls this")
     recover.add_argument("--run", action="store_true", dest="whole_run", help="take down what a run shares")
     recover.add_argument("directory")
@@ -94,6 +99,64 @@ def write(text: str, path: str) -> None:
             file.write(f"{text}\n")
     else:
         print(text)
+
+
+def add_assign_ids(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``assign-ids`` wants to be told."""
+    parser.add_argument("model", help="the model's file")
+    parser.add_argument(
+        "--id-resources", default="", metavar="FILE", help="the pools, if not idresources.nix beside it"
+    )
+    parser.add_argument("--ids", default="", metavar="FILE", help="the ids so far, if not ids.nix beside it")
+    parser.add_argument(
+        "--output", default="", metavar="FILE", help="where to write; - prints [default: where ids are]"
+    )
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="an argument for the model")
+    parser.add_argument(
+        "--manager", default="supervisord", metavar="NAME", help="the manager that the model is told of"
+    )
+    parser.set_defaults(run=assign_ids)
+
+
+def assign_ids(options: argparse.Namespace) -> int:
+    """Write down ids for all instances of a model that require some; those that they have are retained."""
+    registry = Registry()
+    source = source_of(options.model, registry.sources)
+    if source.ids is None:
+        remedy = "models in Nix do"
+        raise SourceError(f"{options.model}: models of this kind keep no ids in a file", remedy=remedy)
+    settings = Settings(
+        params=params_in(options.param), id_resources=options.id_resources, ids_file=options.ids, privileged=True
+    )
+    with closing(registry.machine("host")()) as machine:
+        planner = Planner(registry.manager(options.manager), machine, (), settings)
+        arguments = replace(planner.arguments(planner.choose_site()), state=StateDirs.under(), ids=ProvisionalIds())
+        model = source.read(options.model, arguments)
+    text = source.ids.text(assign(model.pools, model.id_requests, model.recorded_ids, lambda _, __: False))
+    if options.output == "-":
+        print(text)
+        return 0
+    path = os.path.realpath(options.output or source.ids.file(options.model, arguments))
+    replace_text(path, text)
+    print(f"wrote {path}")
+    return 0
+
+
+def replace_text(path: str, text: str) -> None:
+    """Write a user's file at once, with the mode that it had; raises :class:`~pytest_nixproc.errors.NixprocError`."""
+    try:
+        mode = os.stat(path).st_mode if os.path.exists(path) else 0o666 & ~current_umask()
+        replace_file(path, text)
+        os.chmod(path, mode)
+    except OSError as error:
+        raise NixprocError(f"cannot write {path}: {error.strerror}") from error
+
+
+def current_umask() -> int:
+    """Return which modes new files do not get; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def stop_kept(directory: str) -> int:
