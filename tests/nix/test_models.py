@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -173,6 +174,17 @@ def test_library_takes_every_argument(bench: Bench) -> None:
         {{ web.pkg = library.createManagedProcess {{ name = "web"; process = "/bin/web"; }}; }}
     """
     assert bench.read_file(bench.write(text))["web"].pkg.process == "/bin/web"
+
+
+def test_documented_expression(bench: Bench) -> None:
+    """What the documentation shows of an expression can be deployed."""
+    page = Path(__file__).parents[2] / "docs" / "nix.md"
+    _, _, rest = page.read_text(encoding="utf-8").partition("```nix\n# processes.nix\n")
+    text, _, _ = rest.partition("```\n")
+    bench.write('{ system }: "/opt/webapp"', "webapp/default.nix")
+    model = bench.read_file(bench.write(text), params={"port": 5005})
+    assert model["webapp"].pkg.environment["PORT"] == "5005"
+    assert model.levels == (("webapp",), ("proxy",))
 
 
 def test_flat_set(bench: Bench) -> None:

@@ -73,8 +73,9 @@ def place_in(said: str, expression: Expression) -> str:
 
 def trace_of(said: str) -> str:
     """Return what Nix says about where it was, without what it says all the time, and without our own part in it."""
-    blocks = re.split(r"\n(?=\s*(?:… |at ))", TALK.sub("", said).strip())
-    return "\n".join(block for block in blocks if f"{HERE}{os.sep}" not in block)[:TAIL].rstrip()
+    message, *frames = re.split(r"\n(?=\s*… )", TALK.sub("", said).strip())
+    shown = [frame for frame in frames if POSITION.search(frame) and f"{HERE}{os.sep}" not in frame]
+    return "\n".join([message, *shown])[:TAIL].rstrip()
 
 
 def build_error(origin: str, status: int | None, said: str, seconds: float) -> SourceError:
