@@ -23,9 +23,6 @@ SYSTEM = System(rc_subr=str(STAND_INS / "rc.subr"), daemon=str(STAND_INS / "daem
 class TestBsdrcOnAStandIn(ManagerConformance):
     """All of it."""
 
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Choose no manager by option."""
-
     @pytest.fixture(scope="class")
     @classmethod
     def tested_manager(cls) -> Manager:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from inspect import getattr_static
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -39,8 +40,10 @@ class Fixtures:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run each test for each manager; those that cannot run here are skipped with the reason.
 
-        A test that starts nothing is run for all of them.
+        A test that starts nothing is run for all of them. A class with a ``tested_manager`` of its own has no other.
         """
+        if getattr_static(type(self), "tested_manager") is not getattr_static(Fixtures, "tested_manager"):
+            return
         record_run(metafunc.config)
         for name in {"tested_manager", "drafting_manager"} & set(metafunc.fixturenames):
             points = points_of(metafunc.config, self.manager, self.profile, starts=name == "tested_manager")
@@ -65,7 +68,7 @@ class Fixtures:
     @classmethod
     def drafting_manager(cls, request: pytest.FixtureRequest) -> Manager:
         """Return the manager under test, which need not be able to run here."""
-        manager: Manager = request.param
+        manager: Manager = getattr(request, "param", None) or request.getfixturevalue("tested_manager")
         return manager
 
     @pytest.fixture
