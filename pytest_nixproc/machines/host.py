@@ -25,7 +25,7 @@ from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines import archive, process_table
 from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Place, Spawn
 from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
-from pytest_nixproc.machines.listeners import listeners, listening_sockets
+from pytest_nixproc.machines.listeners import listeners, listeners_by_psutil, listening_sockets
 from pytest_nixproc.machines.software import Software
 from pytest_nixproc.machines.waiting import Deadline
 
@@ -246,13 +246,7 @@ class Host(Machine):
                 likely = list(likely)
                 starter = [self._guardian.process.pid] if self._guardian else []
                 return listeners(likely, starter, self._strange_sockets(likely), wanted)
-        import psutil
-
-        return [
-            Listener(connection.laddr.ip, connection.laddr.port, connection.pid)
-            for connection in psutil.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr
-        ]
+        return listeners_by_psutil()
 
     def _strange_sockets(self, likely: Sequence[int]) -> frozenset[int]:
         """Return sockets that no offspring of ours can hold; none when ``likely`` processes are another guardian's."""

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Container, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from pytest_nixproc.machines.api import Listener
 from pytest_nixproc.machines.process_table import all_processes, offspring
@@ -84,6 +84,28 @@ def listeners(
     if any(wanted is None or port in wanted for _, port in sockets.values()):
         found += held_by(all_processes(), sockets)
     return found + [Listener(*address, None) for address in sockets.values()]
+
+
+def listeners_by_psutil() -> list[Listener]:
+    """Return all listening sockets where the kernel cannot be asked for them alone.
+
+    macOS shows ordinary users only what their own processes hold, and only when it is asked about each of them.
+    """
+    import psutil
+
+    try:
+        found = {(*item.laddr, item.pid) for item in psutil.net_connections("tcp") if is_listening(item)}
+    except psutil.AccessDenied:
+        found = set()
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                found |= {(*item.laddr, process.pid) for item in process.net_connections("tcp") if is_listening(item)}
+    return [Listener(*address) for address in found]
+
+
+def is_listening(connection: Any) -> bool:
+    """Tell whether a connection that psutil names is a listening socket."""
+    return connection.status == "LISTEN" and bool(connection.laddr)
 
 
 def held_by(pids: Iterable[int], sockets: dict[int, tuple[str, int]]) -> Iterator[Listener]:

@@ -7,7 +7,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Final
+    from typing import Any, Final
 
 HAS_PROC: Final = os.path.exists("/proc/self/stat")
 HAS_CHILDREN: Final = os.path.exists("/proc/thread-self/children")
@@ -67,12 +67,8 @@ def identity_of(pid: int) -> str:
     """Return what tells a process from later ones with its pid; empty when there is none."""
     if HAS_PROC:
         return start_time(pid)
-    import psutil
-
-    try:
-        return str(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return ""
+    created = asked_of_psutil(pid, "create_time")
+    return "" if created is None else str(created)
 
 
 def is_alive(pid: int) -> bool:
@@ -148,10 +144,31 @@ def innermost_pid(status: bytes) -> int | None:
 
 
 def environment_of(pid: int) -> bytes:
-    """Return the initial environment of a process, NUL-separated; empty when it cannot be read."""
-    return read_facts(f"/proc/{pid}/environ")
+    """Return the initial environment of a process, NUL-separated; empty when it cannot be read.
+
+    Without ``/proc`` it takes psutil, which a bare interpreter does not have.
+    """
+    if HAS_PROC:
+        return read_facts(f"/proc/{pid}/environ")
+    variables = asked_of_psutil(pid, "environ") or {}
+    return b"\0".join(os.fsencode(f"{name}={value}") for name, value in variables.items())
 
 
 def command_line(pid: int) -> str:
     """Return the command line of a process for people; empty when it cannot be read."""
+    if not HAS_PROC:
+        return " ".join(asked_of_psutil(pid, "cmdline") or ())
     return read_facts(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+
+
+def asked_of_psutil(pid: int, what: str) -> Any:
+    """Return what a method of psutil's processes says; None where it, or psutil, cannot be asked."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    try:
+        return getattr(psutil.Process(pid), what)()
+    except (psutil.Error, OSError):
+        # On macOS, what has ended meanwhile may be an error of the system.
+        return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 
+import psutil
 import pytest
 
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.machines.process_table import is_alive, own_pid, stat_fields
+from pytest_nixproc.machines.process_table import is_alive, own_pid
 from pytest_nixproc.model.process import Mode
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
@@ -75,7 +76,7 @@ class Living(Fixtures):
             pid = system["it"].pid
             assert pid is not None
             with system["it"].paused():
-                bench.await_that(lambda: stat_fields(pid)[0] == "T", "it is stopped")
+                bench.await_that(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "it is stopped")
                 assert system["it"].is_running
             assert http_body(system["it"]) == str(own_pid(pid))
 

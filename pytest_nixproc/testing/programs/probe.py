@@ -10,6 +10,7 @@ Its arguments are free for the test; ``-D`` as the last one makes it a daemon. E
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -56,11 +57,11 @@ def descriptors() -> dict[str, str]:
 
 
 def target_of(descriptor: int) -> str:
-    """Return what a descriptor refers to; empty when it is closed meanwhile."""
+    """Return what a descriptor refers to, as far as the system says so; empty when it is closed meanwhile."""
     try:
         return os.readlink(f"/dev/fd/{descriptor}")
-    except OSError:
-        return ""
+    except OSError as error:
+        return "?" if error.errno == errno.EINVAL else ""
 
 
 def surroundings() -> dict[str, Any]:
