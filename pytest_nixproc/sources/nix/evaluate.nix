@@ -49,7 +49,7 @@ let
 
   # The original framework makes agnostic configurations for a manager that is null; our library marks what it makes.
   agnostic = call (ids // { processManager = null; });
-  isOurs = set: filter (name: isOurProcess (set.${name}.pkg or null)) (attrNames set) != [ ];
+  isOurs = set: builtins.any (name: isOurProcess (set.${name}.pkg or null)) (attrNames set);
   processes =
     if isModelFunction && formals ? processManager && isAttrs agnostic && isOurs agnostic then call ids else agnostic;
 

@@ -102,8 +102,12 @@ class Evaluator:
         # Programs may count on how long a path is, so those of equal length alone are alike.
         facts = [{**self.offered, "ids": None}, vars(self.id_files), apply]
         rest = json.dumps(facts, sort_keys=True).replace(self._place, place)
-        environment = command.environment(may_download=self.arguments.tools.may_download)
-        return memory.key(rest, len(self._place), ids, command.identity(), environment)
+        return memory.key(rest, len(self._place), ids, self._circumstances)
+
+    @cached_property
+    def _circumstances(self) -> tuple[object, ...]:
+        """What else decides about a result: Nix itself, our own part, and the environment."""
+        return command.identity(), command.environment(may_download=self.arguments.tools.may_download)
 
     def _request(self, apply: Mapping[str, Any] | None) -> dict[str, Any]:
         return {

@@ -1,0 +1,154 @@
+"""What models in Nix cost: evaluations beside a bare ``nix-instantiate`` of the same expression, and what is kept.
+
+A model of many instances, all through our library, is evaluated anew each time, interleaved with the bare program that
+evaluates as much of it. The advanced example is evaluated and built once, and then again, as every later deployment
+does. The store is a throwaway one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from pytest_nixproc.deployment.planner import Planner, Settings
+from pytest_nixproc.machines.host import Host
+from pytest_nixproc.registry import Registry
+from pytest_nixproc.sources.api import Arguments, read_model
+from pytest_nixproc.sources.nix.command import LIBRARY, program
+
+EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "webapps-nix" / "processes-advanced.nix"
+MOST_RATIO: Final = 2.0
+MOST_MILLISECONDS: Final = 50.0
+
+MODEL: Final = """
+{ system, stateDir, runtimeDir, tmpDir, forceDisableUserChange, processManager, count }:
+let
+  inherit (import <pytest-nixproc> { inherit system stateDir runtimeDir tmpDir forceDisableUserChange processManager; })
+    createManagedProcess;
+  instance = n: rec {
+    port = 5000 + n;
+    dnsName = "web${toString n}.local";
+    pkg = createManagedProcess rec {
+      instanceName = "web${toString n}";
+      process = "/opt/web/bin/web";
+      daemonArgs = [ "-D" ];
+      environment = { PORT = port; PID_FILE = "${tmpDir}/${instanceName}.pid"; };
+      user = instanceName;
+      credentials.groups.${instanceName} = { };
+      credentials.users.${instanceName} = { group = instanceName; description = "Web"; };
+      overrides.sysvinit.runlevels = [ 3 4 5 ];
+    };
+  };
+in builtins.listToAttrs (builtins.genList (n: { name = "web${toString n}"; value = instance n; }) count)
+"""
+BARE: Final = """
+{ count }:
+let processes = import ./processes.nix {
+  inherit count;
+  system = builtins.currentSystem; stateDir = "/s"; runtimeDir = "/s/run"; tmpDir = "/s/tmp";
+  forceDisableUserChange = true; processManager = "supervisord";
+}; in builtins.mapAttrs (_: instance: instance // { pkg = instance.pkg.given; }) processes
+"""
+
+
+def milliseconds(action: Callable[[], object]) -> float:
+    """Return how long an action takes."""
+    begin = time.perf_counter()
+    action()
+    return (time.perf_counter() - begin) * 1000
+
+
+class Bench:
+    """Reads models on one machine, with a place for what is kept."""
+
+    def __init__(self, directory: Path, machine: Host) -> None:
+        self.directory = directory
+        self.machine = machine
+        self.registry = Registry()
+        self.settings = Settings(state_root=str(directory), cache=str(directory / "cache"))
+
+    def arguments(self, **params: object) -> Arguments:
+        """Return what a model is told for a deployment of its own."""
+        planner = Planner(self.registry.manager("supervisord"), self.machine, (), replace(self.settings, params=params))
+        return planner.arguments(planner.choose_site())
+
+    def ours(self, count: int) -> None:
+        """Evaluate the model of many instances anew."""
+        (self.directory / "processes.nix").write_text(f"{MODEL}# {time.perf_counter()}\n")
+        model = read_model(str(self.directory / "processes.nix"), self.arguments(count=count), self.registry.sources)
+        assert len(model) == count
+
+    def bare(self, count: int) -> None:
+        """Have Nix alone evaluate it."""
+        argv = [program("nix-instantiate"), "--eval", "--strict", "--json", "-I", f"pytest-nixproc={LIBRARY}"]
+        argv += ["--arg", "count", str(count), str(self.directory / "bare.nix")]
+        subprocess.run(argv, check=True, capture_output=True)
+
+    def deploy_example(self) -> None:
+        """Do all that a deployment of the example does with Nix."""
+        arguments = self.arguments()
+        root = Path(arguments.state.state_dir).parent
+        root.mkdir()
+        read_model(str(EXAMPLE), arguments, self.registry.sources).provide(str(root))
+
+
+def use_throwaway_store(directory: Path) -> None:
+    """Have Nix use a store below a directory, without users of its own for builds and without a sandbox."""
+    os.environ["NIX_CONFIG"] = "build-users-group =\nsubstitute = false\nsandbox = false"
+    for name in ("STORE", "STATE", "LOG", "CONF", "LOCALSTATE"):
+        os.environ[f"NIX_{name}_DIR"] = f"{directory}/{name.lower()}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and tell whether it is quick enough."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=100, help="instances of the model that is evaluated anew")
+    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--check", action="store_true", help="end with status 1 unless everything is quick enough")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(os.path.realpath(name))
+        use_throwaway_store(directory)
+        machine = Host()
+        try:
+            return measure(Bench(directory, machine), options)
+        finally:
+            machine.close()
+            # Nix takes the right to write from what it has in its store.
+            for parent, _, _ in os.walk(directory):
+                os.chmod(parent, 0o700)
+
+
+def measure(bench: Bench, options: argparse.Namespace) -> int:
+    """Do everything in turn, as often as was asked for."""
+    (bench.directory / "processes.nix").write_text(MODEL)
+    (bench.directory / "bare.nix").write_text(BARE)
+    bench.bare(options.count)
+    bench.ours(options.count)
+    pairs = [
+        (milliseconds(lambda: bench.bare(options.count)), milliseconds(lambda: bench.ours(options.count)))
+        for _ in range(options.repetitions)
+    ]
+    first = milliseconds(bench.deploy_example)
+    again = [milliseconds(bench.deploy_example) for _ in range(options.repetitions)]
+    ratio = statistics.median(ours / bare for bare, ours in pairs)
+    bare, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(f"{options.count} instances: nix-instantiate {bare:.1f} ms, our evaluation {ours:.1f} ms, ratio {ratio:.2f}")
+    print(f"advanced example: first {first:.0f} ms, again {statistics.median(again):.1f} ms (range {min(again):.1f} to")
+    print(f"{max(again):.1f} ms)")
+    is_quick = ratio <= MOST_RATIO and statistics.median(again) <= MOST_MILLISECONDS
+    print(f"at most {MOST_RATIO:g} times, and {MOST_MILLISECONDS:g} ms again: {'yes' if is_quick else 'NO'}")
+    return int(options.check and not is_quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
