@@ -1,4 +1,4 @@
-"""The manager launchd over a launchd of the tests' own: all of the suite, without macOS."""
+"""The manager launchd conforms, with a launchd and a launchctl of the tests' own, which refuse all they do not know."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from pathlib import Path
 
 import pytest
 
+from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc.deployment.recovery import take_down
+from pytest_nixproc.deployment.system import System
 from pytest_nixproc.machines.api import Facts, Machine
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.managers.api import nothing_in_the_way
+from pytest_nixproc.managers.api import Manager, nothing_in_the_way
 from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance import ManagerConformance
+from pytest_nixproc.testing.conformance.bench import Bench, driver_at, load
+from pytest_nixproc.testing.programs.models import probe
 
-LAUNCHD = Path(__file__).with_name("fake_launchd.py")
-LAUNCHCTL = Path(__file__).with_name("fake_launchctl.py")
+STAND_INS = Path(__file__).parent / "stand_ins"
 INTERPRETER = (sys.executable, "-I", "-S")
 ADOPTING = """
 import runpy, sys
@@ -54,10 +58,18 @@ def launchd_of_our_own(domain: str) -> Iterator[str]:
     """Have a launchd with one domain; yield the directory that launchctl is in. What it had to refuse is an error."""
     with tempfile.TemporaryDirectory(prefix="np") as directory:
         program = Path(directory, "launchctl")
-        call = shlex.join((*INTERPRETER, str(LAUNCHCTL), directory))
+        call = shlex.join((*INTERPRETER, str(STAND_INS / "launchctl.py"), directory))
         program.write_text(f'#!/bin/sh\nexec {call} "$@"\n')
         program.chmod(0o755)
-        command = (*INTERPRETER, "-c", ADOPTING, Host().facts.package_root, str(LAUNCHD), directory, domain)
+        command = (
+            *INTERPRETER,
+            "-c",
+            ADOPTING,
+            Host().facts.package_root,
+            str(STAND_INS / "launchd.py"),
+            directory,
+            domain,
+        )
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
             assert server.stdout.readline() == "ready\n"
@@ -69,21 +81,102 @@ def launchd_of_our_own(domain: str) -> Iterator[str]:
         assert not refused.exists(), refused.read_text()
 
 
-class TestLaunchd(ManagerConformance):
+def manager_anywhere() -> Manager:
+    """Return the manager, which does not say that it cannot run here."""
+    return replace(Registry().manager("launchd"), obstacle=nothing_in_the_way)
+
+
+class TestLaunchdOnAStandIn(ManagerConformance):
     """Everything that a manager has to do."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run each test, although the manager says that it cannot run here."""
-        if "tested_manager" in metafunc.fixturenames:
-            manager = replace(Registry().manager("launchd"), obstacle=nothing_in_the_way)
-            metafunc.parametrize("tested_manager", [pytest.param(manager, id="fake")], indirect=True, scope="class")
+        """Choose no manager by option."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def machine(cls) -> Iterator[Machine]:
         """Return this machine, with a launchd."""
-        domain = f"user/{os.getuid()}" if os.getuid() else "system"
-        with launchd_of_our_own(domain) as directory:
-            machine = Mac(directory)
+        with mac() as machine:
             yield machine
-            machine.close()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tested_manager(cls) -> Manager:
+        """Return the manager."""
+        return manager_anywhere()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def drafting_manager(cls) -> Manager:
+        """Return the manager."""
+        return manager_anywhere()
+
+
+@contextmanager
+def mac() -> Iterator[Mac]:
+    """Have a machine with a launchd."""
+    with launchd_of_our_own(f"user/{os.getuid()}" if os.getuid() else "system") as directory:
+        machine = Mac(directory)
+        yield machine
+        machine.close()
+
+
+def launchctl(directory: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run launchctl by hand."""
+    return subprocess.run([f"{directory}/launchctl", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["load", "-w", "/a.plist"],
+        ["bootstrap", "gui/0", "/a.plist"],
+        ["bootstrap", "user/7"],
+        ["kickstart", "-k", "user/7/a"],
+        ["kill", "SIGNONE", "user/7/a"],
+        [],
+    ],
+)
+def test_what_launchctl_does_not_know_fails_the_test(words: list[str]) -> None:
+    """A call that the stand-in does not know is an error at the end, even where its status was not looked at."""
+    with pytest.raises(AssertionError, match=f"launchctl {' '.join(words)}: "), launchd_of_our_own("user/7") as place:
+        assert launchctl(place, *words).returncode != 0
+
+
+def test_crash_is_taken_down_by_the_journal() -> None:
+    """A driver made anew, from the journal alone, finds the jobs and boots them out; nothing of them remains."""
+    with mac() as machine:
+        manager = manager_anywhere()
+        bench = Bench(manager, machine)
+        system = System(bench.planner())
+        system.start(load(lambda state: {name: probe(name, state, "daemon") for name in ("a b", "web")}))
+        pids = [system[name].pid or 0 for name in system]
+        driver = driver_at(manager, machine, system.root)
+        assert len(driver.remains()) == 2
+        system.abandon()
+        take_down(system.root, Finder(manager, machine), Leases())
+        assert machine.ended(pids) == set(pids)
+        assert driver.remains() == []
+        assert bench.leftovers() == []
+
+
+class Finder:
+    """Finds one manager and one machine, whatever it is asked for."""
+
+    def __init__(self, manager: Manager, machine: Mac) -> None:
+        self._manager = manager
+        self._machine = machine
+
+    def manager(self, _: str) -> Manager:
+        """Return the manager."""
+        return self._manager
+
+    def machine(self, _: str) -> type[Machine]:
+        """Return a machine with the same launchd."""
+        directory = self._machine.directory
+
+        class Same(Mac):
+            def __init__(self, *_: object) -> None:
+                super().__init__(directory)
+
+        return Same

@@ -125,10 +125,11 @@ class Launchd:
 
     def kill(self, name: str, service: str) -> str:
         """Send a signal."""
+        number = signal.Signals[name]
         job = self.job(service)
         if not job.pid:
             raise Failure(NO_SUCH_PROCESS, "No process to signal.")
-        os.kill(job.pid, signal.Signals[name])
+        os.kill(job.pid, number)
         return ""
 
     def print(self, place: str) -> str:
