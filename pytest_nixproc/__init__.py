@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pytest_nixproc.deployment.system import RunningInstance, System
+    from pytest_nixproc.generation import generated_files
     from pytest_nixproc.hooks import hookimpl
     from pytest_nixproc.model import ready
     from pytest_nixproc.model.credentials import Credentials, Group, User
@@ -30,6 +31,7 @@ HOMES = {
     "System": "deployment.system",
     "User": "model.credentials",
     "create_managed_process": "model.process",
+    "generated_files": "generation",
     "hookimpl": "hooks",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "System",
     "User",
     "create_managed_process",
+    "generated_files",
     "hookimpl",
     "ready",
 ]

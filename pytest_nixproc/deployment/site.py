@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
 
@@ -58,6 +58,10 @@ class Site:
         """Choose a directory below a state root, without making it."""
         parent = os.path.abspath(state_root) if state_root else default_state_root()
         return cls(os.path.join(parent, secrets.token_hex(4)))
+
+    def renamed(self, name: str) -> Self:
+        """Return a site of another name beside this one."""
+        return replace(self, root=os.path.join(os.path.dirname(self.root), name))
 
     @property
     def identity(self) -> str:

@@ -48,6 +48,7 @@ class Matrix:
     def parameters(self, marker: pytest.Mark | None) -> list[Any]:
         """Return the points for a test with this marker, as parameters; those that cannot run here are skipped.
 
+        A plan starts nothing, so it is made for managers that cannot run here, too.
         Raises :class:`~pytest_nixproc.errors.NixprocError` for a marker that makes no sense.
         """
         wanted = dict(marker.kwargs) if marker else {}
@@ -55,11 +56,12 @@ class Matrix:
             remedy = "it takes model, managers, profile and params"
             raise NixprocError(f"the marker nixproc has no argument {min(unknown)!r}", remedy=remedy)
         profiles = self.profiles(wanted.get("profile"))
+        plans = options.read_flag(self.config, "plan")
         return [
             pytest.param(
                 self._point(manager, profile, wanted),
                 id=f"{manager.name}-{profile}" if len(profiles) > 1 else manager.name,
-                marks=skip_marks(manager, self.machine, self.obstacle_to(profile)),
+                marks=skip_marks(None if plans else manager, self.machine, self.obstacle_to(profile)),
             )
             for manager in self.managers(wanted.get("managers"))
             for profile in profiles
@@ -142,9 +144,12 @@ def obstacle_to_privileged(config: pytest.Config, machine: type[Machine]) -> str
     return missing and f"the profile {PRIVILEGED} on machine {machine.name} needs {missing}"
 
 
-def skip_marks(manager: Manager, machine: type[Machine], obstacle_to_profile: str) -> list[pytest.MarkDecorator]:
+def skip_marks(manager: Manager | None, machine: type[Machine], obstacle_to_profile: str) -> list[pytest.MarkDecorator]:
     """Return the mark that skips a test with the reason why a machine, a manager or a profile cannot be had here."""
-    for name, obstacle in ((f"machine {machine.name}", machine.obstacle()), (manager.name, manager.obstacle(machine))):
+    obstacles = {f"machine {machine.name}": machine.obstacle()}
+    if manager is not None:
+        obstacles[manager.name] = manager.obstacle(machine)
+    for name, obstacle in obstacles.items():
         if obstacle:
             return [pytest.mark.skip(reason=f"{name} cannot run here: {obstacle}")]
     return [pytest.mark.skip(reason=obstacle_to_profile)] if obstacle_to_profile else []

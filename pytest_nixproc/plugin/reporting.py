@@ -14,7 +14,7 @@ from pytest_nixproc.deployment.planner import Draft
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
-from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.managers.api import Manager, joined
 from pytest_nixproc.plugin import options
 from pytest_nixproc.plugin.systems import Systems
 
@@ -45,8 +45,11 @@ def describe(system: System, sizes: dict[str, int]) -> Iterator[str]:
         yield from (f"  | {line}" for line in lines) if lines else ("  | (nothing logged during this test)",)
 
 
-def plan_lines(manager: Manager, draft: Draft) -> Iterator[str]:
-    """Yield a plan for people: what would be started where, in which order, and what the checks say."""
+def plan_lines(manager: Manager, draft: Draft, *, whole: bool) -> Iterator[str]:
+    """Yield a plan for people: what would be started where, in which order, and what the checks say.
+
+    A ``whole`` one has the text of every generated file.
+    """
     yield f"{manager.name}: {draft.model.origin or 'model'}, in {draft.site.root}"
     for number, step in enumerate(draft.steps(), 1):
         yield f"  {number}. {step.verb} {', '.join(step.names)}  ({step.reason})"
@@ -58,6 +61,18 @@ def plan_lines(manager: Manager, draft: Draft) -> Iterator[str]:
     yield from (f"  {line}" for finding in draft.findings for line in str(finding).splitlines())
     if not draft.findings:
         yield "  no conflicts"
+    if whole:
+        yield from file_lines(draft)
+
+
+def file_lines(draft: Draft) -> Iterator[str]:
+    """Yield the generated files and links of a plan, as they would be written."""
+    units = draft.profile.units.values()
+    for file in joined((*draft.shared, *(file for unit in units for file in unit.files))):
+        yield f"  {file.path} (mode {file.mode:04o}):"
+        yield from (f"    | {line}" for line in file.content.split("\n"))
+    for link in (link for unit in units for link in unit.links):
+        yield f"  {link.path} -> {link.target}"
 
 
 def manager_lines(managers: list[Manager], machine: type[Machine]) -> Iterator[str]:
@@ -99,8 +114,11 @@ def take_findings(systems: Systems, packed: str) -> None:
 def summarize(systems: Systems, reporter: pytest.TerminalReporter) -> None:
     """Write what was planned, kept and found, at the end of the terminal output."""
     kind, path = options.read_findings(systems.config)
+    is_wordy = reporter.config.get_verbosity() > 0
     sections = {
-        "nixproc: plan": [line for point, draft in systems.planned for line in plan_lines(point.manager, draft)],
+        "nixproc: plan": [
+            line for point, draft in systems.planned for line in plan_lines(point.manager, draft, whole=is_wordy)
+        ],
         "nixproc: kept": [line for system in systems.kept for line in kept_lines(system)],
         "nixproc: findings": list(systems.warnings),
         f"nixproc: findings as {kind}": [findings_text(systems, kind)] if kind != "text" and not path else [],

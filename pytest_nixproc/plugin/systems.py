@@ -227,11 +227,12 @@ class Systems:
         return Planner(point.manager, machine, self.registry.rules, settings)
 
     def _plan(self, planner: Planner, load: Load) -> Draft:
-        """Draft a deployment; ports that the model asks for are leased for the moment."""
+        """Draft a deployment at a place that is always the same; ports that the model asks for are leased for now."""
         site = planner.choose_site()
         assigner = Assigner(self.leases, planner.machine, site.root)
         try:
-            return planner.draft(load, site, assigner, living(self.leases, planner.machine.name, site.root))
+            others = living(self.leases, planner.machine.name, site.root)
+            return planner.draft(load, site.renamed("plan"), assigner, others)
         finally:
             assigner.release()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -100,6 +101,26 @@ def test_absent_managers_are_skipped_with_the_reason(project: pytest.Pytester, m
     required = project.runpytest_subprocess("--nixproc-require=supervisord,absent")
     assert required.ret == pytest.ExitCode.USAGE_ERROR
     required.stderr.fnmatch_lines(["*absent: no tool: install the tool*"])
+
+
+def test_plan_for_all_managers(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan starts nothing: it shows the files of all managers, those that cannot run here too, always the same."""
+    project.makepyfile(USES_SYSTEM)
+    outputs = set()
+    for seed in ("1", "2"):
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        result = project.runpytest_subprocess("-v", "--nixproc-plan", "--nixproc-manager=all")
+        result.assert_outcomes(skipped=len(Registry().managers))
+        lines = result.outlines
+        outputs.add("\n".join(lines[next(i for i, line in enumerate(lines) if "nixproc: plan" in line) : -1]))
+    (output,) = outputs
+    for name in Registry().managers:
+        plan = output.partition(f"\n{name}: ")[2]
+        assert re.search(r"^  \S.* \(mode 0\d{3}\):\n    \| .*\S", plan.partition("no conflicts\n")[2], re.MULTILINE)
+        assert "    | " in plan
+    short = project.runpytest_subprocess("--nixproc-plan", "--nixproc-manager=all")
+    assert "    | " not in short.stdout.str()
+    short.stdout.fnmatch_lines(["*  writes *"])
 
 
 def test_marker_chooses(project: pytest.Pytester) -> None:

@@ -16,7 +16,7 @@ PACKAGE: Final = Path(pytest_nixproc.__file__).parent
 
 FLOORS: Final = (
     ("plugin",),
-    ("cli", "__main__"),
+    ("cli", "__main__", "generation"),
     ("report",),
     ("registry", "hookspecs"),
     ("deployment",),

@@ -1,0 +1,65 @@
+"""The files that managers make of a model, without a deployment: the same bytes on every machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from pytest_nixproc.managers.api import File, Link, Manager, Target, joined
+from pytest_nixproc.model.ids import ProvisionalIds, ProvisionalPorts
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.registry import Registry
+from pytest_nixproc.sources.api import Arguments, read_model
+from pytest_nixproc.sources.python import model_of
+
+ROOT: Final = "/srv/nixproc"
+
+
+def generated_files(
+    model: str | os.PathLike[str] | Callable[..., Any] | ProcessesModel | Mapping[str, Instance],
+    *,
+    managers: Iterable[str] = (),
+    root: str = ROOT,
+    params: Mapping[str, Any] | None = None,
+) -> dict[str, tuple[File | Link, ...]]:
+    """Return the files and links that managers generate for a model, by manager; by default, for all of them.
+
+    Nothing is started, and no manager has to be able to run here. Files are made for a deployment in ``root`` on a
+    machine with the usual places of software, in the profile ``unprivileged``; so they are the same, byte for byte, on
+    every machine. ``params`` are arguments for the model. Raises :class:`~pytest_nixproc.errors.NixprocError`: an
+    unknown manager, a faulty model, or something that a manager refuses.
+    """
+    registry = Registry()
+    chosen = [registry.manager(name) for name in managers] or registry.managers.values()
+    state = StateDirs.under(f"{root}/var")
+    target = Target(state, f"{root}/profile")
+    return {
+        manager.name: files_of(manager, loaded(model, arguments_for(manager, state, params or {}), registry), target)
+        for manager in chosen
+    }
+
+
+def arguments_for(manager: Manager, state: StateDirs, params: Mapping[str, Any]) -> Arguments:
+    """Return what a model is told where nothing is going to be deployed."""
+    ids, ports = ProvisionalIds(), ProvisionalPorts()
+    return Arguments(state=state, process_manager=manager.name, params=params, ids=ids, free_port=ports)
+
+
+def loaded(model: Any, arguments: Arguments, registry: Registry) -> ProcessesModel:
+    """Return a model that is given in any of its forms."""
+    if isinstance(model, str | os.PathLike):
+        return read_model(os.path.abspath(model), arguments, registry.sources)
+    if isinstance(model, ProcessesModel):
+        return model
+    return ProcessesModel(model) if isinstance(model, Mapping) else model_of(model, arguments)
+
+
+def files_of(manager: Manager, model: ProcessesModel, target: Target) -> tuple[File | Link, ...]:
+    """Return everything that one manager generates for a model: whole files, and links."""
+    generator = manager.generator()
+    units = [generator.generate(key, model, target) for key in model]
+    parts = (*generator.generate_shared(model, target), *(file for unit in units for file in unit.files))
+    return (*joined(parts), *(link for unit in units for link in unit.links))
