@@ -123,10 +123,10 @@ class Bench:
     def refuses(self, build: Build) -> bool:
         """Tell whether the manager refuses to express a model, in words that name it."""
         try:
-            self.planner().draft(load(build))
+            draft = self.planner().draft(load(build))
         except (Unsupported, ModelError) as error:
             return self.is_named_by(error)
-        return False
+        return any(self.is_named_by(refusal) for refusal in draft.refusals.values())
 
     def honoured(self, **parameters: Any) -> dict[str, Any]:
         """Return those of a process's parameters that the manager does not refuse."""
