@@ -111,14 +111,16 @@ def nothing(_: object) -> Iterable[Finding]:
 class Rule:
     """One rule: its code, what it asserts, and the function that finds where that does not hold.
 
-    ``static`` looks at a model before anything is started, ``live`` at a running system. ``explanation`` is for the
-    documentation: what is looked at, why it matters, and what the rule cannot know.
+    ``static`` looks at a model before anything is started, ``live`` at a running system, and ``constructor`` at what a
+    constructor makes of different parameters. ``explanation`` is for the documentation: what is looked at, why it
+    matters, and what the rule cannot know.
     """
 
     code: str
     asserts: str
     static: Callable[[Plan], Iterable[Finding]] = nothing
     live: Callable[[Snapshot], Iterable[Finding]] = nothing
+    constructor: Callable[[Any], Iterable[Finding]] = nothing
     severity: Severity = "error"
     explanation: str = ""
 

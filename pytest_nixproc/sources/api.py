@@ -100,7 +100,9 @@ class Source:
     ``read`` raises :class:`~pytest_nixproc.errors.SourceError` or :class:`~pytest_nixproc.errors.ModelError`.
     A source that ``takes_attribute`` also reads ``PATH#ATTRIBUTE``, where the path may be a directory.
     ``recognises`` tells, without executing anything, whether an existing file of that suffix is meant to be a model.
-    ``ids`` is how ids are kept from one deployment to another, where they are.
+    ``ids`` is how ids are kept from one deployment to another, where they are. ``constructor`` returns the
+    :class:`~.constructors.Constructor` that a file has under a name, if files of this kind have any; it raises like
+    ``read``.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Source:
     takes_attribute: bool = False
     recognises: Callable[[str], bool] = any_file
     ids: IdRecord | None = None
+    constructor: Callable[[str, str], Any] | None = None
 
     def reads(self, path: str) -> bool:
         """Tell whether a model is of this kind, by its name."""

@@ -10,12 +10,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 from pytest_nixproc.errors import NixprocError, SourceError
 from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import ManagedProcess
+from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Source
+from pytest_nixproc.sources.constructors import Constructor, Parameter
 
 FUNCTION = "processes"
 
@@ -24,19 +30,64 @@ def read_python(path: str, arguments: Arguments) -> ProcessesModel:
     """Execute a file and call its ``processes``; modules beside the file can be imported by it."""
     path = os.path.abspath(path)
     with importing_from(os.path.dirname(path)):
-        with told_about(path):
-            spec = importlib.util.spec_from_file_location(f"nixproc_model_{abs(hash(path))}", path)
-            assert spec is not None, "a path that ends in .py has a loader"
-            assert spec.loader is not None, "a path that ends in .py has a loader"
-            module = importlib.util.module_from_spec(spec)
-            # Data classes and pickles look their module up; importing_from forgets it like a neighbour.
-            sys.modules[module.__name__] = module
-            spec.loader.exec_module(module)
+        module = executed(path)
         function = getattr(module, FUNCTION, None)
         if not callable(function):
             remedy = f"define {FUNCTION}(state) to return a mapping of names to instances"
             raise SourceError(f"{path} defines no function {FUNCTION!r}", remedy=remedy)
         return model_of(function, arguments, origin=path)
+
+
+def executed(path: str) -> ModuleType:
+    """Execute a file, and return its module."""
+    with told_about(path):
+        spec = importlib.util.spec_from_file_location(f"nixproc_model_{abs(hash(path))}", path)
+        assert spec is not None, "a path that ends in .py has a loader"
+        assert spec.loader is not None, "a path that ends in .py has a loader"
+        module = importlib.util.module_from_spec(spec)
+        # Data classes and pickles look their module up; importing_from forgets it like a neighbour.
+        sys.modules[module.__name__] = module
+        spec.loader.exec_module(module)
+    return module
+
+
+def read_constructor(path: str, name: str) -> Constructor:
+    """Execute a file, and return the constructor that it defines under a name."""
+    path = os.path.abspath(path)
+    with importing_from(os.path.dirname(path)):
+        function = getattr(executed(path), name, None)
+        if not callable(function):
+            raise SourceError(f"{path} defines no constructor {name!r}", remedy="name one of its functions: FILE:NAME")
+        return constructor_of(function, origin=f"{path}:{name}")
+
+
+def constructor_of(function: Callable[..., Any], *, origin: str = "") -> Constructor:
+    """Return a function as a constructor: what a model may ask for by name is no parameter of an instance."""
+    origin = origin or name_of(function).removesuffix("()")
+    offered = Arguments(state=StateDirs.under()).offered()
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    formal = {name: item for name, item in inspect.signature(function).parameters.items() if item.kind not in several}
+
+    def construct(arguments: Arguments, values: Mapping[str, Any]) -> Instance | ManagedProcess:
+        context = replace(arguments, params={}).offered()
+        named = {name: context[name] for name in formal if name in context} | dict(values)
+        with told_about(origin):
+            made = function(**named)
+        if not isinstance(made, Instance | ManagedProcess):
+            remedy = "return what create_managed_process() or Instance() makes"
+            raise SourceError(f"{origin} returned {type(made).__name__}", remedy=remedy)
+        return made
+
+    parameters = {name: parameter_of(item) for name, item in formal.items() if name not in offered}
+    return Constructor(getattr(function, "__name__", "constructor"), origin, parameters, construct)
+
+
+def parameter_of(formal: inspect.Parameter) -> Parameter:
+    """Return what a function says of a parameter."""
+    annotation = formal.annotation
+    declared = "" if annotation is formal.empty else getattr(annotation, "__name__", str(annotation))
+    is_required = formal.default is formal.empty
+    return Parameter(formal.name, is_required, None if is_required else formal.default, declared)
 
 
 def defines_model(path: str) -> bool:
@@ -71,15 +122,21 @@ def names_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
 def model_of(function: Callable[..., Any], arguments: Arguments, *, origin: str = "") -> ProcessesModel:
     """Call a model function with those of the arguments that it names."""
     origin = origin or name_of(function)
-    chosen = choose(function, arguments, origin)
-    with told_about(origin):
-        instances = function(**chosen)
+    instances = call(function, arguments, origin)
     if isinstance(instances, ProcessesModel):
         return instances
     if not isinstance(instances, Mapping):
         remedy = "return a mapping of names to instances"
         raise SourceError(f"{origin}: {FUNCTION}() returned {type(instances).__name__}", remedy=remedy)
     return ProcessesModel(instances, origin=origin, id_resources=pools_beside(function))
+
+
+def call(function: Callable[..., Any], arguments: Arguments, origin: str = "") -> Any:
+    """Call a function of a user's with those of the arguments that it names; its errors become one of ours."""
+    origin = origin or name_of(function)
+    chosen = choose(function, arguments, origin)
+    with told_about(origin):
+        return function(**chosen)
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -161,4 +218,4 @@ def importing_from(directory: str) -> Iterator[None]:
 @hookimpl
 def nixproc_sources() -> list[Source]:
     """Offer this source."""
-    return [Source("python", (".py",), read_python, recognises=defines_model)]
+    return [Source("python", (".py",), read_python, recognises=defines_model, constructor=read_constructor)]

@@ -145,7 +145,8 @@ def rule_rows() -> Iterator[tuple[str, ...]]:
 
 def looks_at(rule: Rule) -> str:
     """Return what a rule looks at."""
-    return "the running system" if rule.live is not nothing else "the model"
+    halves = {"the running system": rule.live, "a constructor": rule.constructor}
+    return next((name for name, function in halves.items() if function is not nothing), "the model")
 
 
 def heading_of(rule: Rule) -> str:
