@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot, chosen
 from pytest_nixproc.checks.claims import Neighbour
+from pytest_nixproc.checks.constructor import compare
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.site import TAG, Site
@@ -21,6 +22,7 @@ from pytest_nixproc.model.accounts import named_groups, named_users
 from pytest_nixproc.model.ids import ProvisionalIds, ProvisionalPorts
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Tools
+from pytest_nixproc.sources.constructors import Trial
 
 Load = Callable[[Arguments], ProcessesModel]
 
@@ -123,6 +125,11 @@ class Planner:
         """Load a model with stand-ins for all that is known only when it is deployed; nothing is leased."""
         arguments = self.arguments(self.choose_site())
         return load(replace(arguments, ids=ProvisionalIds(), free_port=ProvisionalPorts()))
+
+    def constructor_findings(self, trial: Trial) -> list[Finding]:
+        """Return what the rules about constructors find in what one makes of different parameters."""
+        comparison = compare(trial, self.arguments(self.choose_site()))
+        return [finding for rule in self.rules for finding in rule.constructor(comparison)]
 
     def _generated(self, site: Site, target: Target, model: ProcessesModel) -> Draft:
         """Generate all files; what the manager refuses is kept, so that it can be told together with what is found."""

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_nixproc.plugin import options
 from pytest_nixproc.plugin.fixtures import (
+    nixproc_constructor,
     nixproc_deploy,
     nixproc_machine,
     nixproc_manager,
@@ -26,6 +27,7 @@ from pytest_nixproc.plugin.fixtures import (
 from pytest_nixproc.plugin.ids import ItemNames
 
 __all__ = [
+    "nixproc_constructor",
     "nixproc_deploy",
     "nixproc_machine",
     "nixproc_manager",
@@ -42,6 +44,7 @@ pytest.register_assert_rewrite("pytest_nixproc.testing.conformance", "pytest_nix
 MARKERS = (
     "nixproc(model, managers, profile, params): how the nixproc fixtures deploy for this test",
     "nixproc_item(manager, instance, check): an item of a model file",
+    "nixproc_vary(NAME=[VALUE, ...], ...): what the instances of nixproc_constructor get for a parameter",
     "nixproc_disturbs: an item of a model file that stops instances",
 )
 
@@ -57,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     if hasattr(pytest.TestReport, "id"):
         config.pluginmanager.register(ItemNames(config))
+    collect_constructors(config)
     for option in options.OPTIONS:
         if option.choices:
             options.read(config, option.name)
@@ -74,6 +78,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if any(options.given(config, name) for name in ("select", "ignore", "findings")):
         options.read_findings(config)
         all_systems(config).refuse_unknown_rules()
+
+
+def collect_constructors(config: pytest.Config) -> None:
+    """Have the files collected that hold the constructors to validate; in place of all others, if none was given."""
+    options.read_params(config, "vary")
+    lines = options.read(config, "constructor").splitlines()
+    if files := dict.fromkeys(options.file_and_name(line)[0] for line in lines):
+        is_given = config.args_source is pytest.Config.ArgsSource.ARGS
+        given = {config.invocation_params.dir / argument.partition("::")[0] for argument in config.args}
+        others = [file for file in files if config.invocation_params.dir / file not in given]
+        config.args = [*config.args, *others] if is_given else list(files)
 
 
 def all_systems(config: pytest.Config) -> Any:
@@ -116,7 +131,8 @@ def pytest_collect_file(
 ) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
     """Collect model files as test modules."""
     others = yield
-    if not parent.session.isinitpath(file_path) and not options.given(parent.config, "model-files"):
+    named = any(options.given(parent.config, name) for name in ("model-files", "constructor"))
+    if not parent.session.isinitpath(file_path) and not named:
         return others
     from pytest_nixproc.plugin.models import collected
 
@@ -193,7 +209,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any | None:
 
 def names_models(config: pytest.Config) -> bool:
     """Tell whether the options or the arguments of pytest name model files."""
-    if options.given(config, "model-files"):
+    if any(options.given(config, name) for name in ("model-files", "constructor")):
         return True
     files = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
     if not any(file.is_file() for file in files):

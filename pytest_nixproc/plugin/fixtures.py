@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +121,48 @@ def nixproc_deploy(request: pytest.FixtureRequest, nixproc_point: Point, nixproc
             pytest.skip("planned only")
 
     return deploy
+
+
+@pytest.fixture
+def nixproc_constructor(request: pytest.FixtureRequest, nixproc_point: Point, nixproc_machine: Machine) -> Deploy:
+    """Return a function that validates a constructor: instances of it are compared, deployed and restarted.
+
+    ``with nixproc_constructor(webapp) as system``: at its beginning, what instances with different parameters have in
+    common is an error, and they are deployed together; at its end, each is stopped and started alone. ``vary`` has the
+    values of a parameter, one for each instance, as has the marker ``nixproc_vary``; ``shared`` the values that all
+    instances get, as a mapping, or a function that is called like a model's and returns one.
+    """
+    from pytest_nixproc.deployment.verification import restart_alone
+    from pytest_nixproc.errors import NixprocError
+    from pytest_nixproc.plugin.systems import Planned, systems_of, trial_of
+
+    systems = systems_of(request.config)
+    marks = request.node.iter_markers("nixproc_vary")
+    marked = {name: values for mark in marks for name, values in mark.kwargs.items()}
+
+    @contextmanager
+    def validated(
+        constructor: str | Callable[..., Any],
+        *,
+        vary: Mapping[str, Sequence[Any]] | None = None,
+        shared: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None = None,
+    ) -> Iterator[System]:
+        __tracebackhide__ = True
+        try:
+            made = systems.constructor(constructor, directory_of(request))
+            trial = trial_of(made, {**marked, **(vary or {})}, shared)
+            systems.check_constructor(nixproc_point, trial)
+            with systems.deployed(nixproc_point, nixproc_machine, trial.load) as system:
+                yield system
+                for name in system:
+                    restart_alone(system, name)
+                system.assert_no_conflicts()
+        except NixprocError as error:
+            raise error.with_traceback(None) from None
+        except Planned:
+            pytest.skip("planned only")
+
+    return validated
 
 
 def directory_of(request: pytest.FixtureRequest) -> Path:

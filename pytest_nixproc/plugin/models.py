@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -22,6 +22,7 @@ from pytest_nixproc.plugin import matrix, options
 from pytest_nixproc.plugin.fixtures import failing_plainly
 from pytest_nixproc.plugin.systems import Planned, Systems, systems_of
 from pytest_nixproc.sources.api import is_model_file
+from pytest_nixproc.sources.constructors import Trial
 from pytest_nixproc.sources.python import names_bound
 
 RUNS_AS_USER: Final = "runs_as_user"
@@ -109,6 +110,11 @@ class Deployed:
 def skipped(reason: str) -> BaseException:
     """Return what skips an item, with the model's file as the place instead of ours."""
     return pytest.skip.Exception(reason, _use_item_location=True)
+
+
+def passes_parameters_on(trial: Trial, deployed: Deployed) -> None:
+    """Look at what a constructor makes of different parameters; nothing is started for that."""
+    deployed.systems.check_constructor(deployed.point, trial)
 
 
 def deploys(deployed: Deployed) -> None:
@@ -210,10 +216,11 @@ class ModelItem(pytest.Item):
 class ModelPoint(pytest.Collector):
     """One point of the matrix: its items share one system, which is taken down with the last of them."""
 
-    def __init__(self, *, point: matrix.Point, load: Load, **arguments: Any) -> None:
+    def __init__(self, *, point: matrix.Point, load: Load, first: Iterable[Check], **arguments: Any) -> None:
         super().__init__(**arguments)
         self.systems = systems_of(self.config)
         self.deployed = Deployed(self.systems, point, load)
+        self.first = first
 
     def collect(self) -> list[ModelItem]:
         """Return the items; their names begin with the point's, so that each can be selected by its id."""
@@ -222,10 +229,8 @@ class ModelPoint(pytest.Collector):
             model = self.systems.preview(deployed.point, deployed.load)
             looks = looks_of(self.systems)
         is_privileged = deployed.point.profile == matrix.PRIVILEGED
-        return [
-            self._item(check, f"{self.name}::{check.title}")
-            for check in checks_of(model, looks, is_privileged=is_privileged)
-        ]
+        checks = [*self.first, *checks_of(model, looks, is_privileged=is_privileged)]
+        return [self._item(check, f"{self.name}::{check.title}") for check in checks]
 
     def _item(self, check: Check, name: str) -> ModelItem:
         nodeid = f"{self.parent.nodeid}::{name}" if self.parent else name
@@ -250,15 +255,20 @@ class Selection(pytest.Collector):
         return self.items
 
 
-def points_below(collector: pytest.Collector, load: Load) -> Iterator[ModelItem | Selection]:
-    """Yield the items of a model at all points that the options choose, and what ids on the command line select."""
+def points_below(
+    collector: pytest.Collector, load: Load, first: Iterable[Check] = ()
+) -> Iterator[ModelItem | Selection]:
+    """Yield the items of a model at all points that the options choose, and what ids on the command line select.
+
+    ``first`` are checks that come before those that every model has.
+    """
     with told_by_collector(collector):
         parameters = systems_of(collector.config).matrix.parameters(None)
     items: list[ModelItem] = []
     for parameter in parameters:
         (point,) = parameter.values
         name = f"[{parameter.id}]"
-        node = ModelPoint.from_parent(collector, name=name, point=point, load=load)
+        node = ModelPoint.from_parent(collector, name=name, point=point, load=load, first=first)
         for mark in parameter.marks:
             node.add_marker(mark)
         items += node.collect()
@@ -273,7 +283,8 @@ def prefixes_asked_for(collector: pytest.Collector) -> Iterator[str]:
     for argument in collector.config.args:
         base, bracket, rest = argument.partition("[")
         path, *names = base.split("::")
-        if bracket and names and collector.config.invocation_params.dir / path == collector.path:
+        above = [] if isinstance(collector, pytest.File) else [collector.name]
+        if bracket and names == [*above, ""] and collector.config.invocation_params.dir / path == collector.path:
             yield f"{bracket}{rest}"
 
 
@@ -283,6 +294,42 @@ class ModelFile(pytest.File):
     def collect(self) -> Iterator[ModelItem | Selection]:
         """Yield the items of the model."""
         yield from points_below(self, systems_of(self.config).load(str(self.path), Path()))
+
+
+class ConstructorFile(pytest.File):
+    """A file of which ``--nixproc-constructor`` names constructors."""
+
+    def collect(self) -> Iterator[pytest.Collector]:
+        """Yield one collector for each constructor."""
+        for name in constructors_asked_for(self.config)[self.path]:
+            yield ConstructorNode.from_parent(self, name=name)
+
+
+class ConstructorNode(pytest.Collector):
+    """One constructor: its instances side by side are a model."""
+
+    def collect(self) -> Iterator[ModelItem | Selection]:
+        """Yield the items of that model, after that of the constructor itself."""
+        vary = options.read_params(self.config, "vary")
+        with told_by_collector(self):
+            constructor = systems_of(self.config).constructor(f"{self.path}:{self.name}", Path())
+            trial = Trial(constructor, {name: of_list(value) for name, value in vary.items()})
+        check = Check("passes_parameters_on", partial(passes_parameters_on, trial), needs_system=False)
+        yield from points_below(self, trial.load, [check])
+
+
+def of_list(value: object) -> list[Any]:
+    """Return a list as it is, and in place of anything else one of a single value, which a trial refuses."""
+    return value if isinstance(value, list) else [value]
+
+
+def constructors_asked_for(config: pytest.Config) -> dict[Path, list[str]]:
+    """Return the constructors that the options name, by their files."""
+    found: dict[Path, list[str]] = {}
+    for line in options.read(config, "constructor").splitlines():
+        file, name = options.file_and_name(line)
+        found.setdefault(config.invocation_params.dir / file, []).append(name)
+    return found
 
 
 @contextmanager
@@ -295,11 +342,24 @@ def told_by_collector(collector: pytest.Collector) -> Iterator[None]:
 
 
 def collected(path: Path, parent: pytest.Collector, others: list[pytest.Collector]) -> list[pytest.Collector]:
-    """Return the collectors of a file: a model's own too, and pytest's of a module only if that has tests."""
-    if not is_model(path, parent.session):
-        return others
-    with_tests = [other for other in others if type(other) is not pytest.Module or has_tests(path, parent.config)]
-    return [ModelFile.from_parent(parent, path=path), *with_tests]
+    """Return the collectors of a file: those of constructors and models, and pytest's of a module only if it has tests.
+
+    A file that is collected only because the option names a constructor in it is nothing else.
+    """
+    found: list[pytest.Collector] = []
+    if path in constructors_asked_for(parent.config):
+        found.append(ConstructorFile.from_parent(parent, path=path))
+        if not any(parent.config.invocation_params.dir / name == path for name in given_paths(parent.config)):
+            return found
+    if is_model(path, parent.session):
+        found.append(ModelFile.from_parent(parent, path=path))
+    keep_module = not found or has_tests(path, parent.config)
+    return [*found, *(other for other in others if type(other) is not pytest.Module or keep_module)]
+
+
+def given_paths(config: pytest.Config) -> list[str]:
+    """Return the paths among the arguments that the user gave to pytest."""
+    return [argument.partition("::")[0] for argument in config.option.file_or_dir or ()]
 
 
 def is_model(path: Path, session: pytest.Session) -> bool:

@@ -55,6 +55,8 @@ OPTIONS: Final = (
     Option("network", "host", "NAME", "the network of a throwaway machine: the host's, or its own", choices=NETWORKS),
     Option("model", "", "PATH", "the processes model that nixproc_system deploys by default"),
     Option("model-files", "", "GLOB[,GLOB...]", "model files that are test modules by themselves, beside those given"),
+    Option("constructor", "", "FILE:NAME", "validate a constructor with instances side by side; repeatable", "values"),
+    Option("vary", "", "NAME=[VALUE,...]", "what instances of a constructor get for a parameter; repeatable", "values"),
     Option("param", "", "NAME=VALUE", "argument for the model, a JSON value or else a string; repeatable", "values"),
     Option("id-resources", "", "FILE", "pools of ids for a model in Nix, in place of the idresources.nix beside it"),
     Option("ids", "", "FILE", "assigned ids for a model in Nix, in place of the ids.nix beside it"),
@@ -145,15 +147,15 @@ def read_seconds(config: pytest.Config, name: str) -> float:
     return seconds
 
 
-def read_params(config: pytest.Config) -> dict[str, object]:
-    """Return the arguments for the model."""
+def read_params(config: pytest.Config, option: str = "param") -> dict[str, object]:
+    """Return the arguments for the model, or those of another option of this form."""
     from pytest_nixproc.errors import NixprocError
     from pytest_nixproc.sources.api import params_in
 
     try:
-        return params_in(read(config, "param").splitlines())
+        return params_in(read(config, option).splitlines())
     except NixprocError as error:
-        raise pytest.UsageError(f"{BY_NAME['param'].flag}={error.brief}") from None
+        raise pytest.UsageError(f"{BY_NAME[option].flag}={error.brief}") from None
 
 
 def read_path(config: pytest.Config, name: str) -> str:
@@ -168,3 +170,11 @@ def read_findings(config: pytest.Config) -> tuple[str, str]:
     if kind not in FORMATS:
         raise pytest.UsageError(f"{BY_NAME['findings'].flag}={kind}: choose one of {', '.join(FORMATS)}")
     return kind, str(config.invocation_params.dir / path) if path else ""
+
+
+def file_and_name(text: str) -> tuple[str, str]:
+    """Return the parts of ``FILE:NAME``."""
+    file, colon, name = text.strip().rpartition(":")
+    if not colon or not file or not name.isidentifier():
+        raise pytest.UsageError(f"{BY_NAME['constructor'].flag}={text}: write FILE:NAME")
+    return file, name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.checks.api import Finding, Rule, chosen
+from pytest_nixproc.checks.api import Finding, Rule, chosen, errors_of
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.booting import booted
 from pytest_nixproc.deployment.leases import Leases
@@ -21,7 +21,7 @@ from pytest_nixproc.deployment.planner import Draft, Load, Planner, Settings
 from pytest_nixproc.deployment.recovery import reap, recovery_command, take_over
 from pytest_nixproc.deployment.stopping import attempt
 from pytest_nixproc.deployment.system import System
-from pytest_nixproc.errors import ConflictError, NixprocError
+from pytest_nixproc.errors import ConflictError, NixprocError, SourceError
 from pytest_nixproc.machines.api import Machine, Place
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import options
@@ -30,7 +30,8 @@ from pytest_nixproc.plugin.sharing import Sharing, identity_of
 from pytest_nixproc.plugin.signals import Signals
 from pytest_nixproc.registry import Registry
 from pytest_nixproc.sources.api import read_model
-from pytest_nixproc.sources.python import model_of
+from pytest_nixproc.sources.constructors import Constructor, Trial
+from pytest_nixproc.sources.python import call, constructor_of, model_of
 
 KEY: pytest.StashKey[Systems] = pytest.StashKey()
 
@@ -206,6 +207,33 @@ class Systems:
         with self.unbooted(point) as machine:
             return self.planner(point, machine).preview(load)
 
+    def check_constructor(self, point: Point, trial: Trial) -> None:
+        """Hold the rules about constructors against one; raises :class:`~pytest_nixproc.errors.ConflictError`.
+
+        Warnings are told at the end of the session.
+        """
+        with self.unbooted(point) as machine:
+            findings = self.planner(point, machine).constructor_findings(trial)
+        errors = errors_of(findings)
+        self.warnings.update({str(finding): None for finding in findings if finding not in errors})
+        if errors:
+            brief = f"instances of {trial.constructor.name} would be in each other's way"
+            raise ConflictError(brief, errors)
+
+    def constructor(self, constructor: str | Callable[..., Any], directory: Path) -> Constructor:
+        """Return a constructor that is given as a function, or as ``FILE:NAME`` relative to a directory."""
+        if callable(constructor):
+            return constructor_of(constructor)
+        file, colon, name = constructor.rpartition(":")
+        path = str(directory / file)
+        readers = [source.constructor for source in self.registry.sources if file.endswith(source.suffixes)]
+        if not colon or not any(readers):
+            raise SourceError(f"{constructor!r} names no constructor", remedy="write FILE:NAME, such as lib.py:server")
+        if not os.path.isfile(path):
+            raise SourceError(f"there is no file {path}", remedy="check the path of the constructor")
+        made: Constructor = next(reader for reader in readers if reader)(path, name)
+        return made
+
     @contextmanager
     def unbooted(self, point: Point) -> Iterator[Machine]:
         """Return the machine of a point as it is before it is booted, for the time of a ``with`` block."""
@@ -277,6 +305,21 @@ def cache_of(config: pytest.Config) -> str | None:
     """Return our directory in pytest's cache, which all workers share; None where the cache is switched off."""
     cache: pytest.Cache | None = getattr(config, "cache", None)
     return str(cache.mkdir("nixproc")) if cache is not None else None
+
+
+def trial_of(
+    constructor: Constructor,
+    vary: Mapping[str, Sequence[Any]],
+    shared: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None,
+) -> Trial:
+    """Return a trial; what is shared may be a function that names what it wants to know, like that of a model."""
+    if shared is None:
+        return Trial(constructor, vary)
+    if callable(shared):
+        function = shared
+        return Trial(constructor, vary, lambda arguments: call(function, replace(arguments, params={})))
+    values = dict(shared)
+    return Trial(constructor, vary, lambda _: values)
 
 
 def systems_of(config: pytest.Config) -> Systems:

@@ -141,7 +141,7 @@ def test_command_writes_reports(pytester: pytest.Pytester) -> None:
         (["none.py"], "no model file none.py"),
         (["model.py", "--manager=none"], "unknown process manager 'none'"),
         (["model.py", "--ignore=none"], "unknown check 'none'"),
-        (["model.py", "--param=1"], "a --param cannot be read: write NAME=VALUE"),
+        (["model.py", "--param=1"], "1: write NAME=VALUE"),
     ],
 )
 def test_command_refuses_nonsense(pytester: pytest.Pytester, arguments: list[str], problem: str) -> None:
