@@ -192,7 +192,7 @@ def kept_of_kind(comparison: Comparison, code: str, kind: Kind, severity: Severi
             known = " or ".join(item.name for item in deciding)
             remedy = f"derive it from {known}" if known else f"add a parameter for it: {usual}"
             instances = tuple(variant.name for variant in comparison.schemes[0])
-            yield Finding(code, severity, problem, instances, origins, remedy)
+            yield Finding(code, severity, problem, instances, origins, remedy, f"{kind} {kept.resource.value}")
 
 
 def names_kept(comparison: Comparison) -> Iterator[Finding]:
@@ -232,9 +232,41 @@ def idle_parameters(comparison: Comparison) -> Iterator[Finding]:
 def nixproc_checks() -> list[Rule]:
     """Offer the rules about constructors."""
     return [
-        Rule("NP401", "the names of processes follow from parameters", constructor=names_kept),
-        Rule("NP402", "TCP ports follow from parameters", constructor=ports_kept),
-        Rule("NP403", "paths of sockets, logs and other state follow from parameters", constructor=paths_kept),
-        Rule("NP404", "accounts follow from parameters", constructor=accounts_kept),
-        Rule("NP405", "every parameter changes something", constructor=idle_parameters),
+        Rule(
+            "NP401",
+            "the names of processes follow from parameters",
+            constructor=names_kept,
+            explanation="Two processes of one name cannot be deployed side by side: files, units and PID files are"
+            " named after them.",
+        ),
+        Rule(
+            "NP402",
+            "TCP ports follow from parameters",
+            constructor=ports_kept,
+            explanation="A port that stays the same, wherever it occurs, is taken when the second instance starts."
+            " Looked at are declared ports, arguments, environment, and configuration files that it refers to.",
+        ),
+        Rule(
+            "NP403",
+            "paths of sockets, logs and other state follow from parameters",
+            constructor=paths_kept,
+            explanation="Instances that write the same file or directory disturb each other, often only under load."
+            " Software, and what a caller gives to all instances alike, may be shared.",
+        ),
+        Rule(
+            "NP404",
+            "accounts follow from parameters",
+            constructor=accounts_kept,
+            severity="warning",
+            explanation="Instances that run as the same user can read and signal each other. That may be meant: it is a"
+            " warning.",
+        ),
+        Rule(
+            "NP405",
+            "every parameter changes something",
+            constructor=idle_parameters,
+            severity="warning",
+            explanation="A parameter that changes nothing is one that nobody has passed on. It is an error"
+            " for a port, a name, or what has no default.",
+        ),
     ]
