@@ -71,7 +71,7 @@ BROKEN = {
     ),
     "port is text": (
         f'{{ {WEB} }}; web.port = "http"; }}',
-        r"processes\.nix:2:3: processes\.web\.port: is 'http', which is no TCP port",
+        r"processes\.nix:2:\d+: processes\.web\.port: is 'http', which is no TCP port",
     ),
 }
 
@@ -160,3 +160,18 @@ def test_error_in_an_imported_file(bench: Bench) -> None:
     bench.write("{ port }:\n  port.x", "web/default.nix")
     with pytest.raises(SourceError, match=r"web/default\.nix:2:3: value is an integer while a set was expected"):
         bench.read("{ web = (import ./web) { port = 1; }; }")
+
+
+FETCHES = {
+    "a file": 'builtins.fetchurl "https://example.org/file"',
+    "an archive": 'fetchTarball "http://example.org/archive.tar.gz"',
+}
+
+
+@pytest.mark.parametrize("what", FETCHES)
+def test_no_network(bench: Bench, what: str) -> None:
+    """Nix may not fetch anything; the error names the option that allows it."""
+    with pytest.raises(SourceError, match=r"processes\.nix") as caught:
+        bench.read(f"{{ web.port = {FETCHES[what]}; web.pkg = null; }}")
+    assert "unable to download" in caught.value.brief
+    assert caught.value.remedy == "allow it: --nixproc-download"

@@ -14,6 +14,7 @@ from pytest_nixproc import Instance, create_managed_process
 from pytest_nixproc.errors import SourceError
 from pytest_nixproc.managers.api import apply_override
 from pytest_nixproc.model.ids import Ids, ProvisionalIds
+from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
 
@@ -116,9 +117,10 @@ def in_python(bench: Bench) -> ProcessesModel:
 
 
 def facts_of(process: ManagedProcess) -> dict[str, Any]:
-    """Return all fields of a process, its dependencies by their names."""
+    """Return all fields of a process but where it was written down, its dependencies by their names."""
     names = [getattr(item, "name", item) for item in process.dependencies]
-    return {item.name: getattr(process, item.name) for item in fields(process)} | {"dependencies": names}
+    facts = {item.name: getattr(process, item.name) for item in fields(process) if item.name != "made_at"}
+    return facts | {"dependencies": names}
 
 
 def test_equal_models(bench: Bench) -> None:
@@ -143,6 +145,20 @@ DEFAULTS = """
       shown = pkg: removeAttrs pkg [ "given" "nixprocType" ];
     in { web = { pkg = web; shown = shown web; own = shown own; }; }
 """
+
+
+def test_places(bench: Bench) -> None:
+    """What a model holds can be traced to the line of the expression that says it."""
+    model = bench.read("""
+        { web = {
+            adminPort = 5001;
+            pkg = createManagedProcess {
+              name = "web"; process = "/bin/web";
+              pidFile = "/run/own.pid"; }; }; }
+    """)
+    lines = {"admin_port": 4, "pkg.pid_file": 7, "pkg.process": 6, "nowhere": 3}
+    for place, line in lines.items():
+        assert model.locate("web", place) == Location(str(bench.directory / "processes.nix"), line)
 
 
 SHOWN: dict[str, Any] = (

@@ -88,7 +88,10 @@ let
   readPlaced = name: instance: { position = unsafeGetAttrPos name processes; } // (
     if !isAttrs instance then { problem = "no set"; kind = kind instance; }
     else if !(instance ? pkg) then { problem = "no pkg"; }
-    else { attributes = wholeAt (removeAttrs instance [ "pkg" ]) attribute; } // (
+    else {
+      attributes = wholeAt (removeAttrs instance [ "pkg" ]) attribute;
+      attributePositions = mapAttrs (name: _: unsafeGetAttrPos name instance) instance;
+    } // (
       if isOurProcess instance.pkg then
         if isAttrs instance.pkg.given then {
           parameters = wholeAt instance.pkg.given plain;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,8 @@ from pytest_nixproc.errors import Fault, ModelError
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.ids import Assignments, Pool
 from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.names import camel_case
+from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess, read_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 
@@ -50,7 +53,12 @@ class Reader:
         instances = {name: self._instance(name, entry, faults) for name, entry in sound.items()}
         try:
             model = ProcessesModel(
-                instances, origin=self.origin, id_resources=pools, recorded_ids=recorded, provide=provide
+                instances,
+                origin=self.origin,
+                id_resources=pools,
+                recorded_ids=recorded,
+                provide=provide,
+                locate=self.locate,
             )
         except ModelError as error:
             faults += error.faults
@@ -109,19 +117,33 @@ class Reader:
             return {name: self._override(instance, [*path, name], item) for name, item in value.items()}
         return value
 
+    def locate(self, instance: str, place: str) -> Location | None:
+        """Return where a value of an instance was set: ``port``, or a parameter of its process as ``pkg.umask``."""
+        found = self._position(instance, place.removeprefix("pkg."), is_parameter=place.startswith("pkg."))
+        return Location(found["file"], found["line"]) if found else None
+
+    def _position(self, instance: str, place: str, *, is_parameter: bool) -> dict[str, Any] | None:
+        """Return the position of a parameter or attribute, or else that of the instance."""
+        entry = self.document.get(instance, {})
+        positions = entry.get("positions" if is_parameter else "attributePositions", {})
+        found: dict[str, Any] | None = positions.get(first_name(place)) or entry.get("position")
+        return found
+
     def _placed(self, fault: Fault) -> Fault:
         """Return a fault with the place in the user's file where the value, or else its instance, was set."""
         _, _, rest = fault.path.partition(".")
-        name = next(
-            (key for key in sorted(self.document, key=len, reverse=True) if rest == key or rest.startswith(f"{key}.")),
-            "",
-        )
-        entry = self.document.get(name, {})
-        parameter = rest[len(name) + 1 :].partition(".")[0].partition("[")[0]
-        place = entry.get("positions", {}).get(parameter) or entry.get("position")
-        if not place:
+        instance = max((key for key in self.document if rest == key or rest.startswith(f"{key}.")), key=len, default="")
+        place = rest[len(instance) + 1 :]
+        is_attribute = first_name(place) in self.document.get(instance, {}).get("attributes", {})
+        found = self._position(instance, place, is_parameter=not is_attribute)
+        if not found:
             return fault
-        return Fault(f"{place['file']}:{place['line']}:{place['column']}: {fault.path}", fault.problem, fault.remedy)
+        return Fault(f"{found['file']}:{found['line']}:{found['column']}: {fault.path}", fault.problem, fault.remedy)
+
+
+def first_name(place: str) -> str:
+    """Return the name with which a place begins, as Nix spells it: ``pidFile`` for ``pid_file[0]``."""
+    return camel_case(re.split(r"[.\[]", place, maxsplit=1)[0])
 
 
 def is_function(value: object) -> bool:
