@@ -352,32 +352,39 @@ def test_no_flake(bench: Bench) -> None:
         bench.read_file(f"{bench.directory}#processes")
 
 
-ORIGINAL = """
+FRAMEWORK = """
     # The way in which the original framework writes an agnostic configuration.
-    { processManager, stateDir }:
+    { processManager }: properties:
+    if processManager != null then throw "an unknown manager" else derivation {
+      name = properties.name or properties.instanceName;
+      system = builtins.currentSystem;
+      configJSON = builtins.toJSON properties;
+      builder = "/bin/sh";
+      args = [ "-c" "read -r text <<END\\n$configJSON\\nEND\\necho \\"$text\\" > $out" ];
+    }
+"""
+ORIGINAL = """
+    { processManager, stateDir, port ? 5000 }:
     let
-      createManagedProcess = properties: if processManager != null then throw "an unknown manager" else derivation {
-        name = properties.name or properties.instanceName;
-        system = builtins.currentSystem;
-        configJSON = builtins.toJSON properties;
-        builder = "/bin/sh";
-        args = [ "-c" "read -r text <<END\\n$configJSON\\nEND\\necho \\"$text\\" > $out" ];
-      };
+      createManagedProcess = import ./framework { inherit processManager; };
       program = derivation {
         name = "program"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo > $out" ];
       };
     in rec {
-      web = { port = 5000; pkg = createManagedProcess {
-        instanceName = "web"; process = "${program}"; environment = { PORT = 5000; }; postInstall = "true"; }; };
+      web = { inherit port; pkg = createManagedProcess {
+        instanceName = "web"; process = "${program}"; environment = { PORT = port; }; postInstall = "true"; }; };
       proxy.pkg = createManagedProcess {
-        name = "the-proxy"; process = "/bin/proxy"; dependencies = [ web.pkg ]; args = [ stateDir ]; };
+        name = "the-proxy"; process = "/bin/proxy"; dependencies = [ web.pkg ]; args = [ stateDir ];
+        overrides = { sysvinit.runlevels = [ 3 ]; OVERRIDE }; };
     }
 """
 
 
 def test_original_framework(bench: Bench) -> None:
     """The original's agnostic configurations become processes; dependencies are known by their packages."""
-    model = bench.read_file(bench.write(ORIGINAL))
+    bench.write(FRAMEWORK, "framework/default.nix")
+    model = bench.read_file(bench.write(ORIGINAL.replace("OVERRIDE", "")))
+    assert bench.commands == ["nix-instantiate"]
     assert model.dependencies == {"proxy": ("web",), "web": ()}
     web, proxy = model["web"].pkg, model["proxy"].pkg
     assert (web.environment, web.post_install, proxy.name) == ({"PORT": "5000"}, "true", "the-proxy")
@@ -387,3 +394,14 @@ def test_original_framework(bench: Bench) -> None:
     model.provide(str(roots))
     assert web.process is not None
     assert os.path.isfile(web.process)
+
+
+def test_function_override_of_the_original(bench: Bench) -> None:
+    """A function override of a process of the original's is kept, although its configurations cannot hold one."""
+    override = 'supervisord = generated: removeAttrs generated [ "umask" ] // { command = "${program}"; };'
+    bench.write(FRAMEWORK, "framework/default.nix")
+    model = bench.read_file(bench.write(ORIGINAL.replace("OVERRIDE", override)))
+    process = model["proxy"].pkg
+    assert process.overrides["sysvinit"] == {"runlevels": [3]}
+    changed = apply_override("supervisord", process, {"command": "/bin/proxy", "umask": "022", "nice": 1})
+    assert changed == {"command": model["web"].pkg.process, "nice": 1}

@@ -6,6 +6,7 @@ as ``<pytest-nixproc>``, or that of the original framework.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,8 @@ def read_nix(path: str, arguments: Arguments) -> ProcessesModel:
         wanted = {"instance": instance, "path": names, "parameters": parameters}
         applied = evaluator.evaluate(apply=wanted)
         needs.update(dict.fromkeys(applied.needs))
-        return dict(applied.document)
+        document = applied.document
+        return dict((json.loads(document["configJSON"]) if "configJSON" in document else document)["applied"])
 
     def provide(directory: str) -> None:
         build(expression, list(needs), directory, arguments)

@@ -35,6 +35,9 @@ COLLECT: Final = 'result=$("$@"); status=$?; printf \'\\nnixproc result\\n%s\' "
 
 LOG_LINES: Final = "30"
 
+NO_FUNCTIONS: Final = "cannot convert a function to JSON"
+"""What Nix says when a configuration of the original framework has an override that is a function."""
+
 FLAKES: Final = ("--option", "extra-experimental-features", "flakes")
 
 

@@ -2,8 +2,8 @@
 # the result, so that they can be worded with the place where they are; only errors of Nix itself end the evaluation.
 #
 # `request` is JSON: `model` (a file, or a flake's directory), `isFlake`, `attribute` (a list of names), `offered`
-# (arguments by name), `needsIds` (no ids are known yet), `idResources` and `ids` (files, or null), and `apply`, null or a
-# function override that is to be applied.
+# (arguments by name), `needsIds` (no ids are known yet), `idResources` and `ids` (files, or null), `apply`, null or a
+# function override that is to be applied, and `keepsFunctions`, whether files see a toJSON that takes functions.
 { request }:
 
 let
@@ -12,7 +12,23 @@ let
     unsafeDiscardStringContext unsafeGetAttrPos;
 
   asked = fromJSON request;
-  root = if asked.isFlake then builtins.getFlake asked.model else import asked.model;
+  root =
+    if asked.isFlake then builtins.getFlake asked.model
+    else if asked.keepsFunctions then builtins.scopedImport scope asked.model
+    else import asked.model;
+
+  # The original framework writes configurations with toJSON, which has no way with functions. So that overrides can be
+  # some, its files are given one that has: they see it, and an import that passes it on. nixpkgs is spared: imports like
+  # that are not shared.
+  scope = {
+    import = path: if isOfNixpkgs (toString path) then import path else builtins.scopedImport scope path;
+    builtins = builtins // { inherit (scope) import; toJSON = toTolerantJSON; };
+  };
+  isOfNixpkgs = path: builtins.any (root: builtins.substring 0 (builtins.stringLength root) path == root) nixpkgs;
+  nixpkgs = map (entry: toString entry.path) (filter (entry: builtins.substring 0 7 entry.prefix == "nixpkgs") builtins.nixPath);
+  toTolerantJSON = value: toJSON (plain (
+    if asked.apply != null && isAttrs value && value ? overrides then { applied = applyTo value.overrides; } else value
+  ));
   expression = foldl' (set: name: set.${name}) root asked.attribute;
   isModelFunction = isFunction expression || (isAttrs expression && expression ? __functor);
   formals = if isModelFunction then functionArgs expression else { };
@@ -104,14 +120,14 @@ let
     )
   );
 
+  applyTo = overrides: foldl' (set: name: set.${name}) overrides asked.apply.path asked.apply.parameters;
   override =
-    let
-      overrides = processes.${asked.apply.instance}.pkg.given.overrides;
-    in
-    foldl' (set: name: set.${name}) overrides asked.apply.path asked.apply.parameters;
+    let inherit (processes.${asked.apply.instance}) pkg; in
+    if isOurProcess pkg then { applied = plain (applyTo pkg.given.overrides); }
+    else { inherit (pkg) configJSON; };
 
   # Text keeps what it refers to: what has to be built is asked of the whole.
-  document = if asked.apply == null then mapAttrs read processes else plain override;
+  document = if asked.apply == null then mapAttrs read processes else override;
   text = toJSON document;
 in
 if missing != [ ] then { problem = "missing arguments"; names = missing; }

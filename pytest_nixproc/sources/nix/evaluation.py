@@ -109,7 +109,7 @@ class Evaluator:
         """What else decides about a result: Nix itself, our own part, and the environment."""
         return command.identity(), command.environment(may_download=self.arguments.tools.may_download)
 
-    def _request(self, apply: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _request(self, apply: Mapping[str, Any] | None, *, keeps_functions: bool) -> dict[str, Any]:
         return {
             "model": self.expression.path,
             "isFlake": self.expression.is_flake,
@@ -119,14 +119,21 @@ class Evaluator:
             "idResources": self.id_files.resources,
             "ids": self.id_files.ids,
             "apply": apply,
+            "keepsFunctions": keeps_functions,
         }
 
     def _run(self, apply: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
-        """Run Nix; return its result, and what it has said on the way."""
+        """Run Nix; return its result, and what it has said on the way.
+
+        Where the original framework meets an override that is a function, Nix is run again, with an eye to that.
+        """
         tools = self.arguments.tools
-        request = command.evaluation(self._request(apply), may_download=tools.may_download)
-        status, output = tools.run(request, tools.seconds)
-        said, _, text = output.rpartition(command.RESULT)
+        for keeps_functions in (False, True):
+            request = self._request(apply, keeps_functions=keeps_functions)
+            status, output = tools.run(command.evaluation(request, may_download=tools.may_download), tools.seconds)
+            said, _, text = output.rpartition(command.RESULT)
+            if status == 0 or command.NO_FUNCTIONS not in said:
+                break
         if status != 0:
             raise complaints.evaluation_error(self.expression, status, said or output, tools.seconds)
         result: dict[str, Any] = json.loads(text)
