@@ -27,6 +27,7 @@ def ask_for(name: str) -> None:
         pytest.param({"managers": "supervisord", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="supervisord"),
         pytest.param({"managers": "sysvinit", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="sysvinit"),
         pytest.param({"managers": "docker", "rounds": 11, "lease-rounds": 0, "share-rounds": 1}, id="docker"),
+        pytest.param({"managers": "s6-rc", "rounds": 11, "lease-rounds": 0, "share-rounds": 1}, id="s6-rc"),
         pytest.param({"managers": "systemd", "rounds": 11, "lease-rounds": 0, "share-rounds": 1}, id="systemd"),
         pytest.param(
             {"managers": "supervisord@nspawn", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="nspawn"

@@ -29,6 +29,9 @@ RECORD: Final = "s6-tools"
 """The file that says where the tools are: who takes a deployment down may have another ``PATH``."""
 
 ASK_SECONDS: Final = 10.0
+UPDATE_SECONDS: Final = 60.0
+"""An update that is broken off leaves a live state of which s6-rc-update says that it cannot be relied on."""
+
 NOTICE_SECONDS: Final = 2.0
 """How long s6-supervise may take to notice the end of a process, and s6-rc that its time is over."""
 
@@ -66,6 +69,13 @@ wait"""
 
 START: Final = "-uwu"
 STOP: Final = "-dwD"
+
+SCRIPTS: Final = """\
+live=$1 way=$2
+shift 2
+for name; do s6-rc-db -l "$live" -b "$way" script "$name" | xargs -0 env & done
+wait"""
+"""Runs the command lines of oneshots, side by side; s6-rc-db prints their words, each with a NUL behind it."""
 
 
 class S6RcDriver(Driver):
@@ -180,7 +190,7 @@ class S6RcDriver(Driver):
 
     def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:
         """Compile anew, and have the live state go over to that database; nobody who runs is restarted by it."""
-        deadline = self.machine.deadline(ASK_SECONDS)
+        deadline = self.machine.deadline(UPDATE_SECONDS)
         for directory in definitions(old) - definitions(new):
             self.machine.remove(f"{self.target.directory}/{directory}")
         database = self._compile(deadline)
@@ -195,29 +205,34 @@ class S6RcDriver(Driver):
         """
         names = [atom(service_name(unit.name)) for unit in units]
         up, along = self._survey(deadline, "-u", names)
-        known = [name for name in names if name in up]
+        known = [unit for unit in units if atom(service_name(unit.name)) in up]
         self._companions = None
         if known:
             # s6-rc takes those for up that have ended by themselves, or were stopped without it.
-            self._look_at([unit for unit in units if atom(service_name(unit.name)) in up])
-            self._tell(START, known, deadline)
+            statuses = self.status(known)
+            ended = [atom(service_name(unit.name)) for unit in known if not statuses[unit.name].running]
+            self._tell(START, ended, deadline)
         fresh = [name for name in names if name not in up]
         said = self._start(fresh, along - up, deadline) if fresh else ""
-        return self._problems(units, said) if said or known else {}
+        return self._problems(units, said, is_over=not deadline.remaining) if said or known else {}
 
     def _start(self, names: Sequence[str], along: set[str], deadline: Deadline) -> str:
         """Start services that s6-rc takes for down; return what it says if that did not work out."""
         companions = {companion(name.removesuffix(atom(""))) for name in names} & along
-        if along - companions - set(names) - OWN:
-            ours = [name for name in (*companions, *names) if self._is_supervised(name)]
-            self._tell(START, ours, deadline)
-            names = [name for name in names if name not in ours]
-        return self._change(deadline, "-u", names) if names else ""
+        if not along - companions - set(names) - OWN:
+            return self._change(deadline, "-u", names)
+        self._tell(START, [*companions, *names], deadline)
+        return ""
 
     def _tell(self, what: str, names: Sequence[str], deadline: Deadline) -> None:
-        """Have s6-supervise start or stop services, and wait for that."""
+        """Have services started or stopped without s6-rc, and wait for that."""
+        longruns = [name for name in names if self._is_supervised(name)]
+        oneshots = [name for name in names if name not in longruns]
         limit = self.machine.deadline(deadline.remaining + NOTICE_SECONDS)
-        self._shell(limit, TELL, self._live, milliseconds(deadline), what, *names)
+        if longruns:
+            self._shell(limit, TELL, self._live, milliseconds(deadline), what, *longruns)
+        if oneshots:
+            self._shell(limit, SCRIPTS, self._live, what[:2], *oneshots)
 
     def _is_supervised(self, name: str) -> bool:
         """Tell whether a service is a longrun."""
@@ -241,12 +256,16 @@ class S6RcDriver(Driver):
         first, _, second = ("\n" + output).partition("\n\n")
         return set(first.split()), set(second.split())
 
-    def _problems(self, units: Sequence[Unit], said: str) -> dict[str, str]:
+    def _problems(self, units: Sequence[Unit], said: str, *, is_over: bool) -> dict[str, str]:
+        """Return which units are not up; once time is over, those too that have not said that they are ready."""
         statuses = self.status(units)
+        names = {unit.name: atom(service_name(unit.name)) for unit in units}
+        up, _ = self._survey(self.machine.deadline(ASK_SECONDS), "-u", list(names.values()))
         return {
             unit.name: "\n".join(filter(None, (statuses[unit.name].text, said)))
             for unit in units
-            if not (statuses[unit.name].running or statuses[unit.name].has_ended)
+            if (is_over and names[unit.name] not in up)
+            or not (statuses[unit.name].running or statuses[unit.name].has_ended)
         }
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
@@ -256,10 +275,7 @@ class S6RcDriver(Driver):
         if along & up <= set(names) <= up:
             self._change(deadline, "-D", names)
             return
-        found = {name: look for name, look in self._show(names).items() if look.is_supervised}
-        self._tell(STOP, list(found), deadline)
-        if others := [name for name in names if name not in found]:
-            self._change(deadline, "-D", others)
+        self._tell(STOP, names, deadline)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Send SIGHUP, the usual request to read the configuration again."""
