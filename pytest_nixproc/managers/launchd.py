@@ -62,6 +62,10 @@ START: Final = 'launchctl bootstrap "$1" "$3" && launchctl kickstart "$1/$2"'
 PRINT: Final = 'for service do launchctl print "$service" 2> /dev/null; done'
 
 
+SPAWN_FAILED: Final = "spawn failed"
+"""The state of a job whose program could not be started, which has not ended then."""
+
+
 class LaunchdGenerator(Generator):
     """One property list per instance."""
 
@@ -309,7 +313,7 @@ class LaunchdDriver(Driver):
         for command in commands:
             self.machine.remove(str(command.output))
         results = self.machine.run(commands, deadline)
-        self._known = {}
+        self._forget(idle)
         return {
             unit.name: self._problem(unit, command, status)
             for unit, command, status in zip(idle, commands, results, strict=True)
@@ -332,22 +336,27 @@ class LaunchdDriver(Driver):
         jobs = self._look_at(units)
         known = [unit for unit in units if unit.name in jobs]
         pids = {pid for unit in known for pid in self._pids(unit, jobs[unit.name])}
+        self._forget(known)
         self._boot_out([self._service(unit) for unit in known], pids, deadline)
 
     def _boot_out(self, services: Sequence[str], pids: Iterable[int], deadline: Deadline) -> None:
         """Have launchd end and forget jobs, and wait until it has; it may answer before."""
         log = f"{self.target.state.log_dir}/launchctl.log"
         self.machine.run([self._command("bootout", service, output=log) for service in services], deadline)
-        self._known = {}
         running = set(pids)
         for _ in deadline.pauses() if services else ():
             running -= self.machine.ended(running)
-            if not running and not self._print(services, deadline):
+            if not running and not self._loaded(services, deadline):
                 break
 
-    def _print(self, services: Iterable[str], deadline: Deadline) -> dict[str, Look]:
+    def _loaded(self, services: Sequence[str], deadline: Deadline) -> list[str]:
+        """Return those services that there are; one question about the domain stands for many about services."""
+        names = self._labels(self._domain, deadline)
+        return sorted({f"{self._domain}/{name}" for name in names}.intersection(services))
+
+    def _print(self, services: Sequence[str], deadline: Deadline) -> dict[str, Look]:
         """Return what launchd says of those jobs that it knows, by their labels."""
-        return looks(self.machine.capture(self._shell(PRINT, *services), deadline)[1])
+        return looks(self.machine.capture(self._shell(PRINT, *services), deadline)[1]) if services else {}
 
     def _look_at(self, units: Sequence[Unit]) -> dict[str, Look]:
         """Return what launchd says of those units that it knows, once it has noticed which of them have ended."""
@@ -357,13 +366,19 @@ class LaunchdDriver(Driver):
                 jobs = self._ask_about(units)
                 if not self._is_outdated(units, jobs):
                     break
-            asked = {unit.name for unit in units}
-            self._known = {name: look for name, look in self._known.items() if name not in asked} | jobs
+            self._forget(units)
+            self._known |= jobs
         return jobs
+
+    def _forget(self, units: Iterable[Unit]) -> None:
+        """Have launchd asked about units when they are looked at next."""
+        for unit in units:
+            self._known.pop(unit.name, None)
 
     def _ask_about(self, units: Sequence[Unit]) -> dict[str, Look]:
         names = {label(self.target, unit.name): unit.name for unit in units}
-        found = self._print(map(self._service, units), self.machine.deadline(ASK_SECONDS))
+        deadline, services = self.machine.deadline(ASK_SECONDS), list(map(self._service, units))
+        found = self._print(services if len(services) == 1 else self._loaded(services, deadline), deadline)
         return {names[name]: look for name, look in found.items() if name in names}
 
     def _is_live(self, units: Sequence[Unit], jobs: Mapping[str, Look]) -> bool:
@@ -389,7 +404,7 @@ class LaunchdDriver(Driver):
     def _labels(self, domain: str, deadline: Deadline) -> list[str]:
         """Return the labels of the deployment that a domain has."""
         output = self._ask(deadline, "print", domain)[1]
-        return sorted(set(re.findall(rf"{re.escape(prefix(self.target))}[\w.%~-]+", output)))
+        return sorted(set(re.findall(rf"(?<!\S){re.escape(prefix(self.target))}[\w.%~-]+", output)))
 
     def remains(self) -> Sequence[str]:
         """Return the jobs of the deployment that are left in any domain which it may have used."""
@@ -417,7 +432,7 @@ class LaunchdDriver(Driver):
             return Status(running=False, text="launchd does not know it")
         if look.pid:
             return Status(running=True, pid=self._daemon_pid(unit) or look.pid, text=look.text)
-        has_ended = look.exit_status is not None
+        has_ended = look.exit_status is not None or look.state == SPAWN_FAILED
         return Status(running=False, has_ended=has_ended, exit_status=look.exit_status, text=look.text)
 
     def _daemon_pid(self, unit: Unit) -> int | None:
