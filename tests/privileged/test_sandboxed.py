@@ -20,6 +20,11 @@ def test_managers_conform(sandbox: Sandbox) -> None:
     assert " passed" in sandbox("-q", "tests/privileged/inside/test_conformance.py").splitlines()[-1]
 
 
+def test_launchd_conforms_on_a_stand_in(sandbox: Sandbox) -> None:
+    """So does the one that cannot run here, as far as its own launchd can tell."""
+    assert " passed" in sandbox("-q", "tests/privileged/inside/test_launchd.py").splitlines()[-1]
+
+
 def test_accounts(sandbox: Sandbox) -> None:
     """Accounts are made and removed by the plugin too, and when it is killed."""
     assert " passed" in sandbox("-q", "tests/privileged/inside/test_accounts.py").splitlines()[-1]
