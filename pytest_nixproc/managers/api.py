@@ -124,6 +124,7 @@ class Capabilities:
 
     ``unsupported`` maps parameters of a managed process to the reason why the manager refuses them. ``contains`` says
     that nothing which an instance has started outlives it: what it leaves behind ends with it, and is no leak.
+    ``stops_groups`` says that a stop reaches all of a foreground program's process group, its children included.
     ``dysnomia_module`` is the module of Dysnomia that activates what the manager's generator makes.
     """
 
@@ -131,6 +132,7 @@ class Capabilities:
     platforms: tuple[str, ...] = ("linux", "darwin", "freebsd")
     unsupported: Mapping[str, str] = field(default_factory=dict)
     contains: bool = False
+    stops_groups: bool = False
     dysnomia_module: str = ""
     note: str = ""
 

@@ -168,7 +168,7 @@ class DaemonDriver(Driver):
             text = f"running, pid {pid}" if running else f"pid {pid} runs, but {unit.pid_file} holds {content!r}"
             return Status(running=running, pid=pid if running else None, text=text)
         text = f"dead, PID file {unit.pid_file} {'is gone' if content is None else 'exists'}"
-        return Status(running=False, has_ended=True, pid=pid, exit_status=self.machine.exit_status(pid), text=text)
+        return Status(running=False, has_ended=True, pid=pid, exit_status=self.exit_status(unit, pid), text=text)
 
     def _without_pid(self, unit: Unit, content: bytes | None) -> Status:
         """Return the status of a daemon that has been started and is known by no pid: alive if any process of it is."""

@@ -15,7 +15,7 @@ import pytest
 from pytest_nixproc.checks.api import Rule, nothing
 from pytest_nixproc.deployment.system import RunningInstance, System
 from pytest_nixproc.machines.api import Machine
-from pytest_nixproc.managers import bsdrc
+from pytest_nixproc.managers import bsdrc, cygrunsrv
 from pytest_nixproc.managers.api import Target
 from pytest_nixproc.managers.docker.generator import CONTAINER_PARAMETERS, IMAGE_PARAMETERS
 from pytest_nixproc.managers.s6_rc.parameters import PARAMETERS
@@ -121,6 +121,15 @@ def bsdrc_rows() -> Iterator[tuple[str, ...]]:
         yield code(name), code(camel_case(name)), default
 
 
+def cygrunsrv_rows() -> Iterator[tuple[str, ...]]:
+    """Yield what an override for cygrunsrv can change."""
+    yield "in Python", "in JSON, YAML and Nix", "default"
+    process = create_managed_process(name="NAME", process="/PROGRAM")
+    for name, value in cygrunsrv.default_parameters(process, Target(StateDirs.under(), "/DIRECTORY")).items():
+        own = {"environment": "the tags of the deployment", "dependencies": "the services of its dependencies"}
+        yield code(name), code(camel_case(name)), own.get(name, code(repr(value)))
+
+
 def docker_rows() -> Iterator[tuple[str, ...]]:
     """Yield what an override for docker can change."""
     yield "of", "in Python", "in JSON, YAML and Nix", "meaning"
@@ -207,6 +216,7 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("managers.md", "managers"): manager_rows,
     ("managers.md", "sysvinit"): sysvinit_rows,
     ("managers.md", "bsdrc"): bsdrc_rows,
+    ("managers.md", "cygrunsrv"): cygrunsrv_rows,
     ("managers.md", "docker"): docker_rows,
     ("managers.md", "s6rc"): s6_rc_rows,
     ("checks.md", "rules"): rule_rows,

@@ -80,6 +80,7 @@ def everything_set() -> ProcessesModel:
         credentials={"groups": {"staff": {"gid": 900}}, "users": {"full": {"uid": 901, "group": "staff"}}},
         overrides={
             "sysvinit": {"runlevels": [3, 4, 5]},
+            "cygrunsrv": {"password": "it's secret"},
             "supervisord": {"autorestart": "unexpected"},
             "launchd": {"KeepAlive": {"SuccessfulExit": False}, "ProcessType": None},
             "systemd": {"Unit": {"After": "network.target"}, "Service": {"Restart": "always"}},
