@@ -84,6 +84,10 @@ class DeploymentError(NixprocError):
     """A deployment that could not be brought up; everything that it had started is stopped."""
 
 
+class ScriptError(NixprocError):
+    """A script of a test definition that has failed; shows the statement, and where the script was written."""
+
+
 class ConflictError(DeploymentError):
     """Instances of a system that are in each other's way; carries the findings."""
 

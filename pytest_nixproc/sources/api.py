@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,56 @@ class IdRecord:
 
 
 @dataclass(frozen=True)
+class Script:
+    """Python text that looks at a running system with the verbs of the NixOS test driver: one phase of a definition.
+
+    A phase of the whole system has no ``instance``. A ``needed`` one has to have run before those that follow it.
+    ``place`` is where the user has written it.
+    """
+
+    phase: str
+    instance: str
+    text: str
+    place: str
+    needed: bool
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A model, with the scripts that look at its system, in their order, and where these find programs."""
+
+    model: ProcessesModel
+    scripts: tuple[Script, ...]
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A test of a system, defined with scripts: under which managers and profiles it runs, and how it is read.
+
+    ``name`` tells it from others in its file; ``obstacle`` is why it cannot run with us. ``read`` raises what reading a
+    model raises.
+    """
+
+    name: str
+    managers: tuple[str, ...]
+    profiles: tuple[str, ...]
+    obstacle: str
+    read: Callable[[Arguments], Scripted]
+
+
+@dataclass(frozen=True)
+class SuiteReader:
+    """How one kind of file defines tests: whether one does, told without executing it; and what it defines.
+
+    A suite is read with the names of the managers and profiles that it can choose from.
+    """
+
+    recognises: Callable[[str], bool]
+    read: Callable[[str, Arguments, Sequence[str], Sequence[str]], list[Definition]]
+
+
+@dataclass(frozen=True)
 class Source:
     """One kind of model file: its suffixes, and the function that reads it.
 
@@ -102,7 +152,7 @@ class Source:
     ``recognises`` tells, without executing anything, whether an existing file of that suffix is meant to be a model.
     ``ids`` is how ids are kept from one deployment to another, where they are. ``constructor`` returns the
     :class:`~.constructors.Constructor` that a file has under a name, if files of this kind have any; it raises like
-    ``read``.
+    ``read``. ``suite`` is how such files define tests of models, where they do.
     """
 
     name: str
@@ -112,6 +162,7 @@ class Source:
     recognises: Callable[[str], bool] = any_file
     ids: IdRecord | None = None
     constructor: Callable[[str, str], Any] | None = None
+    suite: SuiteReader | None = None
 
     def reads(self, path: str) -> bool:
         """Tell whether a model is of this kind, by its name."""
@@ -125,12 +176,18 @@ def is_model_file(path: str, sources: tuple[Source, ...]) -> bool:
     return any(path.endswith(source.suffixes) and source.recognises(path) for source in sources)
 
 
+def suite_reader(path: str, sources: Iterable[Source]) -> SuiteReader | None:
+    """Return what reads an existing file that defines tests; None for any other file."""
+    readers = (source.suite for source in sources if path.endswith(source.suffixes))
+    return next((reader for reader in readers if reader and reader.recognises(path)), None)
+
+
 def params_in(lines: Iterable[str]) -> dict[str, Any]:
     """Read arguments for a model, each ``NAME=VALUE``, where a value is JSON or else text."""
     params: dict[str, Any] = {}
     for line in lines:
         name, equals, text = line.strip().partition("=")
-        if not equals or not name.isidentifier():
+        if not equals or not name.replace("-", "_").isidentifier():
             raise SourceError(f"{line}: write NAME=VALUE")
         try:
             params[name] = json.loads(text)

@@ -7,22 +7,27 @@ as ``<pytest-nixproc>``, or that of the original framework.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.sources.api import Arguments, Source
-from pytest_nixproc.sources.nix import command, complaints, ids
-from pytest_nixproc.sources.nix.evaluation import Evaluator
+from pytest_nixproc.sources.api import Arguments, Definition, Scripted, Source, SuiteReader
+from pytest_nixproc.sources.nix import command, complaints, ids, suites
+from pytest_nixproc.sources.nix.evaluation import Evaluation, Evaluator, Suite
 from pytest_nixproc.sources.nix.reading import Reader
 
 
 def read_nix(path: str, arguments: Arguments) -> ProcessesModel:
     """Evaluate an expression; what it refers to is built when the model is deployed."""
-    expression = command.expression_at(path)
-    evaluator = Evaluator(expression, arguments)
+    evaluator = Evaluator(command.expression_at(path), arguments)
     evaluation = evaluator.evaluate()
+    return model_of(evaluator, evaluation, evaluation.document, evaluator.expression.origin)
+
+
+def model_of(evaluator: Evaluator, evaluation: Evaluation, instances: Mapping[str, Any], origin: str) -> ProcessesModel:
+    """Return the model of evaluated instances."""
     needs = dict.fromkeys(evaluation.needs)
 
     def apply(instance: str, names: list[str], parameters: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -33,10 +38,36 @@ def read_nix(path: str, arguments: Arguments) -> ProcessesModel:
         return dict((json.loads(document["configJSON"]) if "configJSON" in document else document)["applied"])
 
     def provide(directory: str) -> None:
-        build(expression, list(needs), directory, arguments)
+        build(evaluator.expression, list(needs), directory, evaluator.arguments)
 
-    reader = Reader(evaluation.document, expression.origin, apply)
+    reader = Reader(instances, origin, apply)
     return reader.model(*ids.read(evaluation.pools, evaluation.recorded, evaluator.id_files), provide)
+
+
+def read_suite(path: str, arguments: Arguments, managers: Sequence[str], profiles: Sequence[str]) -> list[Definition]:
+    """Evaluate a file of test definitions; the model of each is evaluated when it is read."""
+    choice = Suite(tuple(managers), tuple(profiles))
+    listed = Evaluator(command.expression_at(path), arguments, choice).evaluate().document
+    return [definition_of(path, name, facts, choice) for name, facts in listed.items()]
+
+
+def definition_of(path: str, name: str, facts: Mapping[str, Any], choice: Suite) -> Definition:
+    """Return one definition of a file."""
+    chosen = replace(choice, name=name, model=facts["exprFile"])
+
+    def read(arguments: Arguments) -> Scripted:
+        evaluator = Evaluator(command.expression_at(path), arguments, chosen)
+        evaluation = evaluator.evaluate()
+        found = evaluation.document
+        model = model_of(evaluator, evaluation, found["instances"], facts["exprFile"])
+        return suites.scripted(model, found["suite"])
+
+    managers = suites.names_of(facts["processManagers"], choice.managers)
+    profiles = suites.names_of(facts["profiles"], choice.profiles)
+    return Definition(name, managers, profiles, suites.NO_MACHINE if facts["needsMachine"] else "", read)
+
+
+SUITE: Final = SuiteReader(suites.defines_tests, read_suite)
 
 
 def build(expression: command.Expression, needs: list[str], directory: str, arguments: Arguments) -> None:
@@ -55,4 +86,4 @@ def build(expression: command.Expression, needs: list[str], directory: str, argu
 @hookimpl
 def nixproc_sources() -> list[Source]:
     """Offer this source."""
-    return [Source("nix", (".nix",), read_nix, takes_attribute=True, ids=ids.RECORD)]
+    return [Source("nix", (".nix",), read_nix, takes_attribute=True, ids=ids.RECORD, suite=SUITE)]

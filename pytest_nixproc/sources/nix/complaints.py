@@ -103,5 +103,9 @@ def form_error(expression: Expression, problem: str, names: Iterable[str], offer
         name = min(names)
         remedy = f"pass it with --nixproc-param={name}=VALUE; always there are {', '.join(sorted(offered))}"
         return SourceError(f"{expression.origin}: it asks for {name!r}, which is not known", remedy=remedy)
+    if problem == "no test definitions":
+        strange = f"{min(names)!r} in it is" if names else "it is"
+        remedy = "testService { ... } makes one; a file yields one, or a set of them"
+        return SourceError(f"{expression.origin}: {strange} no test definition", remedy=remedy)
     remedy = "it has to be a function, or a set, that yields { NAME = { pkg = createManagedProcess { ... }; }; }"
     return SourceError(f"{expression.origin}: {FORMS.get(problem, problem)}", remedy=remedy)

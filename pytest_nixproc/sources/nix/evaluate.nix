@@ -2,8 +2,10 @@
 # the result, so that they can be worded with the place where they are; only errors of Nix itself end the evaluation.
 #
 # `request` is JSON: `model` (a file, or a flake's directory), `isFlake`, `attribute` (a list of names), `offered`
-# (arguments by name), `needsIds` (no ids are known yet), `idResources` and `ids` (files, or null), `apply`, null or a
-# function override that is to be applied, and `keepsFunctions`, whether files see a toJSON that takes functions.
+# (arguments by name), `needsIds` (no ids are known yet), `idResources` and `ids` (files, or null), `suite`, null or what
+# to do with a file of test definitions (`managers`, `profiles`, and the `name` of a definition whose model and scripts are
+# wanted, or null for a list of all), `apply`, null or a function override that is to be applied, and `keepsFunctions`,
+# whether files see a toJSON that takes functions.
 { request }:
 
 let
@@ -12,10 +14,18 @@ let
     unsafeDiscardStringContext unsafeGetAttrPos;
 
   asked = fromJSON request;
+  suite = import ./suite.nix {
+    inherit (asked) model suite;
+    arguments = { pkgs = nixpkgs; } // asked.offered;
+  };
+  isListing = asked.suite != null && asked.suite.name == null;
+  definition = suite.definitions.${asked.suite.name};
+  importModel = if asked.keepsFunctions then builtins.scopedImport scope else import;
   root =
-    if asked.isFlake then builtins.getFlake asked.model
-    else if asked.keepsFunctions then builtins.scopedImport scope asked.model
-    else import asked.model;
+    if isListing then { }
+    else if asked.suite != null then importModel definition.exprFile
+    else if asked.isFlake then builtins.getFlake asked.model
+    else importModel asked.model;
 
   # The original framework writes configurations with toJSON, which has no way with functions. So that overrides can be
   # some, its files are given one that has: they see it, and an import that passes it on. nixpkgs is spared: imports like
@@ -24,8 +34,8 @@ let
     import = path: if isOfNixpkgs (toString path) then import path else builtins.scopedImport scope path;
     builtins = builtins // { inherit (scope) import; toJSON = toTolerantJSON; };
   };
-  isOfNixpkgs = path: builtins.any (root: builtins.substring 0 (builtins.stringLength root) path == root) nixpkgs;
-  nixpkgs = map (entry: toString entry.path) (filter (entry: builtins.substring 0 7 entry.prefix == "nixpkgs") builtins.nixPath);
+  isOfNixpkgs = path: builtins.any (root: builtins.substring 0 (builtins.stringLength root) path == root) nixpkgsRoots;
+  nixpkgsRoots = map (entry: toString entry.path) (filter (entry: builtins.substring 0 7 entry.prefix == "nixpkgs") builtins.nixPath);
   toTolerantJSON = value: toJSON (plain (
     if asked.apply != null && isAttrs value && value ? overrides then { applied = applyTo value.overrides; } else value
   ));
@@ -35,7 +45,9 @@ let
 
   # An expression that has no pkgs of its own gets nixpkgs; a pin of its own must not be overruled.
   needsPkgs = !(formals.pkgs or true);
-  offered = (if needsPkgs then { pkgs = import <nixpkgs> { inherit (asked.offered) system; }; } else { }) // asked.offered;
+  nixpkgs = import <nixpkgs> { inherit (asked.offered) system; };
+  extraParams = if asked.suite != null && !isListing then definition.extraParams or { } else { };
+  offered = (if needsPkgs then { pkgs = nixpkgs; } else { }) // asked.offered // extraParams;
   missing = filter (name: !formals.${name} && !(offered ? ${name})) (attrNames formals);
   call = more: if isModelFunction then expression (intersectAttrs formals (offered // more)) else expression;
 
@@ -127,14 +139,22 @@ let
     else { inherit (pkg) configJSON; };
 
   # Text keeps what it refers to: what has to be built is asked of the whole.
-  document = if asked.apply == null then mapAttrs read processes else override;
+  document =
+    if asked.apply != null then override
+    else if isListing then suite.list
+    else if asked.suite != null then {
+      instances = mapAttrs read processes;
+      suite = suite.scripts { inherit definition processes offered; };
+    }
+    else mapAttrs read processes;
   text = toJSON document;
 in
-if missing != [ ] then { problem = "missing arguments"; names = missing; }
+if asked.suite != null && suite ? problem then suite.problem
+else if missing != [ ] then { problem = "missing arguments"; names = missing; }
 else if isFunction processes then { problem = "returns a function"; }
 else if !isAttrs processes then { problem = "returns ${builtins.typeOf processes}"; }
 else {
-  accepts = attrNames formals;
+  accepts = attrNames formals ++ (if asked.suite == null then [ ] else suite.accepts);
   inherit text pools recorded;
   inherit (builtins) storeDir;
   searched = map (entry: entry.path) builtins.nixPath;

@@ -46,11 +46,25 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Suite:
+    """What is wanted of a file of test definitions: all of them, or the one of a ``name``, whose model is in a file.
+
+    ``managers`` and ``profiles`` are those that it is to choose from.
+    """
+
+    managers: tuple[str, ...]
+    profiles: tuple[str, ...]
+    name: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
 class Evaluator:
-    """Evaluates one expression with one set of arguments."""
+    """Evaluates one expression with one set of arguments; for a ``suite``, that is a file of test definitions."""
 
     expression: command.Expression
     arguments: Arguments
+    suite: Suite | None = None
 
     @cached_property
     def offered(self) -> dict[str, Any]:
@@ -63,7 +77,8 @@ class Evaluator:
     @cached_property
     def id_files(self) -> IdFiles:
         """The files on ids that belong to the expression."""
-        return id_files(self.expression, self.arguments.id_resources, self.arguments.ids_file)
+        model = command.expression_at(self.suite.model) if self.suite and self.suite.model else self.expression
+        return id_files(model, self.arguments.id_resources, self.arguments.ids_file)
 
     @property
     def needs_ids(self) -> bool:
@@ -100,7 +115,7 @@ class Evaluator:
 
     def _key(self, memory: Memory, place: str, ids: object, apply: object) -> str:
         # Programs may count on how long a path is, so those of equal length alone are alike.
-        facts = [{**self.offered, "ids": None}, vars(self.id_files), apply]
+        facts = [{**self.offered, "ids": None}, vars(self.id_files), self._suite_request(), apply]
         rest = json.dumps(facts, sort_keys=True).replace(self._place, place)
         return memory.key(rest, len(self._place), ids, self._circumstances)
 
@@ -118,9 +133,13 @@ class Evaluator:
             "needsIds": self.needs_ids,
             "idResources": self.id_files.resources,
             "ids": self.id_files.ids,
+            "suite": self._suite_request(),
             "apply": apply,
             "keepsFunctions": keeps_functions,
         }
+
+    def _suite_request(self) -> dict[str, Any] | None:
+        return None if self.suite is None else vars(self.suite)
 
     def _run(self, apply: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
         """Run Nix; return its result, and what it has said on the way.

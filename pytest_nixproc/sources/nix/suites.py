@@ -1,0 +1,46 @@
+"""Files of test definitions, as the original's test driver takes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.sources.api import Script, Scripted
+
+FUNCTION: Final = re.compile(r"\btestService\b")
+COMMENT: Final = re.compile(r"#[^\n]*|/\*.*?\*/", re.DOTALL)
+NEEDED: Final = ("initialTests", "readiness")
+"""What the driver has done before all else: later scripts rely on it."""
+
+NO_MACHINE: Final = "it configures a NixOS machine of its own (nixosConfig), and here is none"
+
+
+def defines_tests(path: str) -> bool:
+    """Tell whether a file speaks of the function that makes test definitions, other than in comments."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return FUNCTION.search(COMMENT.sub("", file.read())) is not None
+
+
+def scripted(model: ProcessesModel, suite: Mapping[str, Any]) -> Scripted:
+    """Return a model with its scripts; phases whose script says nothing are left out."""
+    scripts = tuple(script_of(entry) for entry in suite["scripts"] if str(entry["text"] or "").strip())
+    return Scripted(model, scripts, tuple(f"{package}/bin" for package in suite["packages"]))
+
+
+def script_of(entry: Mapping[str, Any]) -> Script:
+    """Return one script."""
+    phase: str = entry["phase"]
+    return Script(phase, entry["instance"], str(entry["text"]), place_of(entry["place"]), phase in NEEDED)
+
+
+def place_of(position: Mapping[str, Any] | None) -> str:
+    """Return where something was written, as far as Nix knows."""
+    return f"{position['file']}:{position['line']}" if position else ""
+
+
+def names_of(value: object, known: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the known names that a definition has chosen."""
+    chosen = value if isinstance(value, list) else [value]
+    return tuple(name for name in known if name in chosen)
