@@ -105,6 +105,11 @@ class System(Mapping[str, "RunningInstance"]):
         return self._deployment.draft.target.state
 
     @property
+    def is_unprivileged(self) -> bool:
+        """Whether its processes run as the calling user, whoever they declare."""
+        return self._deployment.draft.target.force_disable_user_change
+
+    @property
     def root(self) -> str:
         """The directory of the deployment: state, generated files and journal."""
         return self._deployment.site.root

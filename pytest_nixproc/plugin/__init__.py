@@ -134,7 +134,7 @@ def pytest_collect_file(
     named = any(options.given(parent.config, name) for name in ("model-files", "constructor"))
     if not parent.session.isinitpath(file_path) and not named:
         return others
-    from pytest_nixproc.plugin.models import collected
+    from pytest_nixproc.plugin.suites import collected
 
     return collected(file_path, parent, others)
 

@@ -216,7 +216,7 @@ class ModelItem(pytest.Item):
 class ModelPoint(pytest.Collector):
     """One point of the matrix: its items share one system, which is taken down with the last of them."""
 
-    def __init__(self, *, point: matrix.Point, load: Load, first: Iterable[Check], **arguments: Any) -> None:
+    def __init__(self, *, point: matrix.Point, load: Load, first: Iterable[Check] = (), **arguments: Any) -> None:
         super().__init__(**arguments)
         self.systems = systems_of(self.config)
         self.deployed = Deployed(self.systems, point, load)
@@ -224,13 +224,15 @@ class ModelPoint(pytest.Collector):
 
     def collect(self) -> list[ModelItem]:
         """Return the items; their names begin with the point's, so that each can be selected by its id."""
-        deployed = self.deployed
         with told_by_collector(self):
-            model = self.systems.preview(deployed.point, deployed.load)
-            looks = looks_of(self.systems)
-        is_privileged = deployed.point.profile == matrix.PRIVILEGED
-        checks = [*self.first, *checks_of(model, looks, is_privileged=is_privileged)]
+            checks = list(self.checks())
         return [self._item(check, f"{self.name}::{check.title}") for check in checks]
+
+    def checks(self) -> Iterable[Check]:
+        """Return what is done to the system, in its order."""
+        model = self.systems.preview(self.deployed.point, self.deployed.load)
+        is_privileged = self.deployed.point.profile == matrix.PRIVILEGED
+        return [*self.first, *checks_of(model, looks_of(self.systems), is_privileged=is_privileged)]
 
     def _item(self, check: Check, name: str) -> ModelItem:
         nodeid = f"{self.parent.nodeid}::{name}" if self.parent else name
@@ -262,13 +264,25 @@ def points_below(
 
     ``first`` are checks that come before those that every model has.
     """
+    make = partial(ModelPoint.from_parent, load=load, first=first)
+    yield from items_at(collector, parameters_for(collector), make)
+
+
+def parameters_for(collector: pytest.Collector) -> list[Any]:
+    """Return the points that the options choose, as parameters."""
     with told_by_collector(collector):
-        parameters = systems_of(collector.config).matrix.parameters(None)
+        return systems_of(collector.config).matrix.parameters(None)
+
+
+def items_at(
+    collector: pytest.Collector, parameters: Iterable[Any], make: Callable[..., ModelPoint]
+) -> Iterator[ModelItem | Selection]:
+    """Yield the items at some points, and what ids on the command line select of them."""
     items: list[ModelItem] = []
     for parameter in parameters:
         (point,) = parameter.values
         name = f"[{parameter.id}]"
-        node = ModelPoint.from_parent(collector, name=name, point=point, load=load, first=first)
+        node = make(collector, name=name, point=point)
         for mark in parameter.marks:
             node.add_marker(mark)
         items += node.collect()
