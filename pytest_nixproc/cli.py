@@ -24,7 +24,7 @@ from pytest_nixproc.model.ids import ProvisionalIds, assign
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.registry import Registry
-from pytest_nixproc.sources.api import Arguments, params_in, read_model, source_of
+from pytest_nixproc.sources.api import DEFAULT_MANAGER, Arguments, params_in, read_model, source_of
 
 DEFAULT: Final = "%(default)s unless something else is said"
 
@@ -58,7 +58,7 @@ def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     """Declare the command that checks models."""
     check = commands.add_parser("check", help="look for conflicts in models, as if they were deployed side by side")
     check.add_argument("models", nargs="+", metavar="MODEL", help="a model file")
-    check.add_argument("--manager", default="supervisord", metavar="NAME[,NAME...]|all", help=DEFAULT)
+    check.add_argument("--manager", default=DEFAULT_MANAGER, metavar="NAME[,NAME...]|all", help=DEFAULT)
     check.add_argument("--privileged", action="store_true", help="as if users were created and switched to")
     check.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="argument for the models")
     check.add_argument("--select", default="", metavar="CODE[,CODE...]", help="the only rules to apply")
@@ -113,7 +113,7 @@ def add_assign_ids(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="an argument for the model")
     parser.add_argument(
-        "--manager", default="supervisord", metavar="NAME", help="the manager that the model is told of"
+        "--manager", default=DEFAULT_MANAGER, metavar="NAME", help="the manager that the model is told of"
     )
     parser.set_defaults(run=assign_ids)
 

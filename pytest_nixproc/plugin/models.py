@@ -246,7 +246,7 @@ class ModelPoint(pytest.Collector):
 
 
 class Selection(pytest.Collector):
-    """What an id selects that names a point, or an instance at it: ``processes.py::[docker]::web``."""
+    """What an id selects that names a point, or an instance at it: ``processes.py::[MANAGER]::web``."""
 
     def __init__(self, *, items: list[ModelItem], **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -6,13 +6,16 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pytest_nixproc.errors import SourceError
 from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.model.ids import Assignments
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
+
+DEFAULT_MANAGER: Final = "supervisord"
+"""The manager where nobody has chosen one."""
 
 
 def refuse_free_port(name: str) -> int:
@@ -52,7 +55,7 @@ class Arguments:
     """
 
     state: StateDirs
-    process_manager: str = "supervisord"
+    process_manager: str = DEFAULT_MANAGER
     force_disable_user_change: bool = True
     ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     system: str = "x86_64-linux"

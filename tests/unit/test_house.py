@@ -11,6 +11,9 @@ from typing import Final
 import pytest
 
 import pytest_nixproc
+from pytest_nixproc.plugin import options
+from pytest_nixproc.registry import Registry
+from pytest_nixproc.sources.api import DEFAULT_MANAGER
 
 PACKAGE: Final = Path(pytest_nixproc.__file__).parent
 
@@ -163,6 +166,48 @@ def test_rule_can_fail() -> None:
     assert "subprocess.Popen" in acts_of("machines/connection.py")
     assert "pytest" in {name.partition(".")[0] for name in imports_of("plugin/options.py")}
     assert {"checks", "managers", "machines"} <= own_parts("deployment/engine.py")
+
+
+DEFAULTS: Final = ("plugin/options.py", "sources/api.py")
+"""Where the default manager is named: for pytest, which must import nothing for that, and for models."""
+
+OTHER_MEANINGS: Final = {"systemd": ("machines/",)}
+"""Names that mean something else in places: throwaway machines are booted by systemd, whichever manager they have."""
+
+
+FILES: Final = sorted(
+    str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"
+)
+
+
+def spellings(manager: str) -> set[str]:
+    """Return how a manager's name may be written, in small letters."""
+    return {manager.lower(), *(manager.lower().replace("-", other) for other in ("_", "", " "))}
+
+
+def names_manager(file: str, manager: str) -> bool:
+    """Tell whether a file has a manager's name anywhere: in code, quotes or comments, or as part of a word."""
+    text = (PACKAGE / file).read_text(encoding="utf-8").lower()
+    return any(spelling in text for spelling in spellings(manager))
+
+
+def own_modules(manager: str) -> tuple[str, ...]:
+    """Return how the paths of a manager's own modules begin."""
+    name = manager.replace("-", "_")
+    return f"managers/{name}.py", f"managers/{name}/", *OTHER_MEANINGS.get(manager, ())
+
+
+@pytest.mark.parametrize("manager", Registry().managers)
+def test_only_its_own_file_names_a_manager(manager: str) -> None:
+    """Nothing in the package but its own file or package knows a manager; the default one is named as such, too."""
+    others = [file for file in FILES if not file.startswith(own_modules(manager))]
+    expected = list(DEFAULTS) if manager == DEFAULT_MANAGER else []
+    assert [file for file in others if names_manager(file, manager)] == expected
+
+
+def test_default_manager_is_the_same_everywhere() -> None:
+    """Pytest and models have the same default."""
+    assert options.BY_NAME["manager"].default == DEFAULT_MANAGER
 
 
 def test_every_floor_exists() -> None:
