@@ -47,8 +47,9 @@ LISTED: Final = re.compile("--?([A-Za-z][A-Za-z0-9_.-]*)(?:=(.*))?", re.DOTALL)
 
 
 class Mention(NamedTuple):
-    """A value of an instance that a program gets: its place, the plain name under which it stands, and itself."""
+    """A value that a program gets: its instance, its place in it, the plain name under which it stands, and itself."""
 
+    instance: str
     place: str
     name: str
     value: str
@@ -80,27 +81,27 @@ def is_for_one(name: str) -> bool:
     return FOR_ONE.fullmatch(name) is not None
 
 
-def mentions(process: ManagedProcess) -> Iterator[Mention]:
+def mentions(instance: str, process: ManagedProcess) -> Iterator[Mention]:
     """Yield what a process is told by arguments and environment; an option's name goes with its value."""
     for parameter in PARAMETERS:
         if args := getattr(process, parameter):
-            yield from arguments(f"pkg.{parameter}", args)
+            yield from arguments(instance, f"pkg.{parameter}", args)
     for name, value in process.environment.items():
-        yield Mention(f"{ENVIRONMENT}{name}", name.lower(), value)
+        yield Mention(instance, f"{ENVIRONMENT}{name}", name.lower(), value)
 
 
-def arguments(place: str, args: Iterable[str]) -> Iterator[Mention]:
+def arguments(instance: str, place: str, args: Iterable[str]) -> Iterator[Mention]:
     """Yield the arguments of a command: ``--name=value``, ``--name value``, and values without a name."""
     name = ""
     for index, value in enumerate(args):
         option = LISTED.fullmatch(value) if value.startswith("-") else None
         if option is None:
-            yield Mention(f"{place}[{index}]", name, value)
+            yield Mention(instance, f"{place}[{index}]", name, value)
             name = ""
             continue
         name = option[1].replace("-", "_").lower()
         if option[2] is not None:
-            yield Mention(f"{place}[{index}]", name, option[2])
+            yield Mention(instance, f"{place}[{index}]", name, option[2])
             name = ""
 
 
@@ -121,7 +122,7 @@ class Inventory:
     ports: list[Claim] = field(default_factory=list)
     """Ports that programs are told to listen on."""
 
-    mentions: list[tuple[str, Mention]] = field(default_factory=list)
+    mentions: list[Mention] = field(default_factory=list)
 
     @classmethod
     def of(cls, model: ProcessesModel, target: Target) -> Self:
@@ -141,25 +142,27 @@ class Inventory:
         for place, value in instance.attributes.items():
             if isinstance(value, str | os.PathLike):
                 kind: Kind = "socket" if place.endswith("socket") else kind_of(place)
-                self.claim(Claim(name, place, value, os.fspath(value)), kind, place, shared)
-        for mention in mentions(process):
-            self.mentions.append((name, mention))
+                self.claim(Mention(name, place, place, os.fspath(value)), kind, shared, is_told=False)
+        told = list(mentions(name, process))
+        self.mentions += told
+        for mention in told:
             if kind := kind_of(mention.name):
-                self.claim(Claim(name, mention.place, mention.value, mention.value, True), kind, mention.name, shared)  # noqa: FBT003 - a tuple's
+                self.claim(mention, kind, shared, is_told=True)
         for user, account in process.credentials.users.items():
             if account.create_home_dir:
-                place, home = f"pkg.credentials.users.{user}.home_dir", account.home_dir
-                self.claim(Claim(name, place, home, home), "directory", "data_dir", shared)
+                home = Mention(name, f"pkg.credentials.users.{user}.home_dir", "data_dir", account.home_dir)
+                self.claim(home, "directory", shared, is_told=False)
 
-    def claim(self, claim: Claim, kind: Kind, name: str, shared: frozenset[str]) -> None:
+    def claim(self, said: Mention, kind: Kind, shared: frozenset[str], *, is_told: bool) -> None:
         """Take in what one value claims."""
+        instance, place, name, value = said
         if kind == "port":
-            if claim.is_told and claim.value.isdecimal():
-                self.ports.append(claim._replace(resource=int(claim.value)))
+            if is_told and value.isdecimal():
+                self.ports.append(Claim(instance, place, value, int(value), is_told))
             return
-        if not claim.resource.startswith("/"):
+        if not kind or not value.startswith("/"):
             return
-        claim = claim._replace(resource=os.path.normpath(claim.resource))
+        claim = Claim(instance, place, value, os.path.normpath(value), is_told)
         if kind == "pid file":
             self.pid_files.append(claim)
         elif kind == "log file":
@@ -167,7 +170,7 @@ class Inventory:
         elif kind == "socket":
             self.paths.append(claim)
             self.sockets.append(claim)
-        elif kind and (claim.resource not in shared or is_for_one(name)):
+        elif claim.resource not in shared or is_for_one(name):
             self.paths.append(claim)
             self.directories.add(claim.resource)
 

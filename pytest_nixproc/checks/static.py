@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from pytest_nixproc.checks.api import Finding, Origin, Plan, Rule, Severity, origin_of
-from pytest_nixproc.checks.claims import ENVIRONMENT, Claim, by_resource
+from pytest_nixproc.checks.claims import ENVIRONMENT, Claim, Mention, by_resource
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.instance import Endpoint
 from pytest_nixproc.model.system import ProcessesModel
@@ -118,19 +118,20 @@ def paths_outside_state(plan: Plan) -> Iterator[Finding]:
 
 def mentions_outside_state(plan: Plan) -> Iterator[Finding]:
     """Find values that look like state kept outside the state directories."""
-    for name, mention in plan.inventory.mentions:
-        if looks_like_state(mention.place, mention.name, mention.value):
+    for mention in plan.inventory.mentions:
+        if mention.value.startswith(STATE_ROOTS) and looks_like_state(mention):
             path = os.path.normpath(mention.value)
             if not plan.target.state.contains(path):
+                name, remedy = mention.instance, "build it from the state directories"
                 origin = origin_of(plan.model, name, mention.place, mention.value)
-                problem, remedy = f"{name} mentions a path outside the state", "build it from the state directories"
+                problem = f"{name} mentions a path outside the state"
                 yield Finding("NP108", "warning", problem, (name,), (origin,), remedy, path)
 
 
-def looks_like_state(place: str, name: str, value: str) -> bool:
+def looks_like_state(mention: Mention) -> bool:
     """Tell whether a value names a file that a program may write; programs themselves often lie below /tmp."""
-    may_be_program = not name and not place.startswith(ENVIRONMENT)
-    return value.startswith(STATE_ROOTS) and not (may_be_program and value.startswith("/tmp/"))  # noqa: S108 - see above
+    may_be_program = not mention.name and not mention.place.startswith(ENVIRONMENT)
+    return not (may_be_program and mention.value.startswith("/tmp/"))  # noqa: S108 - see above
 
 
 def told_ports(plan: Plan) -> Iterator[Finding]:
@@ -170,8 +171,8 @@ def nested_paths(plan: Plan) -> Iterator[Finding]:
     owners = by_resource(claim for claim in inventory.paths if claim.resource in inventory.directories)
     explicit = (claim for claim in (*inventory.pid_files, *inventory.log_files) if claim.place != "pkg.instance_name")
     for claim in (*inventory.paths, *explicit):
-        for parent in parents_of(claim.resource):
-            outer = [other for other in owners.get(parent, ()) if other.instance != claim.instance]
+        for parent in (path for path in parents_of(claim.resource) if path in owners):
+            outer = [other for other in owners[parent] if other.instance != claim.instance]
             claims = without_clients(plan.model, [*outer, claim])
             if outer and claim in claims:
                 problem = f"claim {parent} and {claim.resource}, which lies in it"
@@ -181,7 +182,7 @@ def nested_paths(plan: Plan) -> Iterator[Finding]:
 
 def parents_of(path: str) -> Iterator[str]:
     """Yield the directories above a path, the nearest first, without the root."""
-    while len(path := os.path.dirname(path)) > 1:
+    while path := path[: path.rfind("/")]:
         yield path
 
 
@@ -190,10 +191,10 @@ def missing_dependencies(plan: Plan) -> Iterator[Finding]:
     ports = {endpoint.port: name for name, endpoint in plan.inventory.endpoints}
     sockets = {claim.resource: claim.instance for claim in plan.inventory.sockets if not claim.is_told}
     found: dict[tuple[str, str], Origin] = {}
-    for name, mention in plan.inventory.mentions:
-        for other in spoken_of(mention.value, ports, sockets):
+    for name, place, _, value in plan.inventory.mentions:
+        for other in spoken_of(value, ports, sockets):
             if other != name and other not in plan.model.dependencies[name] and not depends(plan.model, other, name):
-                origin = origin_of(plan.model, name, mention.place, mention.value)
+                origin = origin_of(plan.model, name, place, value)
                 found.setdefault((name, other), origin)
     for (name, other), origin in found.items():
         problem = f"{name} is told where {other} listens, and does not depend on it"

@@ -1,0 +1,101 @@
+"""How long the checks take: static rules against one pass over the same model, live rules against one over /proc.
+
+python benchmarks/checks.py            both
+python benchmarks/checks.py static     models of 1,000 to 100,000 instances
+python benchmarks/checks.py live       100 instances under sysvinit and supervisord
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pytest_nixproc.checks.api import Plan
+from pytest_nixproc.managers.api import Target
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.registry import Registry
+
+STATE: Final = StateDirs.under("/srv/state")
+SIZES: Final = (1_000, 10_000, 100_000)
+ROUNDS: Final = 5
+
+
+def instance(number: int) -> Instance:
+    """Return one of many instances that claim what real ones do: ports, files, a directory, an account.
+
+    There are more instances than ports, so those of one port differ by their address.
+    """
+    name, port, address = f"web{number}", number % 60000 + 1024, f"127.0.{number // 60000}.1"
+    pkg = create_managed_process(
+        name=name,
+        instance_name=name,
+        process="/usr/bin/web",
+        args=["--config", f"/srv/state/{name}/web.conf", f"--log-file=/srv/state/log/{name}.log", "-v"],
+        environment={"PID_FILE": f"/srv/state/run/{name}-own.pid", "UPSTREAM": "http://example.org:1/"},
+        credentials={"users": {name: {"group": name}}, "groups": {name: {}}},
+    )
+    directory, socket = f"/srv/state/lib/{name}", f"/srv/state/run/{name}.sock"
+    return Instance(pkg, port=port, bind_address=address, data_dir=directory, socket=socket)
+
+
+def model_of(size: int) -> ProcessesModel:
+    """Return a model."""
+    return ProcessesModel({f"web{number}": instance(number) for number in range(size)})
+
+
+def one_pass(model: ProcessesModel) -> int:
+    """Look at every value of a model once: the floor."""
+    seen = 0
+    for item in model.values():
+        process = item.pkg
+        for value in (*item.attributes.values(), *process.args, *process.environment.values()):
+            seen += len(str(value))
+        seen += len(process.credentials.users) + len(process.credentials.groups)
+    return seen
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return how much processor time something takes, which others on the machine do not change much; the median."""
+    taken = []
+    for _ in range(ROUNDS):
+        gc.collect()
+        begun = time.process_time()
+        action()
+        taken.append(time.process_time() - begun)
+    return statistics.median(taken)
+
+
+def static() -> None:
+    """Print how long the static rules take."""
+    rules = Registry().rules
+    target = Target(STATE, "/srv/profile")
+
+    def check(model: ProcessesModel) -> None:
+        plan = Plan(model, target)
+        found = [finding for rule in rules for finding in rule.static(plan)]
+        assert not found, found[0]
+
+    print("| instances | one pass | static rules | per instance | x one pass |\n| --- | --- | --- | --- | --- |")
+    for size in SIZES:
+        model = model_of(size)
+        floor, taken = seconds(lambda: one_pass(model)), seconds(lambda: check(model))  # noqa: B023 - called at once
+        print(f"| {size:,} | {floor:.3f} s | {taken:.3f} s | {taken / size * 1e6:.1f} µs | {taken / floor:.1f} |")
+
+
+def main() -> None:
+    """Run the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", nargs="?", choices=["static"])
+    parser.parse_args()
+    static()
+
+
+if __name__ == "__main__":
+    main()
