@@ -122,15 +122,15 @@ class DriverMachine:
             self._machine.wait_for_unit(unit, timeout=timeout or self._seconds)
 
     def systemctl(self, query: str, user: str | None = None) -> tuple[int | None, str]:  # noqa: ARG002 - the driver's
-        """Ask the machine's own systemd."""
+        """Ask what the machine was booted by."""
         return self._machine.systemctl(query)
 
     def start_job(self, jobname: str, user: str | None = None) -> tuple[int | None, str]:  # noqa: ARG002 - the driver's
-        """Start a unit of the machine's own systemd."""
+        """Start a unit of the machine's own."""
         return self._machine.systemctl(["start", jobname])
 
     def stop_job(self, jobname: str, user: str | None = None) -> tuple[int | None, str]:  # noqa: ARG002 - the driver's
-        """Stop a unit of the machine's own systemd."""
+        """Stop a unit of the machine's own."""
         return self._machine.systemctl(["stop", jobname])
 
     def wait_for_file(self, filename: str, timeout: float | None = None) -> None:
