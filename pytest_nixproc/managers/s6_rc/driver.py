@@ -92,6 +92,8 @@ class S6RcDriver(Driver):
         self._log = f"{target.state.log_dir}/s6-svscan.log"
         self._known: dict[str, int] = {}
         """Processes of services, as last seen; that holds for those that still run."""
+        self._stopped: dict[str, Look] = {}
+        """What was seen of services after they were stopped; it holds until they are started."""
         self._companions: dict[str, int] | None = None
         """Processes of companions, once somebody has asked for a log."""
 
@@ -207,6 +209,7 @@ class S6RcDriver(Driver):
         up, along = self._survey(deadline, "-u", names)
         known = [unit for unit in units if atom(service_name(unit.name)) in up]
         self._companions = None
+        self._stopped = {name: look for name, look in self._stopped.items() if name not in names}
         if known:
             # s6-rc takes those for up that have ended by themselves, or were stopped without it.
             statuses = self.status(known)
@@ -274,8 +277,9 @@ class S6RcDriver(Driver):
         up, along = self._survey(deadline, "-d", names)
         if along & up <= set(names) <= up:
             self._change(deadline, "-D", names)
-            return
-        self._tell(STOP, names, deadline)
+        else:
+            self._tell(STOP, names, deadline)
+        self._stopped |= {name: look for name, look in self._show(names).items() if look.pid is None}
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Send SIGHUP, the usual request to read the configuration again."""
@@ -365,7 +369,7 @@ class S6RcDriver(Driver):
     def exit_status(self, unit: Unit, pid: int) -> int | None:
         """Return how the main process has ended, of which s6-supervise is the parent."""
         try:
-            look = self._look_at([unit])[unit.name]
+            look = self._stopped.get(atom(service_name(unit.name))) or self._look_at([unit])[unit.name]
         except MachineError:
             return None
         return look.exit_status if look.is_supervised else super().exit_status(unit, pid)
