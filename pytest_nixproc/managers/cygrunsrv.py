@@ -56,6 +56,7 @@ ADMINISTRATORS: Final = 544
 """The group of who may install services: its relative identifier, which is its number in Cygwin."""
 
 CALL_SECONDS: Final = 10.0
+REMOVAL_SECONDS: Final = 30.0
 STATUS_SECONDS: Final = 1.0
 STOPPED: Final = "Stopped"
 """What cygrunsrv calls the state of a service that does not run."""
@@ -266,6 +267,7 @@ class CygrunsrvDriver(DaemonDriver):
 
     def __init__(self, machine: Machine, target: Target) -> None:
         super().__init__(machine, target)
+        self._own_output = f"{target.state.log_dir}/cygrunsrv.log"
         self._installed: set[str] | None = None
         """Services that are known to be installed; None before anybody has looked."""
         self._starting: dict[str, int] = {}
@@ -308,23 +310,28 @@ class CygrunsrvDriver(DaemonDriver):
             raise DeploymentError("cygrunsrv cannot list its services", details=output[-OUTPUT_TAIL:])
         return [name for name in output.splitlines() if name.startswith(prefix(self.target))]
 
-    def close(self, deadline: Deadline) -> None:
+    def close(self, deadline: Deadline) -> None:  # noqa: ARG002 - services outlive whoever gives up
         """Remove all services of the deployment, the last one first."""
         self._end_calls()
-        self._remove(list(reversed(self.remains())), deadline)
+        self._remove(list(reversed(self.remains())))
 
     def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:
         """Remove the services of units that are gone, or to be installed anew."""
         gone = [self._service(unit) for unit in old if unit not in new]
         installed = set(self.remains())
-        self._remove([name for name in reversed(gone) if name in installed], self.machine.deadline(CALL_SECONDS))
+        self._remove([name for name in reversed(gone) if name in installed])
 
-    def _remove(self, names: Sequence[str], deadline: Deadline) -> None:
+    def _remove(self, names: Sequence[str]) -> None:
+        """Remove services that have been stopped, side by side: nothing depends on their order any more."""
         self._installed = None
-        for name in names:
-            status, output = self.machine.capture(self._call("--remove", name), deadline)
-            if status != 0:
-                raise DeploymentError(f"cygrunsrv cannot remove {name}", details=output[-OUTPUT_TAIL:])
+        if names:
+            # After a crash, the directories may be gone.
+            output = self._own_output if self.machine.exists(self.target.state.log_dir) else None
+            calls = [self._call("--remove", name, output=output) for name in names]
+            statuses = self.machine.run(calls, self.machine.deadline(REMOVAL_SECONDS))
+            if left := [name for name, status in zip(names, statuses, strict=True) if status != 0]:
+                said = (self.machine.read(self._own_output) or b"").decode(errors="replace")
+                raise DeploymentError(f"cygrunsrv cannot remove {', '.join(left)}", details=said[-OUTPUT_TAIL:])
 
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
         """Install the services that are not yet, and start those whose process does not run."""
