@@ -13,10 +13,13 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from pytest_nixproc.machines.api import Facts
+import pytest
+
+from pytest_nixproc.machines.api import Facts, Machine
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.managers.api import Manager, nothing_in_the_way
 from pytest_nixproc.registry import Registry
+from pytest_nixproc.testing.conformance.fixtures import Fixtures
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 INTERPRETER = (sys.executable, "-I", "-S")
@@ -85,3 +88,29 @@ def mac() -> Iterator[Mac]:
         machine = Mac(directory)
         yield machine
         machine.close()
+
+
+class OnAStandIn(Fixtures):
+    """Has the tests of a suite done with launchd, on such a machine."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Choose no manager by option."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def machine(cls) -> Iterator[Machine]:
+        """Return this machine, with a launchd."""
+        with mac() as machine:
+            yield machine
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tested_manager(cls) -> Manager:
+        """Return the manager."""
+        return manager_anywhere()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def drafting_manager(cls) -> Manager:
+        """Return the manager."""
+        return manager_anywhere()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,33 +14,11 @@ from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.testing.conformance import ManagerConformance
 from pytest_nixproc.testing.conformance.bench import Bench, driver_at, load
 from pytest_nixproc.testing.programs.models import probe
-from tests.managers.mac import Mac, launchd_of_our_own, mac, manager_anywhere
+from tests.managers.mac import Mac, OnAStandIn, launchd_of_our_own, mac, manager_anywhere
 
 
-class TestLaunchdOnAStandIn(ManagerConformance):
+class TestLaunchdOnAStandIn(OnAStandIn, ManagerConformance):
     """Everything that a manager has to do."""
-
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Choose no manager by option."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def machine(cls) -> Iterator[Machine]:
-        """Return this machine, with a launchd."""
-        with mac() as machine:
-            yield machine
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def tested_manager(cls) -> Manager:
-        """Return the manager."""
-        return manager_anywhere()
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def drafting_manager(cls) -> Manager:
-        """Return the manager."""
-        return manager_anywhere()
 
 
 def launchctl(directory: str, *words: str) -> subprocess.CompletedProcess[str]:
