@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Final
 
-from pytest_nixproc.managers.disnix.syntax import Expression, NoValue, attributes, literal, names_in_nix, quote
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.sources.nix.syntax import Expression, NoValue, attributes, literal, names_in_nix, quote
 
 TARGET: Final = "localhost"
 

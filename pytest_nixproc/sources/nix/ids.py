@@ -7,7 +7,6 @@ Both are beside it, as the original has them: ``idresources.nix``, and ``ids.nix
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,10 +15,10 @@ from pytest_nixproc.errors import Fault, ModelError, SourceError
 from pytest_nixproc.model.ids import Assignments, Pool, pools_around, read_assignments, read_pools
 from pytest_nixproc.sources.api import Arguments, IdRecord
 from pytest_nixproc.sources.nix.command import Expression, expression_at
+from pytest_nixproc.sources.nix.syntax import literal
 
 RESOURCES: Final = "idresources.nix"
 MODEL: Final = "processes"
-ESCAPED: Final = re.compile(r'["\\]|\$(?=\{)')
 
 
 @dataclass(frozen=True)
@@ -82,21 +81,12 @@ def text_of(assignments: Assignments) -> str:
     whole: dict[str, Mapping[str, Any]] = {"ids": assignments.ids}
     if assignments.last:
         whole["lastAssignments"] = assignments.last
-    return expression_of(whole)
+    return literal(sorted_deeply(whole))
 
 
-def expression_of(value: Any, indent: str = "") -> str:
-    """Return sets of sets and numbers as an expression."""
-    if not isinstance(value, Mapping):
-        return str(value)
-    inner = f"{indent}  "
-    entries = (f"{inner}{quote(name)} = {expression_of(value[name], inner)};\n" for name in sorted(value))
-    return f"{{\n{''.join(entries)}{indent}}}"
-
-
-def quote(text: str) -> str:
-    """Return a string of Nix (Nix manual, "Values"): quotes, backslashes and what begins an expression are escaped."""
-    return '"' + ESCAPED.sub(r"\\\g<0>", text) + '"'
+def sorted_deeply(value: Any) -> Any:
+    """Return sets of sets and numbers with all names in order."""
+    return {name: sorted_deeply(value[name]) for name in sorted(value)} if isinstance(value, Mapping) else value
 
 
 RECORD: Final = IdRecord(ids_file, text_of)

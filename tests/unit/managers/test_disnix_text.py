@@ -12,11 +12,11 @@ from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.managers.api import Target, Unit
 from pytest_nixproc.managers.disnix.generator import PLAIN, DisnixGenerator, component_name
 from pytest_nixproc.managers.disnix.models import services_model
-from pytest_nixproc.managers.disnix.syntax import NoValue, literal, quote
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.registry import Registry
+from pytest_nixproc.sources.nix.syntax import NoValue, literal, quote
 
 STORE_NAME = re.compile(r"[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]*")
 """What may be the name of a path in the Nix store (the manual's chapter "Store Path")."""
@@ -91,7 +91,7 @@ def test_unknown_override(target: Target) -> None:
         ("plain", '"plain"'),
         ('say "hi"', '"say \\"hi\\""'),
         ("back\\slash", '"back\\\\slash"'),
-        ("${x} $${y} $z", '"\\${x} \\$\\${y} \\$z"'),
+        ("${x} $${y} $z $$ {", '"\\${x} $\\${y} $z $$ {"'),
         ("a\nb\r\tc", '"a\\nb\\r\\tc"'),
     ],
 )
@@ -112,7 +112,7 @@ def test_quote(value: str, text: str) -> None:
         (-1e22, "(-1.0e+22)"),
         ([], "[ ]"),
         ([1, "a"], '[ 1 "a" ]'),
-        ({}, "{ }"),
+        ({}, "{\n}"),
         ({"a b": [1]}, '{\n  "a b" = [ 1 ];\n}'),
     ],
 )

@@ -5,17 +5,17 @@ The rules are those of the chapters "String literal", "Attribute set" and "List"
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Final
 
 from pytest_nixproc.model.names import camel_case
 
-ESCAPES: Final = str.maketrans(
-    # Each ``$``, not only one before a brace: two of them before it would change its meaning.
-    # Nix takes a bare carriage return for the end of a line, and reads a line feed.
-    {"\\": "\\\\", '"': '\\"', "$": "\\$", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-)
+SPECIAL: Final = re.compile(r'["\\\n\r\t]|\$(?=\{)')
+"""What Nix would read otherwise in a string; a bare carriage return, for one, as a line feed."""
+
+ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 LARGEST: Final = 2**63 - 1
 """The largest integer, and the smallest with a minus sign before it that is still read as one literal."""
@@ -33,7 +33,7 @@ class NoValue(TypeError):
 
 def quote(text: str) -> str:
     """Return text as a string literal."""
-    return f'"{text.translate(ESCAPES)}"'
+    return '"' + SPECIAL.sub(lambda found: ESCAPES.get(found[0], f"\\{found[0]}"), text) + '"'
 
 
 def literal(value: object, indent: str = "") -> str:
@@ -69,7 +69,7 @@ def attributes(values: Mapping[str, object], indent: str = "") -> str:
     """Return an attribute set, an attribute a line."""
     inner = f"{indent}  "
     lines = (f"{inner}{quote(name)} = {literal(value, inner)};\n" for name, value in values.items())
-    return f"{{\n{''.join(lines)}{indent}}}" if values else "{ }"
+    return f"{{\n{''.join(lines)}{indent}}}"
 
 
 def items(values: Iterable[object], indent: str = "") -> str:
