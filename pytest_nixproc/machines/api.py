@@ -86,8 +86,8 @@ class Facts:
     """What generated files may rely on: where the machine keeps the software that they call.
 
     ``package_root`` is the directory that holds this package there; ``account`` is who processes run as when users are
-    not changed; ``open_files`` is how many files a process may have open before it has to ask for more; ports below
-    ``first_unprivileged_port`` are root's (ip(7)).
+    not changed; ``setpriv`` is empty where there is none; ``open_files`` is how many files a process may have open
+    before it has to ask for more; ports below ``first_unprivileged_port`` are root's (ip(7)).
     """
 
     shell: str = "/bin/sh"

@@ -54,7 +54,7 @@ class Host(Machine):
             python=sys.executable,
             package_root=PACKAGE_ROOT,
             nice=shutil.which("nice") or Facts.nice,
-            setpriv=shutil.which("setpriv") or Facts.setpriv,
+            setpriv=shutil.which("setpriv") or "",
             base_path=present,
             account=own_account(),
             open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],

@@ -5,9 +5,23 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from pytest_nixproc.managers.api import Target
 from pytest_nixproc.model.process import Command, ManagedProcess
+
+SWITCH: Final = """
+import grp, os, pwd, signal, sys
+user, group, *argv = sys.argv[1:]
+account = pwd.getpwnam(user)
+os.initgroups(user, account.pw_gid)
+os.setgid(grp.getgrnam(group).gr_gid)
+os.setuid(account.pw_uid)
+for number in signal.SIGPIPE, signal.SIGXFSZ:
+    signal.signal(number, signal.SIG_DFL)
+os.execv(argv[0], argv)
+"""
+"""What an interpreter does as root before it becomes the program of its command line; setpriv(1) is for Linux alone."""
 
 
 def quote(value: str) -> str:
@@ -57,6 +71,8 @@ def switching(process: ManagedProcess, target: Target) -> tuple[str, ...]:
     if user is None:
         return ()
     group = primary_group(process, user, target)
+    if not target.facts.setpriv:
+        return (target.facts.python, "-I", "-S", "-c", SWITCH, user, group)
     return (target.facts.setpriv, f"--reuid={user}", f"--regid={group}", "--init-groups", "--")
 
 

@@ -43,9 +43,9 @@ class Mac(Host):
 
     @cached_property
     def facts(self) -> Facts:
-        """Those of this machine, and one more directory of programs."""
+        """Those of this machine, with one more directory of programs, and without the one that is for Linux."""
         facts = Host().facts
-        return replace(facts, base_path=(self.directory, *facts.base_path))
+        return replace(facts, setpriv="", base_path=(self.directory, *facts.base_path))
 
 
 @contextmanager

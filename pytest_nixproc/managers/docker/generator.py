@@ -231,7 +231,7 @@ class ContainerFiles:
         facts = self.target.facts
         own = (facts.shell, facts.python, facts.package_root, facts.nice, facts.setpriv)
         software = self.parameters["software"]
-        return [*own, *(self.named_paths() if software is None else software)]
+        return [*filter(None, own), *(self.named_paths() if software is None else software)]
 
     def launch_script(self, command: Command) -> str:
         """Return the script that becomes the program; output and error go to one log, in their order."""

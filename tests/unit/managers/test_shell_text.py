@@ -92,3 +92,12 @@ def test_existing_user_keeps_its_group(target: Target) -> None:
     switching = replace(target, force_disable_user_change=False, accounts=known)
     words = shell.switching(create_managed_process(name="web", process="/bin/web", user="web"), switching)
     assert words[1:3] == ("--reuid=web", "--regid=www-data")
+
+
+def test_switch_without_setpriv(target: Target) -> None:
+    """Where setpriv is not, an interpreter switches to the user, and then becomes the program."""
+    told = replace(target, force_disable_user_change=False, facts=replace(target.facts, setpriv=""))
+    process = create_managed_process(name="web", process="/bin/web", user="web")
+    words = shlex.split(shell.program(Command("/bin/web", ("-x",)), process, told))
+    assert words[0] == target.facts.python
+    assert words[-5:] == [shell.SWITCH, "web", "web", "/bin/web", "-x"]
