@@ -12,8 +12,14 @@ from pytest_nixproc.machines.api import describe_status
 from pytest_nixproc.sources.nix.command import HERE, Expression
 
 POSITION: Final = re.compile(r"\bat (?:«?(/[^\n]*?)»?):(\d+):(\d+):?$", re.MULTILINE)
-MESSAGE: Final = re.compile(r"^\s*error:[ \t]*(.*(?:\n {7}(?! )[^\n]+)*)", re.MULTILINE)
-FAILED_BUILD: Final = re.compile(r"builder for '[^']*/[a-z0-9]{32}-(.+?)\.drv' failed(.*?)(?:;|:|$)", re.MULTILINE)
+MESSAGE: Final = re.compile(r"^( *)error:[ \t]*(.*(?:\n\1 {7}(?! |at [/«]|…)[^\n]+)*)", re.MULTILINE)
+TRACE_COMES_FIRST: Final = re.compile(r"^error:[ \t]*$", re.MULTILINE)
+"""How errors begin since Nix 2.10 or so: the trace follows, its innermost part last, and then the error itself."""
+
+FAILED_BUILDS: Final = (
+    re.compile(r"builder for '[^']*/[a-z0-9]{32}-(.+?)\.drv' (failed[^;:\n]*)"),
+    re.compile(r"Cannot build '[^']*/[a-z0-9]{32}-(.+?)\.drv'\.\s+Reason: builder (failed[^\n]*?)\.?$", re.MULTILINE),
+)
 LOG_LINE: Final = re.compile(r"^ +> ?(.*)$", re.MULTILINE)
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 TALK: Final = re.compile(
@@ -53,17 +59,16 @@ def evaluation_error(expression: Expression, status: int | None, said: str, seco
 
 def message_of(said: str) -> str:
     """Return the error itself, in one line: the first one, or the last where newer Nix begins with the trace."""
-    found = [match[1] for match in MESSAGE.finditer(said) if match[1].strip()]
+    found = [match[2] for match in MESSAGE.finditer(said) if match[2].strip()]
     if not found:
         return ""
-    is_newer = re.search(r"^error:\s*$", said, re.MULTILINE) is not None
-    return " ".join((found[-1] if is_newer else found[0]).split())
+    return " ".join((found[-1] if TRACE_COMES_FIRST.search(said) else found[0]).split())
 
 
 def place_in(said: str, expression: Expression) -> str:
     """Return the innermost position in a file of the user's: none of ours, and none that Nix has in its store."""
     found = [(match[1], match[2], match[3]) for match in POSITION.finditer(said)]
-    if re.search(r"^error:\s*$", said, re.MULTILINE):
+    if TRACE_COMES_FIRST.search(said):
         found.reverse()
     beside = os.path.dirname(expression.path) if not expression.is_flake else expression.path
     foreign = [place for place in found if not place[0].startswith(f"{HERE}{os.sep}")]
@@ -84,8 +89,8 @@ def build_error(origin: str, status: int | None, said: str, seconds: float) -> S
     if status is None:
         remedy = "raise --nixproc-build-timeout"
         return SourceError(f"{origin}: building took longer than {seconds:g} s", details=said[-TAIL:], remedy=remedy)
-    if failed := FAILED_BUILD.search(said):
-        brief = f"{origin}: building {failed[1]} failed{failed[2]}"
+    if failed := next(filter(None, (pattern.search(said) for pattern in FAILED_BUILDS)), None):
+        brief = f"{origin}: building {failed[1]} {failed[2]}"
         log = "\n".join(LOG_LINE.findall(said))
         return SourceError(brief, details=log[-TAIL:] or said[-TAIL:])
     brief = f"{origin}: {message_of(said) or f'nix-store {describe_status(status)}'}"
