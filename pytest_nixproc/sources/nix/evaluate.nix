@@ -9,7 +9,7 @@
 { request }:
 
 let
-  inherit (builtins) attrNames concatLists elem filter foldl' fromJSON functionArgs genList getAttr getContext head
+  inherit (builtins) attrNames concatLists elem filter foldl' fromJSON functionArgs genList getAttr getContext
     intersectAttrs isAttrs isFunction isList length listToAttrs mapAttrs removeAttrs toJSON
     unsafeDiscardStringContext unsafeGetAttrPos;
 
