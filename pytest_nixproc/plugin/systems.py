@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -302,9 +302,12 @@ class Systems:
 
 
 def cache_of(config: pytest.Config) -> str | None:
-    """Return our directory in pytest's cache, which all workers share; None where the cache is switched off."""
+    """Return our directory in pytest's cache, which all workers share; None where there is none that we can write."""
     cache: pytest.Cache | None = getattr(config, "cache", None)
-    return str(cache.mkdir("nixproc")) if cache is not None else None
+    with suppress(OSError):
+        directory = str(cache.mkdir("nixproc")) if cache is not None else None
+        return directory if directory and os.access(directory, os.W_OK | os.X_OK) else None
+    return None
 
 
 def trial_of(

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_nixproc.errors import SourceError
 from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.sources.nix import memory
 
 if TYPE_CHECKING:
     from tests.nix.conftest import Bench
@@ -116,6 +118,17 @@ def test_collected_derivation(bench: Bench, nix: str) -> None:
     assert evaluations(bench) == 2
 
 
+def test_endless_neighbour(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker's evaluation is waited for, but not for ever."""
+    monkeypatch.setattr(memory, "LOCK_SECONDS", 0.0)
+    bench.arguments = replace(bench.arguments, tools=replace(bench.arguments.tools, seconds=0.1))
+    path = bench.write(PLAIN)
+    assert bench.arguments.tools.cache is not None
+    neighbour = memory.Memory(bench.arguments.tools.cache, path)
+    with neighbour.locked(1), pytest.raises(SourceError, match=r"processes\.nix: another process has been evaluating"):
+        bench.read_file(path)
+
+
 def test_without_directory(bench: Bench) -> None:
     """Where nothing can be kept in files, this process keeps it."""
     bench.arguments = replace(bench.arguments, tools=replace(bench.arguments.tools, cache=None))
@@ -152,3 +165,14 @@ def test_workers(pytester: pytest.Pytester, nix: str) -> None:  # noqa: ARG001 -
     result = pytester.runpytest_subprocess("-n2", "-p", "xdist")
     result.assert_outcomes(passed=4)
     assert len(pytester.path.joinpath("runs").read_text().split()) == 1
+
+
+def test_unusable_cache(pytester: pytest.Pytester, nix: str) -> None:  # noqa: ARG001 - sets the environment
+    """Where pytest's cache cannot be written, models are read all the same."""
+    pytester.path.joinpath("processes.nix").write_text(
+        "{ web.pkg = (import <pytest-nixproc> { }).createManagedProcess {\n"
+        '  name = "web"; foregroundProcess = "/bin/sleep"; args = [ 60 ]; }; }\n'
+    )
+    pytester.makepyfile("def test_deployed(nixproc_system): assert nixproc_system['web'].is_running")
+    arguments = ("--nixproc-model=processes.nix", "-o", "cache_dir=/dev/null/cache", "-W", "ignore")
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=1)

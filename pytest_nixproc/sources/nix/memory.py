@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_nixproc.errors import SourceError
+
 EVALUATED: Final = re.compile(r"^evaluating file '(.*)'$", re.MULTILINE)
 COPIED: Final = re.compile(r"^copied source '(.*)' -> '.*'$", re.MULTILINE)
 PATH_LITERAL: Final = re.compile(r"[\w.+~-]*/[\w.+/-]*")
@@ -51,15 +53,26 @@ class Memory:
 
     @contextlib.contextmanager
     def locked(self, seconds: float) -> Iterator[None]:
-        """Let one worker at a time evaluate the expression."""
+        """Let one worker at a time evaluate the expression.
+
+        Raises :class:`~pytest_nixproc.errors.SourceError` when another one has not ended long after it should have.
+        """
         if self.directory is None:
             yield
             return
-        from filelock import FileLock
+        from filelock import FileLock, Timeout
 
         os.makedirs(self.directory, exist_ok=True)
-        with FileLock(f"{self.directory}/{self.key()}.lock", timeout=seconds + LOCK_SECONDS):
+        lock = FileLock(f"{self.directory}/{self.key()}.lock", timeout=seconds + LOCK_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            brief = f"{self.expression}: another process has been evaluating it for {seconds + LOCK_SECONDS:g} s"
+            raise SourceError(brief, remedy=f"end it; it holds {lock.lock_file}") from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def recall(self, key: str) -> Any | None:
         """Return what is kept under a key, if all that it depends on is as it was."""
