@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from pytest_nixproc.model.ids import Ids, ProvisionalIds
 from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.sources.nix.command import program
 
 if TYPE_CHECKING:
     from tests.nix.conftest import Bench
@@ -257,6 +260,25 @@ def test_everything_is_built(bench: Bench, nix: str) -> None:
     assert process.args[3] == f"{process.args[1]}.more"
     assert {os.path.realpath(root) for root in roots.iterdir()} == wanted
     assert all(os.path.isfile(path) for path in wanted)
+
+
+def collect_garbage() -> None:
+    """Have Nix remove from its store what nobody needs."""
+    subprocess.run([program("nix-store"), "--gc"], check=True, capture_output=True)
+
+
+def test_garbage_collector(bench: Bench) -> None:
+    """What a deployment needs outlives a garbage collection as long as its directory exists, and no longer."""
+    model = bench.read(BUILT.replace("a program", "a program of this test"))
+    built, roots = model["web"].pkg.process, bench.directory / "roots"
+    assert built is not None
+    roots.mkdir()
+    model.provide(str(roots))
+    collect_garbage()
+    assert os.path.isfile(built)
+    shutil.rmtree(roots)
+    collect_garbage()
+    assert not os.path.exists(built)
 
 
 def test_nothing_to_build(bench: Bench) -> None:
