@@ -214,15 +214,41 @@ def test_conflicting_model_is_refused(project: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["NP101 error: first and second declare the same TCP port 4999"])
 
 
-LISTEN = "import socket, signal; s = socket.create_server(('127.0.0.1', 0)); signal.pause()"
+# Each writes a file when it is ready, and removes it at its end: one that is left would be taken for the next run's.
+GOOD = """
+import os, signal, sys
+
+def end(*_):
+    os.unlink(sys.argv[1])
+    sys.exit()
+
+signal.signal(15, end)
+os.symlink(str(os.getpid()), sys.argv[1])
+signal.pause()
+"""
+LISTEN = """
+import os, signal, socket, sys
+
+def end(*_):
+    os.unlink(sys.argv[-1])
+    sys.exit()
+
+signal.signal(15, end)
+listener = socket.create_server(("127.0.0.1", 0))
+open(sys.argv[-1], "w").close()
+signal.pause()
+"""
 KILL = """
 import os, signal, sys
 
 def end(*_):
-    os.kill(int(open(sys.argv[1]).read()), 9)
+    os.unlink(sys.argv[-1])
+    os.kill(int(os.readlink(sys.argv[1])), 9)
+    os.unlink(sys.argv[1])
     sys.exit()
 
 signal.signal(15, end)
+open(sys.argv[-1], "w").close()
 signal.pause()
 """
 FAULTS: dict[str, tuple[str, set[str], str]] = {
@@ -236,14 +262,13 @@ FAULTS: dict[str, tuple[str, set[str], str]] = {
 def test_planted_faults(project: pytest.Pytester, state_root: Path, fault: str, manager: str) -> None:
     """Each fault fails the item that is about it, with the instance's name, and no other."""
     program, failed, message = FAULTS[fault]
-    good = "import os, sys, signal; open(sys.argv[1], 'w').write(str(os.getpid())); signal.pause()"
     write_model(
         project,
         "def processes(state, port, second_port):\n"
-        "    path = f'{state.tmp_dir}/good'\n"
-        f"    good = Instance(python('good', {good!r}, path), ready=ready.file(path))\n"
-        f"    bad = Instance(python('bad', {program!r}, path, dependencies=[good]))\n"
-        "    return {'good': good, 'bad': bad}\n",
+        "    path, up = f'{state.tmp_dir}/good', f'{state.tmp_dir}/bad'\n"
+        f"    good = python('good', {GOOD!r}, path)\n"
+        f"    bad = python('bad', {program!r}, path, up, dependencies=[good])\n"
+        "    return {'good': Instance(good, ready=ready.file(path)), 'bad': Instance(bad, ready=ready.file(up))}\n",
     )
     result = project.runpytest_subprocess("-v", "processes.py", f"--nixproc-manager={manager}")
     result.stdout.fnmatch_lines([message])
@@ -286,7 +311,9 @@ def test_first_failure_ends_the_run_cleanly(project: pytest.Pytester, state_root
     """With ``-x`` the system is taken down at the failing item; ``--lf`` runs that item again, and no other."""
     write_model(
         project,
-        f"def processes(port, second_port):\n    return {{'bad': Instance(python('bad', {LISTEN!r}))}}\n",
+        "def processes(state, port, second_port):\n"
+        "    up = f'{state.tmp_dir}/bad'\n"
+        f"    return {{'bad': Instance(python('bad', {LISTEN!r}, up), ready=ready.file(up))}}\n",
     )
     cache = ("-o", "addopts=--strict-markers")
     project.runpytest_subprocess("-x", "processes.py", *cache).assert_outcomes(failed=1, passed=3)
@@ -300,7 +327,9 @@ def test_kept_system(project: pytest.Pytester, state_root: Path, when: str) -> N
     """A kept system is not taken down by the last item either, and the printed command does it."""
     write_model(
         project,
-        f"def processes(port, second_port):\n    return {{'bad': Instance(python('bad', {LISTEN!r}))}}\n",
+        "def processes(state, port, second_port):\n"
+        "    up = f'{state.tmp_dir}/bad'\n"
+        f"    return {{'bad': Instance(python('bad', {LISTEN!r}, up), ready=ready.file(up))}}\n",
     )
     result = project.runpytest_subprocess(f"--nixproc-keep={when}", "-rs", "processes.py")
     result.assert_outcomes(failed=1, passed=6, skipped=1)
