@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pytest_nixproc.checks.claims import Inventory, Neighbour
 from pytest_nixproc.errors import UnknownName, Unsupported
-from pytest_nixproc.machines.api import Account, Listener
+from pytest_nixproc.machines.api import Account, Listener, Sight
 from pytest_nixproc.managers.api import Status, Target, Unit
 from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.system import ProcessesModel
@@ -86,7 +86,9 @@ class Snapshot:
     ``owners`` tells for each listener which instance's process holds it, None for foreign ones; ``pid_files`` holds
     the content of each PID file that exists, ``named`` the process that it names, ``members`` whose the living are.
     ``accounts`` has who the processes of instances are to run as, where the manager switches, and ``run_as`` the user
-    and group that their main processes do run as.
+    and group that their main processes do run as. ``sights`` are all processes, each with its instance; ``changed`` the
+    paths that instances are told, and that have changed since the system began to start; ``own_places`` the
+    directories that it may write to.
     """
 
     model: ProcessesModel
@@ -100,6 +102,9 @@ class Snapshot:
     commands: Mapping[int, str]
     accounts: Mapping[str, Account] = field(default_factory=dict)
     run_as: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sights: Sequence[tuple[str, Sight]] = ()
+    changed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    own_places: tuple[str, ...] = ()
 
 
 def nothing(_: object) -> Iterable[Finding]:

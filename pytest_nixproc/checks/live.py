@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from pytest_nixproc.checks.api import Finding, Rule, Snapshot
+from pytest_nixproc.checks.api import Finding, Rule, Snapshot, origin_of
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines.api import Listener
+from pytest_nixproc.model.instance import ANY_ADDRESS
 
 
 def not_running(snapshot: Snapshot) -> Iterator[Finding]:
@@ -91,6 +93,100 @@ def wrong_users(snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding("NP206", "error", problem, (name,), (f"processes.{name}.pkg.user",), remedy)
 
 
+def wide_listeners(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find ports that are declared on a local address, and listened on at all addresses."""
+    declared = {
+        (name, endpoint.port): endpoint
+        for name, instance in snapshot.model.items()
+        for endpoint in instance.endpoints
+        if endpoint.address and endpoint.protocol == "tcp"
+    }
+    for listener, owner in snapshot.owners.items() if declared else ():
+        endpoint = declared.get((owner or "", listener.port))
+        if owner is not None and endpoint is not None and listener.host in ANY_ADDRESS:
+            problem = f"{owner} listens on port {listener.port} of all addresses, and not of {endpoint.address} alone"
+            origin = origin_of(snapshot.model, owner, endpoint.place, endpoint.port)
+            remedy = "pass the address on to the program"
+            yield Finding("NP207", "warning", problem, (owner,), (origin,), remedy, endpoint.text)
+
+
+def shared_files(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find files that processes of two instances have open for writing."""
+    writers: dict[str, dict[str, int]] = defaultdict(dict)
+    own = below(snapshot.own_places)
+    for name, sight in snapshot.sights:
+        # A container has files of its own, but for the directories that it shares with its machine.
+        for path in sight.written:
+            if sight.shares_files or path.startswith(own):
+                writers[path].setdefault(name, sight.pid)
+    for path, by_name in writers.items():
+        if len(by_name) > 1:
+            problem = f"{' and '.join(by_name)} have the same file open for writing: {path}"
+            origins = tuple(f"process {pid} of {name}" for name, pid in by_name.items())
+            yield Finding("NP208", "error", problem, tuple(by_name), origins, "derive its path from a parameter", path)
+
+
+def below(places: Iterable[str]) -> tuple[str, ...]:
+    """Return how the paths of everything in some directories begin."""
+    return tuple(f"{place}/" for place in places)
+
+
+def files_elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find what instances write outside the directories that the deployment has for that."""
+    own = below(snapshot.own_places)
+    found: dict[tuple[str, str], str] = {}
+    for name, sight in snapshot.sights if own else ():
+        for path in sight.written if sight.shares_files else ():
+            if not path.startswith(own):
+                found.setdefault((name, path), f"open for writing by process {sight.pid}")
+    for name, paths in snapshot.changed.items():
+        for path in paths:
+            found.setdefault((name, path), "named by the model, and changed since the system began to start")
+    for (name, path), how in found.items():
+        problem, remedy = f"{name} writes {path}, outside the state", "build the path from the state directories"
+        yield Finding("NP209", "warning", problem, (name,), (how,), remedy, path)
+
+
+def wrong_umasks(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find main processes whose umask is not the one that the model gives them."""
+    for name, sight in snapshot.sights:
+        wanted = snapshot.model[name].pkg.umask
+        if wanted and sight.umask and sight.pid == sight.main and int(wanted, 8) != int(sight.umask, 8):
+            problem = f"{name} has the umask {sight.umask}, and not {wanted}"
+            origin = origin_of(snapshot.model, name, "pkg.umask", wanted)
+            remedy = "if the program sets its umask by itself, leave umask out of the model"
+            yield Finding("NP210", "warning", problem, (name,), (origin,), remedy, f"process {sight.pid}")
+
+
+def wrong_directories(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find main processes in another working directory than the model gives them; daemons leave theirs by custom."""
+    for name, sight in snapshot.sights:
+        wanted, is_daemon = snapshot.model[name].pkg.directory, snapshot.units[name].mode == "daemon"
+        is_meant = wanted and sight.directory and sight.pid == sight.main and not is_daemon
+        if wanted and is_meant and os.path.normpath(wanted) != sight.directory:
+            problem = f"{name} works in {sight.directory}, and not in {wanted}"
+            origin = origin_of(snapshot.model, name, "pkg.directory", wanted)
+            remedy = "if the program changes it by itself, leave directory out of the model"
+            yield Finding("NP211", "warning", problem, (name,), (origin,), remedy, f"process {sight.pid}")
+
+
+def escaped_processes(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find processes that an instance has started and that are below its main process no more."""
+    for name, sight in snapshot.sights:
+        if sight.main is None and not sight.is_zombie:
+            problem = f"process {sight.pid} of {name} has left the tree of its main process"
+            remedy = "have the program wait for what it starts: its manager cannot stop this process"
+            yield Finding("NP212", "warning", problem, (name,), (), remedy, f"process {sight.pid}")
+
+
+def zombies(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find processes that have ended, and that nobody has waited for."""
+    for name, sight in snapshot.sights:
+        if sight.is_zombie:
+            problem = f"process {sight.pid} of {name} has ended, and its parent does not take notice"
+            yield Finding("NP213", "warning", problem, (name,), (), "have the program wait for its children (wait(2))")
+
+
 @hookimpl
 def nixproc_checks() -> list[Rule]:
     """Offer the live rules."""
@@ -139,5 +235,61 @@ RULES: Final = [
         live=wrong_users,
         explanation="Compared are the effective user and group of the main process with those of the account that the"
         " manager was to switch to.",
+    ),
+    Rule(
+        "NP207",
+        "a port that is declared on one address is not open on all",
+        live=wide_listeners,
+        severity="warning",
+        explanation="Looked at are ports of instances with `bind_address` or the like. Listening on all addresses, the"
+        " program is open to the network, and in the way of an instance with the same port on another address.",
+    ),
+    Rule(
+        "NP208",
+        "no file is open for writing in two instances",
+        live=shared_files,
+        explanation="Looked at are the files, FIFOs and sockets that processes have open, with the mode in which they"
+        " were opened: exact on Linux, unknown elsewhere. What a program has closed again is not seen.",
+    ),
+    Rule(
+        "NP209",
+        "instances write to the state directories only",
+        live=files_elsewhere,
+        severity="warning",
+        explanation="A file elsewhere is the same for every deployment, and stays. Seen are files and sockets that are"
+        " open for writing, and paths that the model names (PID files, logs, directories, sockets) when they have"
+        " changed since the system began to start. Homes that the model has created count as state. What a program"
+        " has written and closed under a name of its own is not seen: many may have written it.",
+    ),
+    Rule(
+        "NP210",
+        "main processes have the umask of the model",
+        live=wrong_umasks,
+        severity="warning",
+        explanation="Looked at where the model gives one, on Linux (`/proc/PID/status`).",
+    ),
+    Rule(
+        "NP211",
+        "main processes work in the directory of the model",
+        live=wrong_directories,
+        severity="warning",
+        explanation="Looked at where the model gives one and the process stays in the foreground, on Linux"
+        " (`/proc/PID/cwd`). Daemons go to `/` by custom.",
+    ),
+    Rule(
+        "NP212",
+        "processes stay below their main process",
+        live=escaped_processes,
+        severity="warning",
+        explanation="A process that has detached itself is not stopped with its instance. Known by the variable"
+        " `NIXPROC_INSTANCE` in its environment, as far as it is below the process that starts everything.",
+    ),
+    Rule(
+        "NP213",
+        "nothing that has ended is left unnoticed",
+        live=zombies,
+        severity="warning",
+        explanation="A zombie keeps its number until its parent waits for it; a program that never does runs out of"
+        " processes. It is a warning: one may have ended in the very moment.",
     ),
 ]

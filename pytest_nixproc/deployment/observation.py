@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterable, Mapping
 
 from pytest_nixproc.checks.api import Snapshot
-from pytest_nixproc.machines.api import Account, Listener, Machine
+from pytest_nixproc.checks.claims import Inventory
+from pytest_nixproc.machines.api import Account, Listener, Machine, Sight
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
+from pytest_nixproc.model.accounts import needed_homes
 from pytest_nixproc.model.system import ProcessesModel
 
 
@@ -65,7 +68,28 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
         commands=describe(driver.machine, relevant),
         accounts=accounts,
         run_as={name: account for name, account in run_as.items() if account is not None},
+        sights=sights_of(driver.machine, owners.main, target),
+        changed=changed_paths(driver.machine, model, target),
+        own_places=(os.path.dirname(target.directory), *target.state.all(), *needed_homes(model)),
     )
+
+
+def sights_of(machine: Machine, main: Mapping[int, str], target: Target) -> list[tuple[str, Sight]]:
+    """Return what is seen of all processes, each with its instance."""
+    tag = next((f"{name}={value}" for name, value in target.tags.items()), "")
+    named = ((main.get(sight.main or 0, sight.instance), sight) for sight in machine.sights(list(main), tag))
+    return [(name, sight) for name, sight in named if name in main.values()]
+
+
+def changed_paths(machine: Machine, model: ProcessesModel, target: Target) -> dict[str, tuple[str, ...]]:
+    """Return what instances are told to keep outside the state, and that has changed since the files were generated."""
+    inventory = Inventory.of(model, target)
+    told = (*inventory.pid_files, *inventory.log_files, *inventory.paths)
+    outside = {claim.resource: claim.instance for claim in told if not target.state.contains(claim.resource)}
+    found: dict[str, tuple[str, ...]] = {}
+    for path in machine.newer(list(outside), target.directory) if outside else ():
+        found[outside[path]] = (*found.get(outside[path], ()), path)
+    return found
 
 
 def accounts_to_run_as(model: ProcessesModel, target: Target) -> dict[str, Account]:

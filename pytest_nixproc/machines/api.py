@@ -58,6 +58,25 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """What can be seen of a process from outside, as far as the platform tells.
+
+    ``main`` is the main process that it descends from, or is; None for one that has escaped, which names its
+    ``instance`` itself. ``written`` are the files, FIFOs and sockets that it has open for writing; ``shares_files``
+    tells whether they are the machine's own, and not a container's.
+    """
+
+    pid: int
+    main: int | None
+    instance: str = ""
+    umask: str = ""
+    directory: str = ""
+    written: tuple[str, ...] = ()
+    is_zombie: bool = False
+    shares_files: bool = True
+
+
+@dataclass(frozen=True)
 class Account:
     """A user and its group, by name and number."""
 
@@ -242,6 +261,14 @@ class Machine(ABC):
     @abstractmethod
     def shares_network(self, pid: int) -> bool:
         """Tell whether a process uses the machine's network, not one of its own."""
+
+    @abstractmethod
+    def sights(self, mains: Sequence[int], tag: str) -> list[Sight]:
+        """Look at main processes, at all of their offspring, and at what has escaped from them and carries a tag."""
+
+    @abstractmethod
+    def newer(self, paths: Sequence[str], reference: str) -> list[str]:
+        """Return those of some files and directories that have changed since another one has."""
 
     @abstractmethod
     def describe(self, pid: int) -> str:

@@ -23,9 +23,10 @@ from typing import IO, ClassVar, Final
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines import archive, process_table
-from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Place, Spawn
+from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Place, Sight, Spawn
 from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
 from pytest_nixproc.machines.listeners import listeners, listeners_by_psutil, listening_sockets
+from pytest_nixproc.machines.sights import newer, sights
 from pytest_nixproc.machines.software import Software
 from pytest_nixproc.machines.waiting import Deadline
 
@@ -201,6 +202,16 @@ class Host(Machine):
             return os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
         except OSError:
             return True
+
+    def sights(self, mains: Sequence[int], tag: str) -> list[Sight]:
+        """Look into ``/proc``; other systems show nothing of this to everybody."""
+        if not process_table.HAS_PROC:
+            return []
+        return sights(mains, [self._guardian.process.pid] if self._guardian else [], tag)
+
+    def newer(self, paths: Sequence[str], reference: str) -> list[str]:
+        """Compare times of modification, and of changes of the inode."""
+        return newer(paths, reference)
 
     def describe(self, pid: int) -> str:
         """Return a process's command line for people."""

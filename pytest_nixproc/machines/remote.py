@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, cast
 
-from pytest_nixproc.machines.api import Listener, Machine, Spawn
+from pytest_nixproc.machines.api import Listener, Machine, Sight, Spawn
 from pytest_nixproc.machines.waiting import Deadline
 
 
@@ -82,6 +82,14 @@ class Remote(Machine):
     def shares_network(self, pid: int) -> bool:
         """Tell whether a process there uses the machine's network."""
         return cast("bool", self.ask("shares_network", pid))
+
+    def sights(self, mains: Sequence[int], tag: str) -> list[Sight]:
+        """Look at processes there."""
+        return cast("list[Sight]", self.ask("sights", list(mains), tag))
+
+    def newer(self, paths: Sequence[str], reference: str) -> list[str]:
+        """Compare files there."""
+        return cast("list[str]", self.ask("newer", list(paths), reference))
 
     def describe(self, pid: int) -> str:
         """Return the command line of a process there."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar, Final
 
-from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Spawn
+from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Sight, Spawn
 from pytest_nixproc.machines.waiting import Deadline
 
 FIRST_PID: Final = 1 << 23
@@ -71,6 +71,8 @@ class FakeMachine(Machine):
         self.members: dict[str, tuple[str, ...]] = {}
         self.run_as: dict[int, tuple[int, int]] = {}
         """Processes that do not run as who the machine's facts say, with their user and group."""
+        self.seen: dict[int, Sight] = {}
+        self.escaped: list[Sight] = []
         self.released = False
         self._facts = facts or Facts()
         self._ports: dict[int, Listener] = {}
@@ -262,6 +264,14 @@ class FakeMachine(Machine):
         own = self.facts.account
         runs = pid in self.processes and self.processes[pid].runs
         return self.run_as.get(pid, (own.uid, own.gid)) if runs else None
+
+    def sights(self, mains: Sequence[int], tag: str) -> list[Sight]:  # noqa: ARG002 - escapees are arranged as such
+        """Return what a test has put into ``seen``, and the main processes that run."""
+        return [self.seen.get(pid, Sight(pid, pid)) for pid in mains] + self.escaped
+
+    def newer(self, paths: Sequence[str], reference: str) -> list[str]:  # noqa: ARG002 - nothing here has a time
+        """Return the files that there are."""
+        return [path for path in paths if path in self.files]
 
     def describe(self, pid: int) -> str:
         """Return a process's command line."""

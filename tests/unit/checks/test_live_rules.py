@@ -9,7 +9,7 @@ import pytest
 
 from pytest_nixproc.checks.api import Snapshot
 from pytest_nixproc.checks.live import nixproc_checks
-from pytest_nixproc.machines.api import Account, Listener
+from pytest_nixproc.machines.api import Account, Listener, Sight
 from pytest_nixproc.managers.api import Status, Unit
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
@@ -24,14 +24,21 @@ def unit(name: str, *, pid_file: bool = True) -> Unit:
     return Unit(name, "daemon", f"/log/{name}", f"/run/{name}.pid" if pid_file else None, ())
 
 
-def instance(name: str, port: int) -> Instance:
+def instance(name: str, port: int, parameters: dict[str, Any] | None = None, **attributes: Any) -> Instance:
     """Return an instance that declares a port."""
-    return Instance(create_managed_process(name=name, process="/bin/x"), port=port)
+    process = create_managed_process(name=name, process="/bin/x", **(parameters or {}))
+    return Instance(process, port=port, **attributes)
 
 
-def listening(*holders: tuple[int, int | None, str | None]) -> dict[str, Any]:
+def seeing(*sights: Sight) -> dict[str, Any]:
+    """Return what a snapshot says about processes, where everything may be written below ``/s``."""
+    names = {WEB_PID: "web", DB_PID: "db"}
+    return {"sights": [(names.get(sight.main or 0, sight.instance), sight) for sight in sights], "own_places": ("/s",)}
+
+
+def listening(*holders: tuple[int, int | None, str | None], host: str = LOCAL) -> dict[str, Any]:
     """Return what a snapshot says about listeners: port, pid and owner of each."""
-    owners = {Listener(LOCAL, port, pid): owner for port, pid, owner in holders}
+    owners = {Listener(host, port, pid): owner for port, pid, owner in holders}
     return {"listeners": tuple(owners), "owners": owners}
 
 
@@ -40,6 +47,11 @@ def holding(contents: dict[str, str]) -> dict[str, Any]:
     named = {name: int(content) for name, content in contents.items() if content.strip().isdigit()}
     return {"pid_files": contents, "named": named}
 
+
+STRICT = {"umask": "077", "directory": "/srv/x/"}
+STRICT_MODEL = ProcessesModel({"web": instance("web", 80, STRICT), "db": instance("db", 81)})
+LOCAL_MODEL = ProcessesModel({"web": instance("web", 80, bind_ip=LOCAL), "db": instance("db", 81)})
+FOREGROUND = {name: replace(unit(name), mode="foreground") for name in ("web", "db")}
 
 WWW = Account("www", 900, "team", 901)
 WEB, DB = (80, WEB_PID, "web"), (81, DB_PID, "db")
@@ -150,6 +162,71 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
     ),
 ]
 
+FOUND += [
+    (
+        "NP207",
+        {"model": LOCAL_MODEL, **listening((80, WEB_PID, "web"), DB, host="0.0.0.0")},  # noqa: S104 - nobody listens
+        ("web",),
+        ["NP207 warning: web listens on port 80 of all addresses", "processes.web.port = 80", "pass the address on"],
+    ),
+    (
+        "NP208",
+        seeing(Sight(WEB_PID, WEB_PID, written=("/s/f",)), Sight(DB_PID, DB_PID, written=("/s/f", "/s/g"))),
+        ("web", "db"),
+        [
+            "NP208 error: web and db have the same file open for writing: /s/f",
+            f"process {WEB_PID} of web",
+            f"process {DB_PID} of db",
+            "to mend it: derive its path from a parameter",
+        ],
+    ),
+    (
+        "NP208",
+        seeing(
+            Sight(WEB_PID, WEB_PID, written=("/s/f",), shares_files=False),
+            Sight(DB_PID, DB_PID, written=("/s/f",), shares_files=False),
+        ),
+        ("web", "db"),
+        ["have the same file open for writing: /s/f", "process", "process", "to mend it"],
+    ),
+    (
+        "NP209",
+        seeing(Sight(WEB_PID, WEB_PID, written=("/s/f", "/tmp/f"))),
+        ("web",),
+        ["NP209 warning: web writes /tmp/f, outside", f"open for writing by process {WEB_PID}", "to mend it: build"],
+    ),
+    (
+        "NP209",
+        {**seeing(), "changed": {"db": ("/tmp/log",)}},
+        ("db",),
+        ["NP209 warning: db writes /tmp/log, outside", "named by the model, and changed since", "to mend it"],
+    ),
+    (
+        "NP210",
+        {"model": STRICT_MODEL, **seeing(Sight(WEB_PID, WEB_PID, umask="0022"))},
+        ("web",),
+        ["NP210 warning: web has the umask 0022, and not 077", "processes.web.pkg.umask = '077'", "to mend it"],
+    ),
+    (
+        "NP211",
+        {"model": STRICT_MODEL, "units": FOREGROUND, **seeing(Sight(WEB_PID, WEB_PID, directory="/"))},
+        ("web",),
+        ["NP211 warning: web works in /, and not in /srv/x/", "processes.web.pkg.directory", "to mend it"],
+    ),
+    (
+        "NP212",
+        seeing(Sight(99, None, "web")),
+        ("web",),
+        ["NP212 warning: process 99 of web has left the tree of its main process", "to mend it"],
+    ),
+    (
+        "NP213",
+        seeing(Sight(99, WEB_PID, is_zombie=True)),
+        ("web",),
+        ["NP213 warning: process 99 of web has ended, and its parent does not take notice", "to mend it"],
+    ),
+]
+
 NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
     ("NP201", {}),
     ("NP202", {}),
@@ -160,6 +237,24 @@ NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
     ("NP205", holding({"web": "", "db": ""})),
     ("NP206", {"accounts": {"web": WWW}, "run_as": {"web": (900, 901), "db": (0, 0)}}),
     ("NP206", {"accounts": {"web": WWW}}),
+    ("NP207", {"model": LOCAL_MODEL}),
+    ("NP207", listening((80, WEB_PID, "web"), DB, host="::")),
+    ("NP208", seeing(Sight(WEB_PID, WEB_PID, written=("/s/f",)), Sight(11, WEB_PID, written=("/s/f",)))),
+    (
+        "NP208",
+        seeing(
+            Sight(WEB_PID, WEB_PID, written=("/var/f",), shares_files=False),
+            Sight(DB_PID, DB_PID, written=("/var/f",), shares_files=False),
+        ),
+    ),
+    ("NP209", seeing(Sight(WEB_PID, WEB_PID, written=("/s/f",)))),
+    ("NP209", seeing(Sight(WEB_PID, WEB_PID, written=("/tmp/f",), shares_files=False))),
+    ("NP210", {"model": STRICT_MODEL, **seeing(Sight(WEB_PID, WEB_PID, umask="0077"), Sight(11, WEB_PID, umask="0"))}),
+    ("NP210", {"model": STRICT_MODEL, **seeing(Sight(WEB_PID, WEB_PID))}),
+    ("NP211", {"model": STRICT_MODEL, **seeing(Sight(WEB_PID, WEB_PID, directory="/"))}),
+    ("NP211", {"model": STRICT_MODEL, "units": FOREGROUND, **seeing(Sight(WEB_PID, WEB_PID, directory="/srv/x"))}),
+    ("NP212", seeing(Sight(WEB_PID, WEB_PID), Sight(99, WEB_PID))),
+    ("NP213", seeing(Sight(WEB_PID, WEB_PID))),
 ]
 
 

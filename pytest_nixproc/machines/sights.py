@@ -1,0 +1,110 @@
+"""What can be seen of processes from outside, on Linux (proc(5)): open files, working directory, umask, zombies."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Final
+
+from pytest_nixproc.machines.api import Sight
+from pytest_nixproc.machines.process_table import environment_of, offspring, read_facts, stat_fields
+
+NO_FILES: Final = ("/dev/", "/proc/", "/sys/", "/memfd:")
+"""Beginnings of what is no file on a disk; shared memory is one."""
+
+SHARED_MEMORY: Final = "/dev/shm/"  # noqa: S108 - recognised, not used
+GONE: Final = " (deleted)"
+INSTANCE: Final = b"NIXPROC_INSTANCE="
+
+
+def sights(mains: Collection[int], starter: Iterable[int], tag: str) -> list[Sight]:
+    """Look at main processes with all of their offspring, and at what carries a tag and has escaped from them.
+
+    Escaped is what the starter has below it that descends from no main process, and stands above none.
+    """
+    bound = bound_sockets()
+    families = {pid: {pid, *offspring([pid])} for pid in mains}
+    seen = {pid for family in families.values() for pid in family}
+    found = [look(pid, main, "", bound) for main, family in families.items() for pid in sorted(family)]
+    others = offspring(starter) - seen - above(mains)
+    escaped = ((pid, environment_of(pid).split(b"\0")) for pid in sorted(others))
+    return found + [
+        look(pid, None, instance_in(environment), bound) for pid, environment in escaped if tag.encode() in environment
+    ]
+
+
+def above(pids: Iterable[int]) -> set[int]:
+    """Return the processes above some others."""
+    found: set[int] = set()
+    for start in pids:
+        pid = start
+        while (fields := stat_fields(pid)) and (pid := int(fields[1])) and pid not in found:
+            found.add(pid)
+    return found
+
+
+def instance_in(environment: Iterable[bytes]) -> str:
+    """Return the instance that an environment names; empty for none."""
+    named = (entry.removeprefix(INSTANCE) for entry in environment if entry.startswith(INSTANCE))
+    return os.fsdecode(next(named, b""))
+
+
+def look(pid: int, main: int | None, instance: str, bound: Mapping[int, str]) -> Sight:
+    """Look at one process; what is gone or closed to us is seen without anything."""
+    status = dict(line.split(b":\t", 1) for line in read_facts(f"/proc/{pid}/status").splitlines() if b":\t" in line)
+    umask = status.get(b"Umask", b"").decode()
+    is_zombie = status.get(b"State", b"").startswith(b"Z")
+    directory = ""
+    with suppress(OSError):
+        directory = os.readlink(f"/proc/{pid}/cwd")
+    written = tuple(sorted(set(written_files(pid, bound))))
+    return Sight(pid, main, instance, umask, directory, written, is_zombie, shares_files(pid))
+
+
+def shares_files(pid: int) -> bool:
+    """Tell whether a process sees the files that we see, and not those of a container."""
+    with suppress(OSError):
+        return os.stat(f"/proc/{pid}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino
+    return True
+
+
+def written_files(pid: int, bound: Mapping[int, str]) -> Iterator[str]:
+    """Yield what a process has open for writing, and the sockets that it has bound in the file system."""
+    with suppress(OSError):
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            path = f"/proc/{pid}/fd/{entry}"
+            with suppress(OSError):
+                target = os.readlink(path)
+                if target.startswith("socket:["):
+                    if socket := bound.get(int(target[8:-1])):
+                        yield socket
+                elif is_file(target) and os.lstat(path).st_mode & stat.S_IWUSR:
+                    # The link's own mode is how the file was opened.
+                    yield target
+
+
+def is_file(target: str) -> bool:
+    """Tell whether a descriptor's target is a file with a name, as opposed to a device, a pipe or what was removed."""
+    is_named = target.startswith("/") and not target.endswith(GONE)
+    return is_named and (not target.startswith(NO_FILES) or target.startswith(SHARED_MEMORY))
+
+
+def bound_sockets() -> dict[int, str]:
+    """Return the Unix sockets of this network that have paths, by their inodes."""
+    rows = (line.split(None, 7) for line in read_facts("/proc/net/unix").splitlines()[1:])
+    return {int(row[6]): os.fsdecode(row[7]) for row in rows if len(row) == 8 and row[7].startswith(b"/")}
+
+
+def newer(paths: Iterable[str], reference: str) -> list[str]:
+    """Return those of some paths that have changed since another one has."""
+    found = []
+    with suppress(OSError):
+        since = os.stat(reference).st_mtime_ns
+        for path in paths:
+            with suppress(OSError):
+                facts = os.stat(path)
+                if max(facts.st_mtime_ns, facts.st_ctime_ns) > since and not stat.S_ISCHR(facts.st_mode):
+                    found.append(path)
+    return found
