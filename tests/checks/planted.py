@@ -1,0 +1,104 @@
+"""A program with planted faults: ``planted.py ACTION...``; it does them in order, says ``ready``, and stays.
+
+``listen=HOST:PORT``, ``open=PATH`` (for writing, kept open), ``fifo=PATH``, ``socket=PATH`` (bound), ``umask=OCTAL``,
+``chdir=PATH``, ``escape=PATH`` (a process of a session of its own writes its pid there), ``zombie=PATH``,
+``ready=PATH`` (made when all is done).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+KEPT: list[Any] = []
+
+
+def listen(value: str) -> None:
+    """Listen on an address."""
+    host, _, port = value.rpartition(":")
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((host, int(port)))
+    server.listen()
+    KEPT.append(server)
+
+
+def open_file(path: str) -> None:
+    """Open a file for appending, and keep it."""
+    KEPT.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+
+
+def open_fifo(path: str) -> None:
+    """Make a FIFO, unless it is there, and open it for both, which does not wait for others."""
+    if not os.path.exists(path):
+        os.mkfifo(path)
+    KEPT.append(os.open(path, os.O_RDWR))
+
+
+def bind(path: str) -> None:
+    """Bind a Unix socket."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen()
+    KEPT.append(server)
+
+
+def escape(path: str) -> None:
+    """Leave a process behind in a session of its own."""
+    readable, writable = os.pipe()
+    if child := os.fork():
+        os.read(readable, 1)
+        os.waitpid(child, 0)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    make(path, str(os.getpid()))
+    os.write(writable, b"!")
+    while True:
+        signal.pause()
+
+
+def leave_zombie(_: str) -> None:
+    """Let a child end, and do not wait for it."""
+    readable, writable = os.pipe()
+    if os.fork() == 0:
+        os._exit(0)
+    os.close(writable)
+    os.read(readable, 1)
+
+
+def make(path: str, text: str = "") -> None:
+    """Write a file."""
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+ACTIONS = {
+    "listen": listen,
+    "open": open_file,
+    "fifo": open_fifo,
+    "socket": bind,
+    "umask": lambda value: os.umask(int(value, 8)),
+    "chdir": os.chdir,
+    "escape": escape,
+    "zombie": leave_zombie,
+    "ready": make,
+}
+
+
+def main() -> None:
+    """Do what is asked for, and stay until SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    for word in sys.argv[1:]:
+        name, _, value = word.partition("=")
+        ACTIONS[name](value)
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

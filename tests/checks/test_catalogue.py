@@ -1,0 +1,367 @@
+"""The catalogue of planted faults: each is found by the rule that is meant for it, and by no other.
+
+The faults are those that packagers make: something that a second instance needs for itself does not follow from its
+parameters. First those that a model shows, then those that only a running system does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from pytest_nixproc.checks.api import Finding, Plan
+from pytest_nixproc.checks.claims import Neighbour
+from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc.deployment.planner import Planner, Settings
+from pytest_nixproc.deployment.system import System
+from pytest_nixproc.errors import ConflictError, TeardownError
+from pytest_nixproc.machines.api import Account, Accounts, Facts
+from pytest_nixproc.machines.host import Host
+from pytest_nixproc.managers.api import Target
+from pytest_nixproc.model import ready
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.registry import Registry
+
+REGISTRY: Final = Registry()
+STATE: Final = StateDirs.under("/srv/state")
+PLANTED: Final = str(Path(__file__).with_name("planted.py"))
+Parameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault that a model shows: the rule that finds it, what two instances are made of, and where they are put."""
+
+    code: str
+    first: Parameters
+    second: Parameters
+    attributes: tuple[Parameters, Parameters] = ({}, {})
+    target: Parameters = field(default_factory=dict)
+    plan: Parameters = field(default_factory=dict)
+    pools: Parameters = field(default_factory=dict)
+
+
+def environment(**values: Any) -> tuple[Parameters, Parameters]:
+    """Return parameters of two instances whose programs are told the same."""
+    return {"environment": values}, {"environment": values}
+
+
+def args(*values: str) -> tuple[Parameters, Parameters]:
+    """Return parameters of two instances whose programs get the same arguments."""
+    return {"args": values}, {"args": values}
+
+
+def account(name: str, **attributes: Any) -> Parameters:
+    """Return parameters of an instance that describes one user."""
+    return {"credentials": {"users": {name: attributes}}}
+
+
+def group(name: str, gid: int) -> Parameters:
+    """Return parameters of an instance that describes one group."""
+    return {"credentials": {"groups": {name: {"gid": gid}}}}
+
+
+def both(**values: Any) -> tuple[Parameters, Parameters]:
+    """Return the same for two instances."""
+    return values, values
+
+
+HOME: Final = {"home_dir": "/srv/state/lib/shared", "create_home_dir": True}
+NONE: Final[tuple[Parameters, Parameters]] = ({}, {})
+PRIVILEGED: Final[Parameters] = {
+    "force_disable_user_change": False,
+    "accounts": Accounts({"old": Account("old", 900, "old", 901)}, {"old": 901}),
+}
+SHARED: Final = "/srv/state/lib/shared"
+OTHER: Final = Neighbour("other.py", {"tcp 5000": "web"}, {"/opt/data": "db"}, {})
+
+FAULTS: Final = {
+    "a constructor that ignores port": Fault("NP101", *NONE, ({"port": 5000}, {"port": 5000})),
+    "an admin port with a fixed default": Fault(
+        "NP101", *NONE, ({"port": 5000, "admin_port": 9000}, {"port": 5001, "admin_port": 9000})
+    ),
+    "a named port of the one is the port of the other": Fault(
+        "NP101", *NONE, ({"port": 5000}, {"ports": {"metrics": 5000}})
+    ),
+    "two name servers": Fault("NP101", *NONE, ({"udp_port": 5353}, {"udp_port": 5353})),
+    "one of all addresses and one of a single one": Fault(
+        "NP101", *NONE, ({"port": 5000}, {"port": 5000, "bind_ip": "127.0.0.2"})
+    ),
+    "a shared PID file": Fault("NP102", *both(pid_file="/srv/state/run/web.pid")),
+    "a program that is told a shared PID file": Fault("NP102", *environment(PID_FILE="/srv/state/run/web.pid")),
+    "a program that writes another's PID file": Fault("NP102", {}, {"args": ["--pid-file=/srv/state/run/a.pid"]}),
+    "a shared log in the environment": Fault("NP103", *environment(WEB_LOG_FILE="/srv/state/log/web.log")),
+    "a shared log as an option": Fault("NP103", *args("--error-log", "/srv/state/log/error.log")),
+    "a program that logs into its manager's log of another": Fault(
+        "NP103", {}, {"args": ["--logfile=/srv/state/log/nixproc-a.log"]}
+    ),
+    "a data directory shared by two databases": Fault("NP104", *NONE, ({"data_dir": SHARED}, {"data_dir": SHARED})),
+    "a data directory that is a state directory": Fault("NP104", *environment(PGDATA=STATE.lib_dir)),
+    "a data directory as an option": Fault("NP104", *args("--dbpath", SHARED)),
+    "a shared socket": Fault(
+        "NP104", *NONE, ({"socket_file": "/srv/state/run/s"}, {"socket_file": "/srv/state/run/s"})
+    ),
+    "a shared socket as an option": Fault("NP104", *args("--socket=/srv/state/run/s")),
+    "a shared cache": Fault("NP104", *environment(WEB_CACHE_DIR="/srv/state/cache/web")),
+    "a shared spool": Fault("NP104", *args("--spool-dir", "/srv/state/spool/mail")),
+    "two users with one home": Fault("NP104", account("u", **HOME), account("v", **HOME)),
+    "the same name": Fault("NP105", {"name": "web", "instance_name": "a"}, {"name": "web", "instance_name": "b"}),
+    "names that differ in case": Fault("NP105", {"name": "web"}, {"name": "Web"}),
+    "a user with two groups": Fault("NP106", account("www", group="a"), account("www", group="b")),
+    "a user with two numbers": Fault("NP106", account("www", uid=900), account("www", uid=901)),
+    "a PID file in the machine's own directory": Fault("NP107", {"pid_file": "/srv/web-of-all.pid"}, {}),
+    "a log in /tmp": Fault("NP108", {"environment": {"LOG_FILE": "/tmp/web.log"}}, {}),
+    "state in the machine's own /var": Fault("NP108", {"args": ["--config", "/var/lib/web/settings"]}, {}),
+    "a lock in the machine's own /run": Fault("NP108", {"environment": {"LOCK": "/run/lock/web"}}, {}),
+    "a user that nobody describes": Fault("NP109", {"user": "nobody-at-all"}, {}, target=PRIVILEGED),
+    "a user whose name is a number": Fault("NP109", {"user": "1000"}, {}, target=PRIVILEGED),
+    "a user that exists with another number": Fault("NP110", account("old", uid=5), {}, target=PRIVILEGED),
+    "a program that is told the other's port": Fault(
+        "NP111", *environment(PORT=5000), ({"port": 5000}, {"port": 5001})
+    ),
+    "two programs that are told one port": Fault("NP111", *args("--port", "5000")),
+    "a listening port as an option": Fault(
+        "NP111", {}, {"args": ["--listen-port=5000"]}, ({"port": 5000}, {"port": 5001})
+    ),
+    "a socket whose path is too long": Fault("NP112", *NONE, ({"socket": f"/srv/state/run/{'x' * 100}"}, {})),
+    "a data directory inside another": Fault("NP113", *NONE, ({"data_dir": SHARED}, {"data_dir": f"{SHARED}/b"})),
+    "a log inside the other's data directory": Fault(
+        "NP113", {}, {"environment": {"LOG_FILE": f"{SHARED}/web.log"}}, ({"data_dir": SHARED}, {})
+    ),
+    "two users with one number": Fault("NP114", account("u", uid=900), account("v", uid=900)),
+    "two groups with one number": Fault("NP114", group("g", 900), group("h", 900)),
+    "names that a manager makes the same": Fault(
+        "NP115", {"name": "web-1"}, {"name": "web_1"}, plan={"fold": lambda name: name.replace("-", "_")}
+    ),
+    "pools that overlap": Fault(
+        "NP117", *NONE, pools={"webPorts": {"min": 5000, "max": 5999}, "dbPorts": {"min": 5500, "max": 6000}}
+    ),
+    "a proxy that does not depend on what it serves": Fault(
+        "NP118", {}, {"args": ["http://127.0.0.1:5000/"]}, ({"port": 5000}, {"port": 5001})
+    ),
+    "a client that does not depend on the socket's owner": Fault(
+        "NP118", {}, {"environment": {"DB_SOCKET": "/srv/state/run/s"}}, ({"socket": "/srv/state/run/s"}, {})
+    ),
+    "a privileged port without privileges": Fault(
+        "NP119", *NONE, ({"port": 80}, {}), {"facts": Facts(account=Account("me", 1000, "us", 100))}
+    ),
+    "a port that another deployment has": Fault("NP120", *NONE, ({"port": 5000}, {}), plan={"neighbours": [OTHER]}),
+    "a directory that another deployment has": Fault(
+        "NP120", *NONE, ({"data_dir": "/opt/data"}, {}), plan={"neighbours": [OTHER]}
+    ),
+}
+
+
+def static_findings(fault: Fault) -> list[Finding]:
+    """Hold all static rules against the two instances of a fault."""
+    instances = {
+        name: Instance(create_managed_process(**{"name": name, "process": "/bin/x", **parameters}), **attributes)
+        for name, parameters, attributes in zip("ab", (fault.first, fault.second), fault.attributes, strict=True)
+    }
+    target = Target(STATE, "/srv/profile", **fault.target)
+    plan = Plan(ProcessesModel(instances, id_resources=fault.pools), target, **fault.plan)
+    return [finding for rule in REGISTRY.rules for finding in rule.static(plan)]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_model_with_a_fault(name: str) -> None:
+    """A fault that the model shows is found by its rule and by no other."""
+    fault = FAULTS[name]
+    findings = static_findings(fault)
+    assert {finding.code for finding in findings} == {fault.code}, "\n".join(map(str, findings))
+    assert all(finding.remedy for finding in findings)
+
+
+SOUND: Final = create_managed_process(name="sound", process="/bin/x")
+
+
+def deep(_: object) -> ProcessesModel:
+    """Return a model whose dependencies go deeper than two digits count."""
+    made: dict[str, Instance] = {}
+    for number in range(101):
+        process = create_managed_process(name=f"n{number}", process="/bin/x", dependencies=list(made)[-1:])
+        made[f"n{number}"] = Instance(process)
+    return ProcessesModel(made)
+
+
+@pytest.mark.parametrize(
+    ("manager", "model"),
+    [
+        ("sysvinit", deep),
+        (
+            "supervisord",
+            lambda _: ProcessesModel(
+                {"a": Instance(create_managed_process(name="a:b", process="/bin/x")), "b": Instance(SOUND)}
+            ),
+        ),
+    ],
+    ids=["priority", "name"],
+)
+def test_model_that_a_manager_refuses(manager: str, model: Callable[[object], ProcessesModel], host: Host) -> None:
+    """What a manager cannot express is a finding about the instance that asks for it, and no other is."""
+    draft = Planner(REGISTRY.manager(manager), host, REGISTRY.rules, Settings()).draft(model)
+    assert [finding.code for finding in draft.findings] == ["NP116"]
+    assert len(draft.refusals) == 1
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """Return this machine."""
+    machine = Host()
+    yield machine
+    machine.close()
+
+
+MANAGERS: Final = ("supervisord", "sysvinit")
+Model = Callable[..., dict[str, Instance]]
+
+
+@contextmanager
+def deployed(manager: str, host: Host, model: Model) -> Iterator[System]:
+    """Deploy a model; what it leaves behind is part of some faults, and killed."""
+    system = System(Planner(REGISTRY.manager(manager), host, REGISTRY.rules, Settings()), Leases())
+    system.start(lambda arguments: ProcessesModel(model(arguments.state, arguments.free_port)))
+    try:
+        yield system
+    finally:
+        with suppress(TeardownError):
+            system.stop()
+
+
+def planted(name: str, state: StateDirs, *actions: str, parameters: Parameters | None = None, **attributes: Any) -> Any:
+    """Return an instance of the program with planted faults."""
+    done = f"{state.lib_dir}/{name}.done"
+    words = ("-I", "-S", PLANTED, *actions, f"ready={done}")
+    process = create_managed_process(name=name, foreground_process=sys.executable, args=words, **(parameters or {}))
+    return Instance(process, ready=ready.file(done), **attributes)
+
+
+def listening(port: int, host: str = "127.0.0.1") -> str:
+    """Return the action that listens."""
+    return f"listen={host}:{port}"
+
+
+def hidden_listener(state: StateDirs, free_port: Callable[[str], int]) -> dict[str, Instance]:
+    """Return a model whose second instance listens on a port that it does not declare."""
+    one, two, hidden = map(free_port, ("one", "two", "hidden"))
+    return {
+        "a": planted("a", state, listening(one), port=one),
+        "b": planted("b", state, listening(two), listening(hidden), port=two),
+    }
+
+
+def no_listener(state: StateDirs, free_port: Callable[[str], int]) -> dict[str, Instance]:
+    """Return a model whose second instance does not listen on its port."""
+    one, two = map(free_port, ("one", "two"))
+    return {"a": planted("a", state, listening(one), port=one), "b": planted("b", state, port=two)}
+
+
+def wide_listener(state: StateDirs, free_port: Callable[[str], int]) -> dict[str, Instance]:
+    """Return a model whose instance listens everywhere, though declared local."""
+    port = free_port("port")
+    return {"a": planted("a", state, listening(port, "0.0.0.0"), port=port, bind_address="127.0.0.1")}  # noqa: S104
+
+
+def shared(action: str) -> Model:
+    """Return a model whose instances do the same with one path in the state."""
+    return lambda state, _: {name: planted(name, state, f"{action}={state.lib_dir}/one-for-all") for name in "ab"}
+
+
+def elsewhere(action: str) -> Model:
+    """Return a model whose instance has something outside the state, which is made and removed by the test."""
+    return lambda state, _: {
+        "a": planted("a", state, f"{action}={os.environ['ELSEWHERE']}/x"),
+        "b": planted("b", state),
+    }
+
+
+def with_parameters(action: str, **parameters: Any) -> Model:
+    """Return a model whose instance undoes one of its parameters."""
+    return lambda state, _: {"a": planted("a", state, action, parameters=parameters), "b": planted("b", state)}
+
+
+def escaping(state: StateDirs, _: object) -> dict[str, Instance]:
+    """Return a model whose instance leaves a process to nobody."""
+    return {"a": planted("a", state, f"escape={state.lib_dir}/pid"), "b": planted("b", state)}
+
+
+RUNNING: Final[dict[str, tuple[str, Model]]] = {
+    "a hidden second listener": ("NP203", hidden_listener),
+    "a port that is declared and not used": ("NP202", no_listener),
+    "a port that is open to everybody": ("NP207", wide_listener),
+    "a file that both keep open": ("NP208", shared("open")),
+    "a FIFO that both write": ("NP208", shared("fifo")),
+    "a file outside the state": ("NP209", elsewhere("open")),
+    "a FIFO outside the state": ("NP209", elsewhere("fifo")),
+    "a socket outside the state": ("NP209", elsewhere("socket")),
+    "a umask that the program changes": ("NP210", with_parameters("umask=0", umask="077")),
+    "a directory that the program leaves": ("NP211", with_parameters("chdir=/usr", directory="/")),
+    "a process that escapes": ("NP212", escaping),
+    "a child that nobody waits for": ("NP213", with_parameters("zombie=")),
+}
+FOREGROUND_ONLY: Final = frozenset({"NP211"})
+"""Rules that do not look at daemons, which is what sysvinit makes of everything."""
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+@pytest.mark.parametrize("name", RUNNING)
+def test_system_with_a_fault(
+    name: str, manager: str, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that only a running system shows is found by its rule and by no other."""
+    monkeypatch.setenv("ELSEWHERE", str(tmp_path))
+    code, model = RUNNING[name]
+    try:
+        with deployed(manager, host, model) as system:
+            findings = list(system.findings)
+    except ConflictError as error:
+        findings = [finding for finding in error.findings if isinstance(finding, Finding)]
+    assert {finding.code for finding in findings} == {code}, "\n".join(map(str, findings))
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_system_that_breaks_later(manager: str, host: Host) -> None:
+    """An instance that has died, and a PID file that is gone or names a stranger, are found at the next look."""
+
+    def model(state: StateDirs, free_port: Callable[[str], int]) -> dict[str, Instance]:
+        port = free_port("port")
+        return {"a": planted("a", state, listening(port), port=port), "b": planted("b", state)}
+
+    with deployed(manager, host, model) as system:
+        system["b"].kill()
+        with pytest.raises(ConflictError) as caught:
+            system.assert_no_conflicts()
+    codes = {finding.code for finding in caught.value.findings if isinstance(finding, Finding)}
+    assert "NP201" in codes
+    assert codes <= {"NP201", "NP204"}, "the PID file of a killed daemon is stale"
+
+
+@pytest.mark.parametrize("text", ["", "1"], ids=["gone", "a stranger's"])
+def test_pid_file_that_is_spoilt(text: str, host: Host) -> None:
+    """A PID file that is gone, or that names a stranger, is found."""
+    with deployed("sysvinit", host, lambda state, _: {name: planted(name, state) for name in "ab"}) as system:
+        path = Path(system["a"].pid_file)
+        good = path.read_text()
+        path.write_text(text) if text else path.unlink()
+        with pytest.raises(ConflictError) as caught:
+            system.assert_no_conflicts()
+        path.write_text(good)
+    assert {finding.code for finding in caught.value.findings if isinstance(finding, Finding)} <= {"NP204", "NP201"}
+
+
+def test_catalogue_is_large() -> None:
+    """There are at least forty faults, and one for each rule but those that only the machine's accounts can break."""
+    assert len(FAULTS) + len(RUNNING) >= 40
+    tried = {fault.code for fault in FAULTS.values()} | {code for code, _ in RUNNING.values()}
+    elsewhere_tried = {"NP116", "NP201", "NP204", "NP205", "NP206"}
+    assert {rule.code for rule in REGISTRY.rules if rule.code < "NP3"} - tried == elsewhere_tried
