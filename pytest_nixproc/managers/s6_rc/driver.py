@@ -285,11 +285,17 @@ class S6RcDriver(Driver):
         """Send SIGHUP, the usual request to read the configuration again."""
         name = atom(service_name(unit.name))
         if not self._is_supervised(name):
-            self.machine.signal(self._own_daemon(unit) or 0, signal.SIGHUP)
+            self._reload_daemon(unit)
             return
         status, output = self._ask(deadline, self._tool("s6-svc"), "-h", "--", f"{self._live}/servicedirs/{name}")
         if status != 0:
             raise CommandFailed(f"{unit.name} was not reloaded", details=output[-OUTPUT_TAIL:])
+
+    def _reload_daemon(self, unit: Unit) -> None:
+        pid = self._own_daemon(unit)
+        if pid is None:
+            raise CommandFailed(f"{unit.name}: it does not run")
+        self.machine.signal(pid, signal.SIGHUP)
 
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Ask about all units at once, but those whose processes are known to run."""
