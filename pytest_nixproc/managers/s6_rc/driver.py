@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -58,6 +59,12 @@ live=$1 way=$2
 shift 2
 s6-rc -l "$live" -b -a list && echo && exec s6-rc -l "$live" -b "$way" listall "$@\""""
 """Prints what is up for s6-rc, and what it would take along."""
+
+CHANGE: Final = """\
+cd -- "$1" || exit 111
+shift
+exec s6-rc "$@\""""
+"""The socket by which s6-rc has oneshots run is the deepest of all: by a relative path, it is never too deep."""
 
 TELL: Final = """\
 cd -- "$1/servicedirs" || exit 1
@@ -244,8 +251,9 @@ class S6RcDriver(Driver):
     def _change(self, deadline: Deadline, way: str, names: Sequence[str]) -> str:
         """Have s6-rc change the state; return what it says when it has not done everything."""
         limit = self.machine.deadline(deadline.remaining + NOTICE_SECONDS)
-        words = ("-l", self._live, "-b", way, "-t", milliseconds(deadline), "change", *names)
-        status, output = self._ask(limit, self._tool("s6-rc"), *words)
+        place, live = posixpath.split(self._live)
+        words = ("-l", live, "-b", way, "-t", milliseconds(deadline), "change", *names)
+        status, output = self._shell(limit, CHANGE, place, *words)
         if status not in NOT_ALL:
             ending = "does not come to an end" if status is None else describe_status(status)
             raise CommandFailed(f"s6-rc {ending}", details=output[-OUTPUT_TAIL:].rstrip())

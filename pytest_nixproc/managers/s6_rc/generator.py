@@ -35,8 +35,8 @@ SERVICES_PER_INSTANCE: Final = 4
 SOCKET_PATH_LIMIT: Final = 107
 """Bytes of a Unix socket's path, less the final NUL (unix(7))."""
 
-DEEPEST_SOCKET: Final = "servicedirs/s6rc-oneshot-runner/s"
-"""The socket with the longest path, below the live state."""
+DEEPEST_SOCKET: Final = "servicedirs/s6rc-fdholder/s"
+"""The socket below the live state that s6-rc-update connects to; s6-rc is told of its place by a relative path."""
 
 READY_DESCRIPTOR: Final = 3
 """On which s6-svscan, and s6-log, say that they are ready."""
@@ -276,8 +276,8 @@ def interpreter_link(target: Target) -> str:
 
 
 def live_directory(target: Target) -> str:
-    """Return the live state of s6-rc."""
-    return f"{target.state.runtime_dir}/s6-rc"
+    """Return the live state of s6-rc; its name is short, for the sake of the sockets in it."""
+    return f"{target.state.runtime_dir}/s6"
 
 
 def refuse_name(process: ManagedProcess) -> None:

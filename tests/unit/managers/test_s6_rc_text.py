@@ -380,7 +380,7 @@ def test_empty_model(target: Target) -> None:
 
 def test_socket_path_has_a_limit(target: Target) -> None:
     """A state directory that is too deep for the sockets is refused by its bytes; the last one that fits is not."""
-    tail = len("/run/s6-rc/servicedirs/s6rc-oneshot-runner/s")
+    tail = len("/run/s6/servicedirs/s6rc-fdholder/s")
     fits = f"/{'x' * (SOCKET_PATH_LIMIT - tail - 1)}"
     S6RcGenerator().generate_shared(EMPTY, replace(target, state=StateDirs.under(fits)))
     with pytest.raises(Unsupported, match=f"more than {SOCKET_PATH_LIMIT} bytes") as caught:
