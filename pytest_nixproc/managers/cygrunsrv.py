@@ -58,6 +58,9 @@ ADMINISTRATORS: Final = 544
 CALL_SECONDS: Final = 10.0
 REMOVAL_SECONDS: Final = 30.0
 STATUS_SECONDS: Final = 1.0
+NOT_FOUND: Final = 127
+"""The exit status of a shell for a program that is not there (POSIX.1 XCU 2.8.2): it has installed nothing."""
+
 STOPPED: Final = "Stopped"
 """What cygrunsrv calls the state of a service that does not run."""
 
@@ -306,6 +309,8 @@ class CygrunsrvDriver(DaemonDriver):
     def remains(self) -> Sequence[str]:
         """Return the services that are installed."""
         status, output = self.machine.capture(self._call("--list"), self.machine.deadline(CALL_SECONDS))
+        if status == NOT_FOUND:
+            return ()
         if status != 0:
             raise DeploymentError("cygrunsrv cannot list its services", details=output[-OUTPUT_TAIL:])
         return [name for name in output.splitlines() if name.startswith(prefix(self.target))]

@@ -11,17 +11,24 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import pytest
 
+from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc.deployment.recovery import take_down
+from pytest_nixproc.deployment.system import System
 from pytest_nixproc.machines.api import Facts, Machine
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.managers.cygrunsrv import joined_arguments
+from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.registry import Registry
-from pytest_nixproc.testing.conformance import ManagerConformance
+from pytest_nixproc.testing.conformance import Bench, ManagerConformance, driver_at, load
+from pytest_nixproc.testing.programs.models import probe
 
 STAND_IN = Path(__file__).parent / "stand_ins" / "cygrunsrv.py"
 
@@ -32,8 +39,8 @@ class Windows(Host):
     def __init__(self, directory: str) -> None:
         super().__init__()
         self.directory = directory
-        os.makedirs(f"{directory}/bin")
-        os.mkdir(f"{directory}/services")
+        os.makedirs(f"{directory}/bin", exist_ok=True)
+        os.makedirs(f"{directory}/services", exist_ok=True)
         words = shlex.join((sys.executable, "-I", "-S", str(STAND_IN), directory))
         program = Path(directory, "bin", "cygrunsrv")
         program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
@@ -57,22 +64,131 @@ class Windows(Host):
         return os.listdir(f"{self.directory}/services")
 
 
+@contextmanager
+def windows() -> Iterator[Windows]:
+    """Return a machine with the stand-in; no call may be wrong on it, and no service be left."""
+    with tempfile.TemporaryDirectory(prefix="np") as directory:
+        machine = Windows(directory)
+        try:
+            yield machine
+        finally:
+            machine.close()
+        assert machine.violations == ""
+        assert machine.services == []
+
+
 class TestCygrunsrvOnAStandIn(ManagerConformance):
     """All of it."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def machine(cls) -> Iterator[Machine]:
-        """Return the machine with the stand-in; no service may be left on it."""
-        with tempfile.TemporaryDirectory(prefix="np") as directory:
-            machine = Windows(directory)
+        """Return the machine with the stand-in."""
+        with windows() as machine:
             yield machine
-            machine.close()
-            assert machine.violations == ""
-            assert machine.services == []
 
     @pytest.fixture(scope="class")
     @classmethod
     def tested_manager(cls) -> Manager:
         """Return the manager."""
         return Registry().manager("cygrunsrv")
+
+
+class Finder:
+    """Finds the manager, and one machine, whatever it is asked for."""
+
+    def __init__(self, machine: Windows) -> None:
+        self._machine = machine
+
+    def manager(self, name: str) -> Manager:
+        """Return a manager."""
+        return Registry().manager(name)
+
+    def machine(self, _: str) -> type[Machine]:
+        """Return a machine with the same registry."""
+        directory = self._machine.directory
+
+        class Same(Windows):
+            def __init__(self, *_: object) -> None:
+                super().__init__(directory)
+
+        return Same
+
+
+def test_crash_is_taken_down_by_the_journal() -> None:
+    """A driver made anew, from the journal alone, stops the services and removes them; those of others stay."""
+    with windows() as machine:
+        manager = Registry().manager("cygrunsrv")
+        bench = Bench(manager, machine)
+        machine.succeed("cygrunsrv --install nixproc-other-web --path /bin/sleep --args 1000")
+        system = System(bench.planner())
+        system.start(load(lambda state: {name: probe(name, state, "daemon") for name in ("a b", "web")}))
+        pids = [system[name].pid or 0 for name in system]
+        driver = driver_at(manager, machine, system.root)
+        assert len(driver.remains()) == 2
+        system.abandon()
+        take_down(system.root, Finder(machine), Leases())
+        assert machine.ended(pids) == set(pids)
+        assert driver.remains() == []
+        machine.succeed("cygrunsrv --remove nixproc-other-web")
+        assert bench.leftovers() == []
+
+
+def test_services_of_a_running_system() -> None:
+    """Services are named after the deployment, start by hand only, depend on each other, and say how they are."""
+    with windows() as machine:
+        bench = Bench(Registry().manager("cygrunsrv"), machine)
+        with bench.deploy(
+            lambda state: {"web": probe("web", state, dependencies=["db"]), "db": probe("db", state)}
+        ) as system:
+            identity = os.path.basename(system.root)
+            assert machine.succeed("cygrunsrv --list").split() == [
+                f"nixproc-{identity}-{name}" for name in ("db", "web")
+            ]
+            assert "Current State       : Running\n" in machine.succeed(f"cygrunsrv --query nixproc-{identity}-web")
+            # As on Windows, what another one needs cannot be stopped.
+            assert "1051" in machine.fail(f"cygrunsrv --stop nixproc-{identity}-db")
+        assert machine.succeed("cygrunsrv --list") == ""
+        assert bench.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--list --verbose",
+        "--path /bin/true --install x",
+        "--install x --args -D",
+        "--install x --path /bin/true --path /bin/false",
+        "--install a/b --path /bin/true",
+        "--install x --path /bin/true --type never",
+        "--install x --path /bin/true --env X",
+        "--install x --path /bin/true --termsig NONE",
+        "--install x --path /bin/true --user somebody",
+        f"--install x --path /bin/true {'--dep y ' * 17}",
+        "--start x --stop x",
+        "",
+    ],
+)
+def test_stand_in_is_strict(arguments: str) -> None:
+    """A call that cygrunsrv would not take, or that nobody has thought of, is noted, and fails."""
+    with tempfile.TemporaryDirectory(prefix="np") as directory:
+        machine = Windows(directory)
+        status, _ = machine.execute(f"cygrunsrv {arguments}")
+        assert (status, machine.services) == (99, [])
+        assert machine.violations
+        machine.close()
+
+
+@pytest.mark.parametrize("words", [["a", "b c", "", "-D"], ["it's", '"', "x'y z", 'say "hi"', "a\\b"], ["'", '"a b']])
+def test_quoted_arguments_are_split_into_themselves(words: list[str]) -> None:
+    """What cygrunsrv makes of the text for ``--args`` is what it was made of."""
+    with windows() as machine:
+        out = f"{machine.directory}/out"
+        show = [sys.executable, "-I", "-S", "-c", "import sys; print(sys.argv[1:])"]
+        text = joined_arguments(create_managed_process(name="x", process="/x"), [*show[1:], *words])
+        call = ["cygrunsrv", "--install", "x", "--path", show[0], "--args", text, "--stdout", out]
+        machine.succeed(call)
+        machine.execute(["cygrunsrv", "--start", "x"])
+        machine.wait_until_succeeds(["test", "-s", out])
+        assert Path(out).read_text() == f"{words!r}\n"
+        machine.succeed("cygrunsrv --remove x")
