@@ -27,6 +27,8 @@ from pytest_nixproc.model.process import ManagedProcess, create_managed_process
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.plugin import fixtures, options
 from pytest_nixproc.registry import Registry
+from pytest_nixproc.testing.conformance import results
+from pytest_nixproc.testing.conformance.results import Results, read_all
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 Rows = Iterable[tuple[str, ...]]
@@ -205,6 +207,11 @@ def member_rows(kind: type[Any], *, leave_out: tuple[str, ...] = ()) -> Callable
     return rows
 
 
+def conformance_rows(table: Callable[[list[Results]], Rows]) -> Callable[[], Rows]:
+    """Return the function that yields a table of the recorded conformance."""
+    return lambda: table(read_all(str(DOCS / "conformance")))
+
+
 ABSTRACT: Final = tuple(Machine.__abstractmethods__)
 
 TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
@@ -219,6 +226,9 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("managers.md", "cygrunsrv"): cygrunsrv_rows,
     ("managers.md", "docker"): docker_rows,
     ("managers.md", "s6rc"): s6_rc_rows,
+    ("conformance.md", "features"): conformance_rows(results.rows),
+    ("conformance.md", "accepted"): conformance_rows(results.parameter_rows),
+    ("conformance.md", "reasons"): conformance_rows(results.reason_rows),
     ("checks.md", "rules"): rule_rows,
     ("rules.md", "pages"): rule_pages,
     ("testing.md", "fixtures"): fixture_rows,

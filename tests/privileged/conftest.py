@@ -20,7 +20,10 @@ import pytest
 from tests.open_interpreter import VERSION, open_interpreter
 
 ROOT: Final = Path(__file__).parents[2]
-PARTS: Final = ("pytest_nixproc", "tests", "examples", "conftest.py", "pyproject.toml")
+PARTS: Final = ("pytest_nixproc", "tests", "examples", "docs", "conftest.py", "pyproject.toml")
+EXAMPLE: Final = "examples/third-party-manager"
+"""A manager of another distribution, which is tried there, too."""
+
 DATABASE: Final = ("passwd", "group", "shadow", "gshadow")
 
 SCRIPT: Final = """
@@ -104,6 +107,13 @@ def make_environment(place: Path) -> None:
     ours = [path for path in sys.path if path.endswith("-packages")]
     lines = [f"import site; site.addsitedir({path!r})\n" for path in ours]
     (packages / "ours.pth").write_text("".join(lines))
+    install(place / "venv" / "bin" / "python", place / "tree" / EXAMPLE)
+
+
+def install(interpreter: Path, distribution: Path) -> None:
+    """Install a distribution, which has to be built by what is there, and needs nothing that is not."""
+    options = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+    subprocess.run([interpreter, "-m", "pip", "install", *options, distribution], check=True)
 
 
 @pytest.fixture
@@ -112,10 +122,11 @@ def sandbox(place: Path) -> Sandbox:
 
     The copy of the tree is run where it is; or ``at`` /mnt, where throwaway machines see it too: /var is their own.
     """
-    keep = ("PATH", "DOCKER_HOST", "DOCKER_CONTEXT", "NIXPROC_REQUIRE", "NIXPROC_TEST_REQUIRE", "HOME", "LC_ALL")
+    keep = ("PATH", "DOCKER_HOST", "DOCKER_CONTEXT", "HOME", "LC_ALL")
+    ours = ("NIXPROC_REQUIRE", "NIXPROC_TEST_REQUIRE", "NIXPROC_CONFORMANCE_RESULTS")
 
     def run(*arguments: str, at: Path = place) -> str:
-        environment = {name: os.environ[name] for name in keep if name in os.environ}
+        environment = {name: os.environ[name] for name in (*keep, *ours) if name in os.environ}
         environment |= {"TMPDIR": str(place / "tmp"), "PYTHONDONTWRITEBYTECODE": "1", "NIXPROC_DISPOSABLE_HOST": "1"}
         environment["PYTHONPATH"] = f"{at}/tree"
         before = [Path("/etc", name).read_bytes() for name in DATABASE]

@@ -171,7 +171,7 @@ def test_rule_can_fail() -> None:
 DEFAULTS: Final = ("plugin/options.py", "sources/api.py")
 """Where the default manager is named: for pytest, which must import nothing for that, and for models."""
 
-OTHER_MEANINGS: Final = {"systemd": ("machines/",)}
+OTHER_MEANINGS: Final = {"systemd": ("machines/", "deployment/driver_verbs.py")}
 """Names that mean something else in places: throwaway machines are booted by systemd, whichever manager they have."""
 
 

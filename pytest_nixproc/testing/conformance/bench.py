@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pytest_nixproc.deployment.planner import Load, Planner, Settings
 from pytest_nixproc.deployment.site import TAG, Site
@@ -80,6 +80,9 @@ def own_number(instance: RunningInstance) -> int | None:
 class Bench:
     """Deploys models with one manager, below a state root of its own, and sees that nothing is left."""
 
+    stop_seconds: ClassVar[float] = 10.0
+    """How long a stop may take; what takes less was not killed at the limit."""
+
     def __init__(self, manager: Manager, machine: Machine) -> None:
         self.manager = manager
         self.machine = machine
@@ -104,7 +107,7 @@ class Bench:
         """Return a planner; times are short by default, so that what hangs does not hang long."""
         limits: dict[str, Any] = {
             "start_seconds": 20.0,
-            "stop_seconds": 10.0,
+            "stop_seconds": self.stop_seconds,
             "state_root": state_root or self.state_root,
         }
         return Planner(self.manager, self.machine, self._rules, Settings(**(limits | settings)))
@@ -198,6 +201,11 @@ def load(build: Build) -> Load:
 def one(instance: Callable[[StateDirs], Instance]) -> Build:
     """Return a model of a single instance, called ``it``."""
     return lambda state: {"it": instance(state)}
+
+
+def impatient(instance: Instance, seconds: float) -> Instance:
+    """Return an instance that has another limit for its start; its manager has as long as ever to start itself."""
+    return Instance(instance.pkg, **instance.attributes, start_timeout=seconds)
 
 
 @contextmanager

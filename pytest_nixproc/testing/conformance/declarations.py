@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -47,6 +46,9 @@ SAMPLES: Final[Mapping[str, Any]] = MappingProxyType(
 """A value for each parameter of a managed process."""
 
 
+SITE: Final = Site("/srv/nixproc/site")
+
+
 class Declarations(Fixtures):
     """Capabilities and generated files."""
 
@@ -87,4 +89,4 @@ def draft(bench: Bench, *parameters: str) -> Draft:
         "it": Instance(create_managed_process(**given)),
         "other": Instance(create_managed_process(name="other", foreground_process="/bin/other")),
     }
-    return bench.planner().draft(load(lambda _: instances), Site(os.path.join(bench.state_root, "site")))
+    return bench.planner().draft(load(lambda _: instances), SITE)

@@ -18,6 +18,7 @@ from pytest_nixproc.testing.conformance.bench import (
     Bench,
     bystander,
     http_body,
+    impatient,
     load,
     one,
     own_number,
@@ -97,10 +98,12 @@ class PidFiles(Fixtures):
     def test_missing_one(self, bench: Bench, behaviour: str) -> None:
         """A daemon whose PID file does not lead to it fails the deployment, and is ended all the same, in time."""
         port = bench.port()
-        system = System(bench.planner(start_seconds=1, stop_seconds=4))
+        system = System(bench.planner())
         with pytest.raises(DeploymentError, match=r"/it\.pid"):
-            system.start(load(one(lambda state: misbehaving("it", state, "daemon", behaviour, port=port))))
-        assert seconds_of(system, "stopped", "it") - seconds_of(system, "stop", "it") < 3
+            system.start(
+                load(one(lambda state: impatient(misbehaving("it", state, "daemon", behaviour, port=port), 3)))
+            )
+        assert seconds_of(system, "stopped", "it") - seconds_of(system, "stop", "it") < bench.stop_seconds
 
     def test_one_that_stays_behind(self, bench: Bench) -> None:
         """A daemon that does not remove its PID file is stopped and started like any other."""

@@ -23,6 +23,7 @@ from pytest_nixproc.testing.conformance.bench import (
     Bench,
     bystander,
     http_body,
+    impatient,
     load,
     one,
     own_number,
@@ -150,10 +151,14 @@ class Starting(Fixtures):
     @in_both_modes
     def test_one_level_starts_side_by_side(self, bench: Bench, mode: Mode) -> None:
         """Instances that do not depend on each other take their time to start at the same time."""
-        ports = {"one": bench.port(), "two": bench.port(), "three": bench.port()}
-        with bench.deploy(
-            lambda state: {name: probe(name, state, mode, port=port, delay=0.3) for name, port in ports.items()}
-        ) as system:
+        names = ("one", "two", "three")
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            # None of them is ready before all have begun: who starts one after the other waits for ever.
+            meeting = {"PROBE_MEETS": f"{len(names)}:{state.spool_dir}"}
+            return {name: probe(name, state, mode, environment=meeting) for name in names}
+
+        with bench.deploy(build) as system:
             dumps = [received(system, name) for name in system]
         assert max(dump.begun for dump in dumps) < min(dump.listening for dump in dumps)
 
@@ -198,9 +203,7 @@ class Starting(Fixtures):
         port = bench.port()
         with (
             pytest.raises(StartError, match=rf"it is not ready after 0.7 s\n.*port {port}"),
-            bench.deploy(
-                one(lambda state: misbehaving("it", state, mode, "never-ready", port=port)), start_seconds=0.7
-            ),
+            bench.deploy(one(lambda state: impatient(misbehaving("it", state, mode, "never-ready", port=port), 0.7))),
         ):
             pass
 

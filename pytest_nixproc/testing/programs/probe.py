@@ -5,6 +5,7 @@ Its arguments are free for the test; ``-D`` as the last one makes it a daemon. E
 - ``PROBE_DUMP``: the JSON file that it writes before it listens; bytes are in hexadecimal digits; removed at SIGTERM;
 - ``PROBE_PORT``: the TCP port to listen on; none, when it is not set;
 - ``PROBE_DELAY``: seconds to wait before listening;
+- ``PROBE_MEETS``: ``NUMBER:DIRECTORY``: to wait, after that, until as many probes have come to a directory;
 - ``PROBE_PID_FILE``: where the daemon writes its PID; removed again at SIGTERM.
 """
 
@@ -77,6 +78,13 @@ def surroundings() -> dict[str, Any]:
     }
 
 
+def meet(number: int, directory: str) -> None:
+    """Come to a directory, and wait until the others have come, too."""
+    serving.write_atomically(f"{directory}/{os.environ['NIXPROC_INSTANCE']}", "")
+    while sum(not name.endswith(".new") for name in os.listdir(directory)) < number:
+        time.sleep(0.01)
+
+
 def main() -> None:
     """Dump, go into the background if asked to, listen if asked to, and stay."""
     found = surroundings()
@@ -87,6 +95,9 @@ def main() -> None:
         serving.enter_background(lambda: serving.write_atomically(pid_file, f"{os.getpid()}\n"))
     serving.say("the probe is up", descriptor=1)
     time.sleep(float(os.environ.get("PROBE_DELAY", "0")))
+    if "PROBE_MEETS" in os.environ:
+        number, _, directory = os.environ["PROBE_MEETS"].partition(":")
+        meet(int(number), directory)
     listener = serving.bound_to(int(os.environ["PROBE_PORT"])) if "PROBE_PORT" in os.environ else None
     serving.write_atomically(dump, json.dumps(found | {"pid": os.getpid(), "listening": time.monotonic()}))
     if listener:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from pytest_nixproc.plugin import options
+from tests.conformance.conftest import agrees_with_the_record
+
+__all__ = ["agrees_with_the_record"]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:  # noqa: ARG001 - all of them
