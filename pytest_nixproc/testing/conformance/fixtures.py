@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from inspect import getattr_static
 from typing import Any, ClassVar, Final
 
@@ -18,13 +18,16 @@ from pytest_nixproc.plugin.matrix import PRIVILEGED, obstacle_to_privileged, ski
 from pytest_nixproc.plugin.systems import systems_of
 from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance.bench import Bench, clean
-from pytest_nixproc.testing.conformance.recorder import record_run
+from pytest_nixproc.testing.conformance.recorder import REFUSES_SOME, record_run
 
 MODES: Final[tuple[Mode, ...]] = ("foreground", "daemon")
 
 in_both_modes = pytest.mark.parametrize("mode", MODES)
 in_both_modes_at_once = pytest.mark.parametrize("mode", MODES, scope="class")
 """For tests that share what a fixture of the class has seen."""
+
+
+Note = Callable[[Iterable[str]], None]
 
 
 class Fixtures:
@@ -70,6 +73,16 @@ class Fixtures:
         """Return the manager under test, which need not be able to run here."""
         manager: Manager = getattr(request, "param", None) or request.getfixturevalue("tested_manager")
         return manager
+
+    @pytest.fixture
+    def refused_some(self, record_property: Callable[[str, str], None]) -> Note:
+        """Return a function that writes down which values of a test the manager has refused, if any."""
+
+        def note(values: Iterable[str]) -> None:
+            if listed := ", ".join(map(repr, values)):
+                record_property(REFUSES_SOME, f"refuses {listed}")
+
+        return note
 
     @pytest.fixture
     def drafting_bench(self, drafting_manager: Manager, machine: Machine) -> Iterator[Bench]:

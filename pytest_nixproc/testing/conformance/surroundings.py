@@ -27,7 +27,7 @@ from pytest_nixproc.testing.conformance.bench import (
     own_number,
     received,
 )
-from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes, in_both_modes_at_once
+from pytest_nixproc.testing.conformance.fixtures import Fixtures, Note, in_both_modes, in_both_modes_at_once
 from pytest_nixproc.testing.conformance.hostile import (
     AWKWARD_NAMES,
     HOSTILE,
@@ -152,7 +152,7 @@ class Surroundings(Fixtures):
         assert values == dict.fromkeys(names, b"7 of 9")
 
     @in_both_modes
-    def test_awkward_names_work_or_are_refused(self, bench: Bench, mode: Mode) -> None:
+    def test_awkward_names_work_or_are_refused(self, bench: Bench, mode: Mode, refused_some: Note) -> None:
         """An instance of any name is deployed and told its name, or the manager refuses the name."""
 
         def build(names: Sequence[str]) -> Build:
@@ -160,6 +160,7 @@ class Surroundings(Fixtures):
 
         names = [name for name in AWKWARD_NAMES if not bench.refuses(build([name]))]
         assert names, "all were refused"
+        refused_some(name for name in AWKWARD_NAMES if name not in names)
         with bench.deploy(build(names)) as system:
             for name in names:
                 assert received(system, name).environment[b"NIXPROC_INSTANCE"] == os.fsencode(name)
