@@ -62,6 +62,7 @@ class Declarations(Fixtures):
         if reason is None:
             assert not found.refusals
             return
+        assert "it" in found.refusals, f"{parameter} is declared missing, and is not refused"
         for said in (drafting_bench.manager.name, parameter, reason):
             assert said in str(found.refusals["it"])
         record_property(REFUSES, f"{parameter}: {reason}")
