@@ -78,7 +78,8 @@ class Bench:
 
     def arguments(self, **params: object) -> Arguments:
         """Return what a model is told for a deployment of its own."""
-        planner = Planner(self.registry.manager("supervisord"), self.machine, (), replace(self.settings, params=params))
+        settings = replace(self.settings, params=params)
+        planner = Planner(self.registry.manager("supervisord"), self.machine, self.registry.rules, settings)
         return planner.arguments(planner.choose_site())
 
     def ours(self, count: int) -> None:
