@@ -19,6 +19,7 @@ from pytest_nixproc.model.ids import Ids, ProvisionalIds
 from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.sources.nix import roots
 from pytest_nixproc.sources.nix.command import program
 
 if TYPE_CHECKING:
@@ -251,14 +252,14 @@ def test_everything_is_built(bench: Bench, nix: str) -> None:
     assert process.process is not None
     assert process.process.startswith(f"{nix}/")
     assert not os.path.exists(process.process)
-    roots = bench.directory / "roots"
-    roots.mkdir()
-    model.provide(str(roots))
+    place = bench.directory / "roots"
+    place.mkdir()
+    model.provide(str(place))
     third = process.overrides["supervisord"]["environment"]["CONF"]  # type: ignore[index]
     wanted = {process.process, process.args[1], process.args[4], third}
     assert process.path == (process.process,)
     assert process.args[3] == f"{process.args[1]}.more"
-    assert {os.path.realpath(root) for root in roots.iterdir()} == wanted
+    assert {os.path.realpath(root) for root in place.iterdir()} == wanted
     assert all(os.path.isfile(path) for path in wanted)
 
 
@@ -268,17 +269,49 @@ def collect_garbage() -> None:
 
 
 def test_garbage_collector(bench: Bench) -> None:
-    """What a deployment needs outlives a garbage collection as long as its directory exists, and no longer."""
+    """What a deployment needs outlives garbage collections as long as its directory exists, and no longer.
+
+    The second deployment, which finds everything built, runs nothing for that.
+    """
     model = bench.read(BUILT.replace("a program", "a program of this test"))
-    built, roots = model["web"].pkg.process, bench.directory / "roots"
+    built = model["web"].pkg.process
     assert built is not None
-    roots.mkdir()
-    model.provide(str(roots))
-    collect_garbage()
-    assert os.path.isfile(built)
-    shutil.rmtree(roots)
+    for place in (bench.directory / "first", bench.directory / "second"):
+        place.mkdir()
+        model.provide(str(place))
+    assert bench.commands == ["nix-instantiate", "nix-store"]
+    for place in (bench.directory / "first", bench.directory / "second"):
+        collect_garbage()
+        assert os.path.isfile(built)
+        shutil.rmtree(place)
     collect_garbage()
     assert not os.path.exists(built)
+
+
+def test_built_again(bench: Bench) -> None:
+    """What was built once, and collected since, is built again."""
+    model = bench.read(BUILT.replace("a program", "a program that is lost"))
+    built = model["web"].pkg.process
+    assert built is not None
+    for number in range(2):
+        place = bench.directory / str(number)
+        place.mkdir()
+        model.provide(str(place))
+        assert os.path.isfile(built)
+        shutil.rmtree(place)
+        if number == 0:
+            subprocess.run([program("nix-store"), "--delete", built], check=True, capture_output=True)
+
+
+def test_nix_asked_for_roots(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Nix's state is not ours to write, Nix is asked to protect what a deployment needs, each time."""
+    monkeypatch.setattr(roots, "protect", lambda *_: False)
+    model = bench.read(BUILT)
+    for name in ("first", "second"):
+        (bench.directory / name).mkdir()
+        model.provide(str(bench.directory / name))
+        assert list((bench.directory / name).iterdir())
+    assert bench.commands.count("nix-store") == 2
 
 
 def test_nothing_to_build(bench: Bench) -> None:
@@ -411,9 +444,9 @@ def test_original_framework(bench: Bench) -> None:
     web, proxy = model["web"].pkg, model["proxy"].pkg
     assert (web.environment, web.post_install, proxy.name) == ({"PORT": "5000"}, "true", "the-proxy")
     assert proxy.args == (bench.arguments.state.state_dir,)
-    roots = bench.directory / "roots"
-    roots.mkdir()
-    model.provide(str(roots))
+    place = bench.directory / "roots"
+    place.mkdir()
+    model.provide(str(place))
     assert web.process is not None
     assert os.path.isfile(web.process)
 

@@ -14,8 +14,9 @@ from typing import Any, Final
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Definition, Scripted, Source, SuiteReader
-from pytest_nixproc.sources.nix import command, complaints, ids, suites
+from pytest_nixproc.sources.nix import command, complaints, ids, roots, suites
 from pytest_nixproc.sources.nix.evaluation import Evaluation, Evaluator, Suite
+from pytest_nixproc.sources.nix.memory import Memory
 from pytest_nixproc.sources.nix.reading import Reader
 
 
@@ -75,12 +76,15 @@ def build(expression: command.Expression, needs: list[str], directory: str, argu
 
     Raises :class:`~pytest_nixproc.errors.SourceError` with the end of a failing builder's log.
     """
-    if not needs:
-        return
     tools = arguments.tools
+    memory = Memory(tools.cache, expression.origin)
+    key = memory.key("built", needs)
+    if not needs or ((outputs := memory.recall(key)) and roots.protect(outputs, directory)):
+        return
     status, output = tools.run(command.build(needs, directory, may_download=tools.may_download), tools.seconds)
     if status != 0:
         raise complaints.build_error(expression.origin, status, output, tools.seconds)
+    memory.keep([key], {}, roots.outputs_in(directory))
 
 
 @hookimpl

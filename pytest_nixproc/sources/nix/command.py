@@ -29,9 +29,8 @@ OFFLINE: Final = (
     *("--option", "tarball-ttl", "4294967295"),
 )
 
-RESULT: Final = "\nnixproc result\n"
-COLLECT: Final = 'result=$("$@"); status=$?; printf \'\\nnixproc result\\n%s\' "$result"; exit $status'
-"""Prints what a program writes to its standard output after all that it writes to its standard error."""
+RESULT: Final = '{"! nixproc result":true'
+"""How the result of an evaluation begins: as JSON it is sorted by names, and holds this text nowhere else unescaped."""
 
 LOG_LINES: Final = "30"
 
@@ -89,11 +88,11 @@ def environment(*, may_download: bool) -> dict[str, str]:
 
 
 def evaluation(request: Mapping[str, Any], *, may_download: bool) -> Spawn:
-    """Return the command that evaluates an expression; its result comes after :data:`RESULT`."""
+    """Return the command that evaluates an expression; its result begins with :data:`RESULT`."""
     words = [program("nix-instantiate"), "--eval", "--strict", "--json", "--read-write-mode", "--show-trace", "-vv"]
     words += ["-I", f"pytest-nixproc={LIBRARY}", *(() if may_download else OFFLINE)]
     words += [*(FLAKES if request["isFlake"] else ()), "--argstr", "request", json.dumps(request), EVALUATE]
-    return Spawn(("/bin/sh", "-c", COLLECT, "sh", *words), environment(may_download=may_download))
+    return Spawn(tuple(words), environment(may_download=may_download))
 
 
 def build(wanted: Sequence[str], directory: str, *, may_download: bool) -> Spawn:

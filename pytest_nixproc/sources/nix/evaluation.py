@@ -150,12 +150,13 @@ class Evaluator:
         for keeps_functions in (False, True):
             request = self._request(apply, keeps_functions=keeps_functions)
             status, output = tools.run(command.evaluation(request, may_download=tools.may_download), tools.seconds)
-            said, _, text = output.rpartition(command.RESULT)
-            if status == 0 or command.NO_FUNCTIONS not in said:
+            said, begin, text = output.rpartition(command.RESULT)
+            if status == 0 or command.NO_FUNCTIONS not in output:
                 break
         if status != 0:
-            raise complaints.evaluation_error(self.expression, status, said or output, tools.seconds)
-        result: dict[str, Any] = json.loads(text)
+            raise complaints.evaluation_error(self.expression, status, output, tools.seconds)
+        # Nix may have something to say at its very end, too.
+        result: dict[str, Any] = json.JSONDecoder().raw_decode(begin + text)[0]
         if "problem" in result:
             names = result.get("names", ())
             raise complaints.form_error(self.expression, result["problem"], names, self.offered)
