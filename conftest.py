@@ -91,17 +91,14 @@ def no_options_for_inner_runs(request: pytest.FixtureRequest, monkeypatch: pytes
 def nix() -> Iterator[str]:
     """Return the directory of a store for this session alone, in which Nix evaluates and builds, without a sandbox.
 
-    Whoever has configured Nix (``NIX_CONFIG``) has their own store used. Without Nix, skip, or fail where
-    ``NIXPROC_TEST_REQUIRE`` names it.
+    The machine's own store is not touched, whatever is configured for it: tests remove things from this one. Without
+    Nix, skip, or fail where ``NIXPROC_TEST_REQUIRE`` names it.
     """
     if shutil.which("nix-instantiate") is None:
         problem = "there is no nix-instantiate in PATH: apt install nix-bin"
         if "nix" in os.environ.get("NIXPROC_TEST_REQUIRE", "").split(","):
             pytest.fail(problem, pytrace=False)
         pytest.skip(problem)
-    if "NIX_CONFIG" in os.environ:
-        yield "/nix/store"
-        return
     # Resolved: Nix refuses a store below a symbolic link.
     place = os.path.realpath(tempfile.mkdtemp(prefix="np-nix-"))
     with pytest.MonkeyPatch.context() as environment:
@@ -109,6 +106,8 @@ def nix() -> Iterator[str]:
         for name in ("STORE", "STATE", "LOG", "CONF", "LOCALSTATE"):
             environment.setenv(f"NIX_{name}_DIR", f"{place}/{name.lower()}")
         environment.setenv("XDG_CACHE_HOME", f"{place}/cache")
+        # A daemon would have a store of its own.
+        environment.delenv("NIX_REMOTE", raising=False)
         yield f"{place}/store"
     remove_store(place)
 
