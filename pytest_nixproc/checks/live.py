@@ -290,6 +290,6 @@ RULES: Final = [
         live=zombies,
         severity="warning",
         explanation="A zombie keeps its number until its parent waits for it; a program that never does runs out of"
-        " processes. It is a warning: one may have ended in the very moment.",
+        " processes. One that has just ended is looked at again for half a second.",
     ),
 ]

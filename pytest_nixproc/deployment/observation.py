@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Mapping
+from typing import Final
 
 from pytest_nixproc.checks.api import Snapshot
 from pytest_nixproc.checks.claims import Inventory
@@ -11,6 +12,8 @@ from pytest_nixproc.machines.api import Account, Listener, Machine, Sight
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.model.accounts import needed_homes
 from pytest_nixproc.model.system import ProcessesModel
+
+ZOMBIE_SECONDS: Final = 0.5
 
 
 class Owners:
@@ -77,8 +80,23 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
 def sights_of(machine: Machine, main: Mapping[int, str], target: Target) -> list[tuple[str, Sight]]:
     """Return what is seen of all processes, each with its instance."""
     tag = next((f"{name}={value}" for name, value in target.tags.items()), "")
-    named = ((main.get(sight.main or 0, sight.instance), sight) for sight in machine.sights(list(main), tag))
+    named = ((main.get(sight.main or 0, sight.instance), sight) for sight in settled(machine, list(main), tag))
     return [(name, sight) for name, sight in named if name in main.values()]
+
+
+def settled(machine: Machine, main: list[int], tag: str) -> list[Sight]:
+    """Look at all processes; where some have ended, look again until they are gone, or seem to stay.
+
+    Between the end of a process and its parent's notice of it there is always a moment.
+    """
+    seen = machine.sights(main, tag)
+    left = {sight.pid for sight in seen if sight.is_zombie}
+    for _ in machine.deadline(ZOMBIE_SECONDS).pauses() if left else ():
+        seen = machine.sights(main, tag)
+        left &= {sight.pid for sight in seen if sight.is_zombie}
+        if not left:
+            break
+    return [sight for sight in seen if not sight.is_zombie or sight.pid in left]
 
 
 def changed_paths(machine: Machine, model: ProcessesModel, target: Target) -> dict[str, tuple[str, ...]]:

@@ -174,6 +174,8 @@ class DaemonDriver(Driver):
         """Return the status of a daemon that has been started and is known by no pid: alive if any process of it is."""
         tags = [f"{name}={value}" for name, value in self.target.tags.items()]
         strays = self.machine.strays(tags[0]) if tags else []
-        alive = any(self.machine.has_tag(pid, f"NIXPROC_INSTANCE={unit.key}") for pid in strays)
+        mine = f"NIXPROC_INSTANCE={unit.key}"
+        # Whoever sets its own title, as redis does, may have overwritten its environment, and is anybody's.
+        alive = any(self.machine.has_tag(pid, mine) or not self.machine.has_tag(pid, tags[0]) for pid in strays)
         text = f"PID file {unit.pid_file} {'does not exist' if content is None else f'holds {content[:20]!r}'}"
         return Status(running=False, has_ended=not alive, text=text)

@@ -13,7 +13,7 @@ import pytest
 from tests.open_interpreter import USER, VERSION, as_user, open_interpreter
 from tests.open_tree import ROOT, make_environment, make_tree
 
-EXAMPLES: Final = [name for name in ("first", "webapps") if (ROOT / "examples" / name).is_dir()]
+EXAMPLES: Final = [name for name in ("first", "webapps", "databases") if (ROOT / "examples" / name).is_dir()]
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="whoever runs these tests is an ordinary user already"),
