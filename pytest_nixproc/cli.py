@@ -129,7 +129,7 @@ def assign_ids(options: argparse.Namespace) -> int:
         params=params_in(options.param), id_resources=options.id_resources, ids_file=options.ids, privileged=True
     )
     with closing(registry.machine("host")()) as machine:
-        planner = Planner(registry.manager(options.manager), machine, (), settings)
+        planner = Planner(registry.manager(options.manager), machine, registry.rules, settings)
         arguments = replace(planner.arguments(planner.choose_site()), state=StateDirs.under(), ids=ProvisionalIds())
         model = source.read(options.model, arguments)
     text = source.ids.text(assign(model.pools, model.id_requests, model.recorded_ids, lambda _, __: False))

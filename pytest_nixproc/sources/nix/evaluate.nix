@@ -54,14 +54,15 @@ let
   # The pools that ids come from, and the ids that were assigned from them before.
   pools = if asked.idResources == null then { } else import asked.idResources;
   recorded = if asked.ids == null then { } else import asked.ids;
-  recordedIds = if isAttrs recorded && isAttrs (recorded.ids or null) then recorded.ids else { };
+  setOr = value: if isAttrs value then value else { };
+  recordedIds = setOr (recorded.ids or { });
 
   # Before ids are assigned, an expression gets those that would be if nobody else had any.
   firstLook = call { ids = { }; processManager = null; };
   requests = mapAttrs (name: instance: if isAttrs instance then instance.requiresUniqueIdsFor or [ ] else [ ]) firstLook;
   provisional = pool:
     let
-      old = recordedIds.${pool} or { };
+      old = setOr (recordedIds.${pool} or { });
       names = filter (name: elem pool requests.${name}) (attrNames requests);
       new = filter (name: !(old ? ${name})) names;
       first = pools.${pool}.min or 1;
@@ -72,7 +73,7 @@ let
   requestedPools = listToAttrs (map (pool: { name = pool; value = null; }) (concatLists (map (name: requests.${name}) (attrNames requests))));
   ids =
     if !(formals ? ids) then { }
-    else if asked.needsIds then { ids = if isAttrs firstLook then mapAttrs (pool: _: provisional pool) (pools // requestedPools) else { }; }
+    else if asked.needsIds then { ids = if isAttrs firstLook then mapAttrs (pool: _: provisional pool) (setOr pools // requestedPools) else { }; }
     else { inherit (asked.offered) ids; };
 
   # The original framework makes agnostic configurations for a manager that is null; our library marks what it makes.
