@@ -79,6 +79,10 @@ class LeftOut(pytest.Item):
     def runtest(self) -> None:
         """Do nothing; the marker skips it."""
 
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Return where it was found."""
+        return self.path, 0, self.name
+
 
 class SuiteNode(pytest.Collector):
     """One definition of a file that has several."""

@@ -160,7 +160,9 @@ class Evaluator:
         if "problem" in result:
             names = result.get("names", ())
             raise complaints.form_error(self.expression, result["problem"], names, self.offered)
-        if refused := self.arguments.params.keys() - self._accepted(result["accepts"]):
+        # A list of definitions says nothing of what their models accept.
+        is_list = self.suite is not None and self.suite.name is None
+        if not is_list and (refused := self.arguments.params.keys() - self._accepted(result["accepts"])):
             remedy = f"it accepts {', '.join(result['accepts']) or 'none'}"
             raise SourceError(f"{self.expression.origin}: it has no parameter {min(refused)!r}", remedy=remedy)
         return result, said

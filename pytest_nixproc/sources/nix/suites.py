@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from pytest_nixproc.errors import SourceError
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Script, Scripted
 
@@ -25,14 +26,18 @@ def defines_tests(path: str) -> bool:
 
 def scripted(model: ProcessesModel, suite: Mapping[str, Any]) -> Scripted:
     """Return a model with its scripts; phases whose script says nothing are left out."""
-    scripts = tuple(script_of(entry) for entry in suite["scripts"] if str(entry["text"] or "").strip())
-    return Scripted(model, scripts, tuple(f"{package}/bin" for package in suite["packages"]))
+    scripts = map(script_of, suite["scripts"])
+    said = tuple(script for script in scripts if script.text.strip())
+    return Scripted(model, said, tuple(f"{package}/bin" for package in suite["packages"]))
 
 
 def script_of(entry: Mapping[str, Any]) -> Script:
-    """Return one script."""
-    phase: str = entry["phase"]
-    return Script(phase, entry["instance"], str(entry["text"]), place_of(entry["place"]), phase in NEEDED)
+    """Return one script; raises :class:`~pytest_nixproc.errors.SourceError` for one that is no text."""
+    phase, place, text = entry["phase"], place_of(entry["place"]), entry["text"]
+    if not isinstance(text, str):
+        brief = f"{place}: {phase} yields {text!r}, which is no script"
+        raise SourceError(brief, remedy="let it yield text, empty where there is nothing to do")
+    return Script(phase, entry["instance"], text, place, phase in NEEDED)
 
 
 def place_of(position: Mapping[str, Any] | None) -> str:
