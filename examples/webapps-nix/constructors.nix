@@ -10,12 +10,13 @@
 , processManager
 , callingUser
 , callingGroup
+, ids ? { }
 , nginx ? "/usr/sbin/nginx"
 }:
 
 let
   inherit (import <pytest-nixproc> {
-    inherit system stateDir runtimeDir logDir tmpDir forceDisableUserChange processManager;
+    inherit system stateDir runtimeDir logDir tmpDir forceDisableUserChange processManager ids;
   }) createManagedProcess;
 
   inherit (builtins) concatStringsSep replaceStrings;

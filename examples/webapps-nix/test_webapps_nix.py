@@ -100,6 +100,16 @@ def test_logs(nixproc_system: System) -> None:
     webapp.wait_for_log("GET /a-page-of-this-test")
 
 
+@pytest.mark.nixproc(model="processes-assigned.nix")
+def test_assigned(nixproc_deploy: Deploy) -> None:
+    """Ports come from the pools, as they are written down unless somebody has them, and the proxy knows them."""
+    with nixproc_deploy() as system:
+        assert system["webapp1"].port in range(5000, 6000)
+        assert system["gateway"].port in range(8080, 9000)
+        for webapp in (system["webapp1"], system["webapp2"]):
+            assert f"port {webapp.port}." in ask(system["gateway"], webapp.dns_name).text
+
+
 def test_basic(nixproc_deploy: Deploy) -> None:
     """The basic system knows the one webapp that it has."""
     with nixproc_deploy("processes.nix", params=ports()) as system:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "webapps-nix"
 BOTH = "--nixproc-manager=supervisord,sysvinit"
 
 MODEL = """
@@ -339,6 +341,17 @@ def test_parameters_of_the_user(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("suite.nix", *given, "--nixproc-param=other=1")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*: it has no parameter 'other'"])
+
+
+def test_example(project: pytest.Pytester) -> None:
+    """The example's definition runs as its README says."""
+    if not all(map(shutil.which, ("/usr/sbin/nginx", "curl", "gcc"))):
+        pytest.skip("there are no nginx, curl and gcc: apt install nginx-light curl gcc libc6-dev")
+    shutil.copytree(EXAMPLE, project.path / "example")
+    result = project.runpytest_subprocess("-v", "example/suite.nix", BOTH)
+    scripts = ["gateway::readiness", "webapp1::readiness", "webapp2::readiness", "gateway::tests", "postTests"]
+    expected = [f"[{name}]::{title}" for name in ("supervisord", "sysvinit") for title in ("deploys", *scripts)]
+    assert lines(result, "PASSED") == expected
 
 
 def test_only_files_that_were_given(project: pytest.Pytester) -> None:
