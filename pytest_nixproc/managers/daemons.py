@@ -96,9 +96,9 @@ class Traces:
 
 
 def first_number(content: bytes) -> int | None:
-    """Return the number with which a PID file or a record begins."""
+    """Return the process that a PID file or a record begins with; 0 is none, but would be all of ours for a signal."""
     word = (content.split() or [b""])[0]
-    return int(word) if word.isdigit() else None
+    return int(word) or None if word.isdigit() else None
 
 
 class DaemonDriver(Driver):

@@ -174,3 +174,15 @@ def test_reload(components: Components) -> None:
     components.machine.end(components.web.pid)
     with pytest.raises(CommandFailed, match="web: it does not run"):
         components.driver.reload(components.unit, components.machine.deadline(SECONDS))
+
+
+def test_process_0_is_nobody(components: Components) -> None:
+    """A PID file that names process 0 leads to no process: a signal would reach all of our own group."""
+    components.activate()
+    components.machine.write(components.record, "")
+    components.machine.write(components.pid_file, "0\n")
+    assert not components.driver.status([components.unit])["web"].running
+    with pytest.raises(CommandFailed, match="web: it does not run"):
+        components.driver.reload(components.unit, components.machine.deadline(SECONDS))
+    components.deactivate()
+    assert components.web.received == []
