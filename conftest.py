@@ -15,10 +15,10 @@ from glob import glob
 from pathlib import Path
 from typing import Final
 
-import psutil
 import pytest
 
 from pytest_nixproc.deployment.site import TAG
+from pytest_nixproc.machines.process_table import command_line, environment_of, parents
 from pytest_nixproc.plugin import options, systems_in_use
 
 pytest_plugins = ["pytester"]
@@ -132,16 +132,10 @@ def roots_in_use(config: pytest.Config) -> set[str]:
 
 def tagged_processes(place: str) -> dict[int, str]:
     """Return the command lines of processes whose tag names a deployment in the session's place."""
-    return {
-        process.pid: " ".join(process.info["cmdline"] or ())
-        for process in psutil.process_iter(["environ", "cmdline"])
-        if (process.info["environ"] or {}).get(TAG, "").startswith(f"{place}/")
-    }
+    return {pid: command_line(pid) for pid in parents() if deployment_of(pid).startswith(f"{place}/")}
 
 
 def deployment_of(pid: int) -> str:
     """Return the deployment that a process belongs to; empty when it has just ended."""
-    try:
-        return psutil.Process(pid).environ().get(TAG, "")
-    except psutil.Error:
-        return ""
+    entries = os.fsdecode(environment_of(pid)).split("\0")
+    return next((entry.partition("=")[2] for entry in entries if entry.startswith(f"{TAG}=")), "")

@@ -7,19 +7,24 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Self
 
-from pytest_nixproc.machines.process_table import identity_of, is_alive
+from pytest_nixproc.machines.process_table import identity_of, is_alive, read_facts
 
 
 @cache
 def boot_id() -> str:
     """Return what identifies this boot of the machine."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        import psutil
+    if identity := read_facts("/proc/sys/kernel/random/boot_id").decode().strip():
+        return identity
+    # Cygwin has no psutil, but a /proc/stat.
+    lines = read_facts("/proc/stat").decode().splitlines()
+    return next((line.split()[1] for line in lines if line.startswith("btime ")), "") or boot_time()
 
-        return str(int(psutil.boot_time()))
+
+def boot_time() -> str:
+    """Return when the machine was booted, where it has no ``/proc``."""
+    import psutil
+
+    return str(int(psutil.boot_time()))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_nixproc.machines.process_table import descendants, environment_of, is_alive, parents
+from pytest_nixproc.machines.spawning import spawn
 from pytest_nixproc.machines.subreaper import become_subreaper
 
 GRACE_SECONDS: Final = 1.0
@@ -156,14 +157,7 @@ class Guardian:
 
     def spawn(self, argv: list[str], environment: dict[str, str], output: str) -> int:
         """Start a process in a session of its own, with default signals; output is appended to a file."""
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ]
-        return os.posix_spawn(
-            argv[0], argv, environment, file_actions=actions, setsid=True, setsigdef=[*IGNORED, *PYTHON_IGNORES]
-        )
+        return spawn(argv, environment, output, [*IGNORED, *PYTHON_IGNORES])
 
     def reap(self) -> bool:
         """Report every child that has ended, all in one message; return whether there are children left."""
@@ -201,7 +195,7 @@ class Guardian:
     def run(self, argv: list[str], end: float) -> int | None:
         """Run a command; return its exit status, or None when it has none in time or cannot be started."""
         try:
-            pid = os.posix_spawn(argv[0], argv, {}, setsid=True, setsigdef=[*IGNORED, *PYTHON_IGNORES])
+            pid = spawn(argv, {}, None, [*IGNORED, *PYTHON_IGNORES])
         except OSError:
             return None
         self.ended.pop(pid, None)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 
-import psutil
 import pytest
 
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.machines.process_table import is_alive, own_pid
+from pytest_nixproc.machines.process_table import HAS_PROC, is_alive, own_pid, stat_fields
 from pytest_nixproc.model.process import Mode
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
@@ -21,6 +20,15 @@ from pytest_nixproc.testing.conformance.bench import (
 )
 from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes
 from pytest_nixproc.testing.programs.models import misbehaving, probe
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process is stopped by the kernel (proc(5)), by psutil where there is no ``/proc``."""
+    if HAS_PROC:
+        return stat_fields(pid)[:1] == ["T"]
+    import psutil
+
+    return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 class Living(Fixtures):
@@ -76,7 +84,7 @@ class Living(Fixtures):
             pid = system["it"].pid
             assert pid is not None
             with system["it"].paused():
-                bench.await_that(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "it is stopped")
+                bench.await_that(lambda: is_stopped(pid), "it is stopped")
                 assert system["it"].is_running
             assert http_body(system["it"]) == str(own_pid(pid))
 

@@ -1,0 +1,73 @@
+"""Starting a process in a session of its own, in the way that the system has, and in the way that every system has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_nixproc.machines import spawning
+
+Spawn = Callable[..., int]
+
+LOOK = """\
+import json, os, signal, sys
+facts = [os.getsid(0) == os.getpid(), dict(os.environ), sys.argv[1:], sys.stdin.read(), os.listdir('/dev/fd')]
+print(json.dumps(facts + [signal.getsignal(signal.SIGHUP) == signal.SIG_DFL]), flush=True)
+print('and an error', file=sys.stderr)
+sys.exit(7)
+"""
+
+
+@pytest.fixture(params=["spawn", "spawn_by_fork"])
+def spawn(request: pytest.FixtureRequest) -> Spawn:
+    """Return each way."""
+    way: Spawn = getattr(spawning, request.param)
+    return way
+
+
+def test_what_a_process_is_given(spawn: Spawn, tmp_path: Path) -> None:
+    """It leads a session, has its arguments and environment alone, reads nothing, and its output is appended."""
+    output = tmp_path / "output"
+    output.write_text("before\n")
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        argv = [sys.executable, "-I", "-S", "-c", LOOK, "an argument"]
+        pid = spawn(argv, {"LC_CTYPE": "C.UTF-8", "A": "1"}, str(output), [signal.SIGHUP])
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    before, facts, error = output.read_text().splitlines()
+    assert (before, error) == ("before", "and an error")
+    expected = '[true, {"LC_CTYPE": "C.UTF-8", "A": "1"}, ["an argument"], "", ["0", "1", "2", "3"], true]'
+    assert facts == expected
+
+
+@pytest.mark.parametrize("program", ["/nowhere/at all", "/etc/passwd"])
+def test_what_cannot_be_started(spawn: Spawn, program: str) -> None:
+    """A program that is not there, or is none, is an error at once, and leaves no child."""
+    with pytest.raises(OSError, match=r"No such file|Permission denied"):
+        spawn([program], {}, os.devnull, [])
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_directory_for_the_output_is_missing(spawn: Spawn, tmp_path: Path) -> None:
+    """An output that cannot be opened is an error too."""
+    with pytest.raises(FileNotFoundError):
+        spawn([sys.executable, "-c", ""], {}, str(tmp_path / "no" / "output"), [])
+
+
+def test_the_longer_way_is_taken_where_it_has_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where posix_spawn(3) knows no sessions, a process is started all the same."""
+
+    def unavailable(*_: object, **__: object) -> int:
+        raise NotImplementedError
+
+    monkeypatch.setattr(os, "posix_spawn", unavailable)
+    pid = spawning.spawn(["/bin/sh", "-c", "exit 3"], {}, None, [])
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
