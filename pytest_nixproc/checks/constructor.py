@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
-from pytest_nixproc.checks.api import Finding, Rule, Severity
+from pytest_nixproc.checks.api import Finding, Origin, Rule, Severity
 from pytest_nixproc.checks.resources import (
     SHELL,
     Kind,
     Read,
     Recogniser,
     Resource,
-    line_of,
     numbers_in,
     places_of,
     with_files,
@@ -188,11 +187,21 @@ def kept_of_kind(comparison: Comparison, code: str, kind: Kind, severity: Severi
             idle = " and ".join(item.name for item in deciding if item in comparison.idle)
             why = f"{name} does not pass {idle} on: " if idle else ""
             problem = f"{why}every instance of {name} has {word} {kept.resource.value}"
-            origins = tuple(f"{place}: {line_of(text, kept.resource.value)}" for place, text in kept.places)
+            origins = tuple(origin_of(place, text, kept.resource.value) for place, text in kept.places)
             known = " or ".join(item.name for item in deciding)
             remedy = f"derive it from {known}" if known else f"add a parameter for it: {usual}"
             instances = tuple(variant.name for variant in comparison.schemes[0])
-            yield Finding(code, severity, problem, instances, origins, remedy, f"{kind} {kept.resource.value}")
+            resource = f"{'tcp port' if kind == 'port' else kind} {kept.resource.value}"
+            yield Finding(code, severity, problem, instances, origins, remedy, resource)
+
+
+def origin_of(place: str, text: str, value: str) -> Origin:
+    """Return where a value stands; of a text that has several lines, which one."""
+    lines = text.splitlines()
+    if len(lines) < 2:
+        return Origin(place, text)
+    number = next((number for number, line in enumerate(lines, 1) if value in line), 1)
+    return Origin(f"{place}, line {number}", lines[number - 1].strip())
 
 
 def names_kept(comparison: Comparison) -> Iterator[Finding]:
@@ -236,37 +245,42 @@ def nixproc_checks() -> list[Rule]:
             "NP401",
             "the names of processes follow from parameters",
             constructor=names_kept,
-            explanation="Two processes of one name cannot be deployed side by side: files, units and PID files are"
-            " named after them.",
+            explanation="Looks at name and instance_name of the processes that a constructor makes of different "
+            "parameters. Two processes of one name would have one script, program section, unit or container, one PID "
+            "file and one log.",
         ),
         Rule(
             "NP402",
             "TCP ports follow from parameters",
             constructor=ports_kept,
-            explanation="A port that stays the same, wherever it occurs, is taken when the second instance starts."
-            " Looked at are declared ports, arguments, environment, and configuration files that it refers to.",
+            explanation="Looks for ports in arguments, environment, shell text, overrides, attributes and "
+            "configuration files: numbers after an address, after a word or an option like port or listen, in "
+            "variables like PORT, and the defaults of parameters that are ports. It does not know whether a port is "
+            "listened on or connected to: what all instances are to connect to, let them share.",
         ),
         Rule(
             "NP403",
             "paths of sockets, logs and other state follow from parameters",
             constructor=paths_kept,
-            explanation="Instances that write the same file or directory disturb each other, often only under load."
-            " Software, and what a caller gives to all instances alike, may be shared.",
+            explanation="Looks in the same places for paths below the state directories, and below /var, /run and /tmp "
+            "where they are no files of the software. The state directories themselves may be common, and so may a "
+            "directory that shell text makes and in which each instance has its own.",
         ),
         Rule(
             "NP404",
             "accounts follow from parameters",
             constructor=accounts_kept,
             severity="warning",
-            explanation="Instances that run as the same user can read and signal each other. That may be meant: it is a"
-            " warning.",
+            explanation="Looks at user, and at the names and numbers of accounts. Instances that run as one user can "
+            "read and write each other's state.",
         ),
         Rule(
             "NP405",
             "every parameter changes something",
             constructor=idle_parameters,
             severity="warning",
-            explanation="A parameter that changes nothing is one that nobody has passed on. It is an error"
-            " for a port, a name, or what has no default.",
+            explanation="Changes one parameter at a time, and compares everything that is made of it. What an "
+            "instance only declares, and its program is not told, counts as nothing. It is an error for ports, names "
+            "and required parameters. A value that the constructor refuses is taken for one that it looks at.",
         ),
     ]

@@ -180,13 +180,6 @@ class Recogniser:
         return place != "pkg.directory" and path.startswith(STATE_OF_THE_SYSTEM) and not self.is_software(path)
 
 
-def line_of(text: str, value: str) -> str:
-    """Return the line of a text that holds a value, with its number if there are several."""
-    lines = text.splitlines()
-    number = next((number for number, line in enumerate(lines, 1) if value in line), 1)
-    return f"line {number}: {lines[number - 1].strip()!r}" if len(lines) > 1 else repr(text)
-
-
 def numbers_in(value: Any) -> Iterator[str]:
     """Yield the numbers and texts that a value is or holds, as text: what is given to all instances alike."""
     if isinstance(value, Instance):

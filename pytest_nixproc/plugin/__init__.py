@@ -82,7 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def collect_constructors(config: pytest.Config) -> None:
     """Have the files collected that hold the constructors to validate; in place of all others, if none was given."""
-    options.read_params(config, "vary")
+    if options.given(config, "vary"):
+        options.read_params(config, "vary")
     lines = options.read(config, "constructor").splitlines()
     if files := dict.fromkeys(options.file_and_name(line)[0] for line in lines):
         is_given = config.args_source is pytest.Config.ArgsSource.ARGS

@@ -29,8 +29,9 @@ RUNS_AS_USER: Final = "runs_as_user"
 """The item that only instances with a user of their own have, where users are switched."""
 
 SHOWN: Final[Mapping[str, frozenset[str]]] = {
-    "listens": frozenset({"NP202", "NP203"}),
+    "listens": frozenset({"NP202", "NP203", "NP207"}),
     "pid_file": frozenset({"NP204", "NP205"}),
+    "writes_only_state": frozenset({"NP208", "NP209"}),
     RUNS_AS_USER: frozenset({"NP206"}),
 }
 """The live rules that items of instances show, by the items' names; all others are shown by the system's alone."""
@@ -175,8 +176,8 @@ def checks_of(model: ProcessesModel, looks: Mapping[str, frozenset[str]], *, is_
 
 
 def looks_of(systems: Systems) -> dict[str, frozenset[str]]:
-    """Return the codes that items of instances show, less those that are ignored, by the items' names."""
-    used = {rule.code for rule in systems.registry.rules} - systems.settings.ignored_rules
+    """Return the codes that items of instances show, of the rules that the options choose, by the items' names."""
+    used = {rule.code for rule in systems.rules}
     return {name: codes & used for name, codes in SHOWN.items() if codes & used}
 
 

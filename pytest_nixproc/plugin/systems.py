@@ -214,6 +214,7 @@ class Systems:
         """
         with self.unbooted(point) as machine:
             findings = self.planner(point, machine).constructor_findings(trial)
+        self.note(findings)
         errors = errors_of(findings)
         self.warnings.update({str(finding): None for finding in findings if finding not in errors})
         if errors:

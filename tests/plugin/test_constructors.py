@@ -82,7 +82,7 @@ def test_constructor_from_the_command_line(servers: pytest.Pytester, state_root:
     """Without a test and without a file given, the constructor's instances are a model; nothing else is collected."""
     servers.makepyfile("def test_other(): ...\n")
     result = servers.runpytest_subprocess("-v", option("server"), BOTH)
-    result.assert_outcomes(passed=26)
+    result.assert_outcomes(passed=30)
     result.stdout.fnmatch_lines(
         [
             "it's a library/servers.py::server::?supervisord?::passes_parameters_on PASSED*",
@@ -95,16 +95,16 @@ def test_constructor_from_the_command_line(servers: pytest.Pytester, state_root:
 def test_constructor_beside_tests(servers: pytest.Pytester) -> None:
     """What is given to pytest is run too; an id chooses among the items."""
     path = servers.makepyfile("def test_other(): ...\n")
-    servers.runpytest_subprocess(option("server"), path.name).assert_outcomes(passed=14)
+    servers.runpytest_subprocess(option("server"), path.name).assert_outcomes(passed=16)
     chosen = "it's a library/servers.py::server::[supervisord]::server1"
-    servers.runpytest_subprocess(option("server"), chosen).assert_outcomes(passed=4)
+    servers.runpytest_subprocess(option("server"), chosen).assert_outcomes(passed=5)
 
 
 def test_values_from_the_command_line(servers: pytest.Pytester) -> None:
     """``--nixproc-vary`` says how many instances there are, and ``--nixproc-param`` what they are given alike."""
     vary = '--nixproc-vary=instance_suffix=["-a", ".b", "_c"]'
     result = servers.runpytest_subprocess("-v", option("server"), vary, "--nixproc-param=fault=other")
-    result.assert_outcomes(passed=17)
+    result.assert_outcomes(passed=20)
     result.stdout.fnmatch_lines(["*::server.b::listens PASSED*", "*::server_c::listens PASSED*"])
 
 
@@ -208,12 +208,12 @@ def test_validation_in_a_test(servers: pytest.Pytester, state_root: Path) -> Non
 def test_plan(servers: pytest.Pytester, state_root: Path) -> None:
     """``--nixproc-plan`` compares, and starts nothing."""
     result = servers.runpytest_subprocess("--nixproc-plan", option("server"))
-    result.assert_outcomes(passed=1, skipped=12)
+    result.assert_outcomes(passed=1, skipped=14)
     result.stdout.fnmatch_lines(["  1. start server1, server2  *"])
     assert not state_root.exists()
 
 
 def test_constructor_under_xdist(servers: pytest.Pytester, state_root: Path) -> None:
     """The workers collect the same items, and one of them has all of a constructor."""
-    servers.runpytest_subprocess("-n", "2", option("server"), BOTH).assert_outcomes(passed=26)
+    servers.runpytest_subprocess("-n", "2", option("server"), BOTH).assert_outcomes(passed=30)
     assert not list(state_root.glob("*"))

@@ -133,7 +133,9 @@ def test_planted_faults(fault: str) -> None:
 def test_places_are_named() -> None:
     """A finding says where the value stands, with the line of a text that has several."""
     function = FAULTS["port in shell text"][0]
-    assert findings(function)[0].origins == ("pkg.initialize: line 2: \"echo 'listen: 8080'\"",)
+    (finding,) = findings(function)
+    assert [str(origin) for origin in finding.origins] == ["pkg.initialize, line 2 = \"echo 'listen: 8080'\""]
+    assert finding.resource == "tcp port 8080"
 
 
 def configured(text: str, suffix: str = ".conf") -> Callable[[Path], Callable[..., Any]]:
