@@ -50,8 +50,8 @@ BROKEN = {
         r"processes\.nix:2:3: processes\.web\.pkg: is made of a string",
     ),
     "unknown parameter": (
-        f"{{ {WEB} programm = 1; }}; }}",
-        r"processes\.nix:2:\d+: processes\.web\.programm: is no parameter of a managed process \(did you mean process",
+        f"{{ {WEB} processs = 1; }}; }}",
+        r"processes\.nix:2:\d+: processes\.web\.processs: is no parameter of a managed process \(did you mean process",
     ),
     "wrong type": (
         f"{{ {WEB}\n  nice = [ 5 ]; }}; }}",
