@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import replace
+from glob import glob
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from pytest_nixproc.errors import ModelError, NixprocError, SourceError
@@ -131,13 +134,17 @@ def test_slow_build(bench: Bench) -> None:
     refuse_to_wait(bench)
     model = bench.read("""
         let sleeper = derivation {
-          name = "sleeper"; system = builtins.currentSystem; builder = "/bin/sleep"; args = [ "60" ];
+          name = "sleeper"; system = builtins.currentSystem; builder = "/bin/sleep"; args = [ "61" ];
         };
         in { web.pkg = createManagedProcess { name = "web"; process = sleeper; }; }
     """)
     with pytest.raises(SourceError, match=r"processes\.nix: building took longer than 1 s") as caught:
         model.provide(str(bench.directory))
     assert "--nixproc-build-timeout" in caught.value.remedy
+    assert not glob(f"{tempfile.gettempdir()}/nix-build-sleeper*")
+    assert not [
+        process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["/bin/sleep", "61"]
+    ]
 
 
 def test_no_nix(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,10 @@ def build(expression: command.Expression, needs: list[str], directory: str, argu
     key = memory.key("built", needs)
     if not needs or ((outputs := memory.recall(key)) and roots.protect(outputs, directory)):
         return
-    status, output = tools.run(command.build(needs, directory, may_download=tools.may_download), tools.seconds)
+    status, output = tools.run(
+        command.build(needs, directory, tools.seconds, may_download=tools.may_download),
+        tools.seconds + 2 * command.END_SECONDS,
+    )
     if status != 0:
         raise complaints.build_error(expression.origin, status, output, tools.seconds)
     memory.keep([key], {}, roots.outputs_in(directory))

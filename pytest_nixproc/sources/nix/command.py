@@ -33,6 +33,9 @@ RESULT: Final = '{"! nixproc result":true'
 """How the result of an evaluation begins: as JSON it is sorted by names, and holds this text nowhere else unescaped."""
 
 LOG_LINES: Final = "30"
+END_SECONDS: Final = 10.0
+TIMED_OUT: Final = (None, 124, 137)
+"""How a build ends that was given too little time (timeout(1))."""
 
 NO_FUNCTIONS: Final = "cannot convert a function to JSON"
 """What Nix says when a configuration of the original framework has an override that is a function."""
@@ -95,12 +98,15 @@ def evaluation(request: Mapping[str, Any], *, may_download: bool) -> Spawn:
     return Spawn(tuple(words), environment(may_download=may_download))
 
 
-def build(wanted: Sequence[str], directory: str, *, may_download: bool) -> Spawn:
+def build(wanted: Sequence[str], directory: str, seconds: float, *, may_download: bool) -> Spawn:
     """Return the command that builds derivations; links in a directory keep the results from the garbage collector."""
     words = [program("nix-store"), "--realise", "--add-root", f"{directory}/nix-root", "--indirect"]
     # The log of a builder is wanted when it fails, and its end then.
     words += ["--no-build-output", "--option", "log-lines", LOG_LINES, *(() if may_download else OFFLINE), *wanted]
-    return Spawn(tuple(words), environment(may_download=may_download))
+    # Asked to end, Nix ends its builders and removes their directories; killed, it could not.
+    limit = ["timeout", f"--kill-after={END_SECONDS:g}", f"{seconds:g}"] if shutil.which("timeout") else []
+    places = {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
+    return Spawn(("/usr/bin/env", *limit, *words), environment(may_download=may_download) | places)
 
 
 def identity() -> list[object]:

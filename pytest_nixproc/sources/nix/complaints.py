@@ -9,7 +9,7 @@ from typing import Final
 
 from pytest_nixproc.errors import SourceError
 from pytest_nixproc.machines.api import describe_status
-from pytest_nixproc.sources.nix.command import HERE, Expression
+from pytest_nixproc.sources.nix.command import HERE, TIMED_OUT, Expression
 
 POSITION: Final = re.compile(r"\bat (?:«?(/[^\n]*?)»?):(\d+):(\d+):?$", re.MULTILINE)
 MESSAGE: Final = re.compile(r"^( *)error:[ \t]*(.*(?:\n\1 {7}(?! |at [/«]|…)[^\n]+)*)", re.MULTILINE)
@@ -86,7 +86,7 @@ def trace_of(said: str) -> str:
 def build_error(origin: str, status: int | None, said: str, seconds: float) -> SourceError:
     """Return the error of a build that has failed, with the end of its log."""
     said = COLOUR.sub("", said)
-    if status is None:
+    if status in TIMED_OUT:
         remedy = "raise --nixproc-build-timeout"
         return SourceError(f"{origin}: building took longer than {seconds:g} s", details=said[-TAIL:], remedy=remedy)
     if failed := next(filter(None, (pattern.search(said) for pattern in FAILED_BUILDS)), None):
