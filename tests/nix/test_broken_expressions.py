@@ -53,8 +53,8 @@ BROKEN = {
         r"processes\.nix:2:3: processes\.web\.pkg: is made of a string",
     ),
     "unknown parameter": (
-        f"{{ {WEB} processs = 1; }}; }}",
-        r"processes\.nix:2:\d+: processes\.web\.processs: is no parameter of a managed process \(did you mean process",
+        f"{{ {WEB} process2 = 1; }}; }}",
+        r"processes\.nix:2:\d+: processes\.web\.process2: is no parameter of a managed process \(did you mean process",
     ),
     "wrong type": (
         f"{{ {WEB}\n  nice = [ 5 ]; }}; }}",
