@@ -25,7 +25,7 @@ from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines import archive, process_table
 from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Place, Sight, Spawn
 from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
-from pytest_nixproc.machines.listeners import listeners, listeners_by_psutil, listening_sockets
+from pytest_nixproc.machines.listeners import listeners, listeners_by_netstat, listeners_by_psutil, listening_sockets
 from pytest_nixproc.machines.sights import newer, sights
 from pytest_nixproc.machines.software import Software
 from pytest_nixproc.machines.waiting import Deadline
@@ -257,7 +257,8 @@ class Host(Machine):
                 likely = list(likely)
                 starter = [self._guardian.process.pid] if self._guardian else []
                 return listeners(likely, starter, self._strange_sockets(likely), wanted)
-        return listeners_by_psutil()
+        platform: str = sys.platform
+        return listeners_by_netstat() if platform == "cygwin" else listeners_by_psutil()
 
     def _strange_sockets(self, likely: Sequence[int]) -> frozenset[int]:
         """Return sockets that no offspring of ours can hold; none when ``likely`` processes are another guardian's."""

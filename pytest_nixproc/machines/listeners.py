@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, Final
 
 from pytest_nixproc.machines.api import Listener
-from pytest_nixproc.machines.process_table import all_processes, offspring
+from pytest_nixproc.machines.process_table import all_processes, offspring, read_facts
 
 NETLINK_SOCK_DIAG: Final = 4  # <linux/netlink.h>
 SOCK_DIAG_BY_FAMILY: Final = 20  # <linux/sock_diag.h>
@@ -101,6 +101,27 @@ def listeners_by_psutil() -> list[Listener]:
             with suppress(psutil.Error, OSError):
                 found |= {(*item.laddr, process.pid) for item in process.net_connections("tcp") if is_listening(item)}
     return [Listener(*address) for address in found]
+
+
+def listeners_by_netstat() -> list[Listener]:
+    """Return all listening sockets of Windows, where Cygwin's interpreter has no psutil."""
+    with os.popen("netstat -a -n -o -p TCP; netstat -a -n -o -p TCPv6") as lines:  # noqa: S605, S607 - a fixed command
+        return list(read_netstat(lines.read(), windows_pids()))
+
+
+def windows_pids() -> dict[int, int]:
+    """Return Cygwin's number of each of its processes, by that of Windows."""
+    numbers = {pid: read_facts(f"/proc/{pid}/winpid").strip() for pid in all_processes()}
+    return {int(number): pid for pid, number in numbers.items() if number.isdigit()}
+
+
+def read_netstat(text: str, pids: Mapping[int, int]) -> Iterator[Listener]:
+    """Read what netstat of Windows prints: it translates the word for the state, but what listens has no partner."""
+    for line in text.splitlines():
+        protocol, *fields = line.split() or [""]
+        if protocol == "TCP" and len(fields) == 4 and fields[1] in ("0.0.0.0:0", "[::]:0"):
+            host, _, port = fields[0].rpartition(":")
+            yield Listener(host.strip("[]"), int(port), pids.get(int(fields[3])))
 
 
 def is_listening(connection: Any) -> bool:

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import psutil
 import pytest
 
+from pytest_nixproc.deployment import ownership
 from pytest_nixproc.deployment.ownership import Owner, boot_id
 
 
@@ -39,6 +41,20 @@ def test_another_process_with_the_pid_is_not_the_owner() -> None:
     assert not replace(me, started=str(int(me.started) - 1)).is_alive
     assert not replace(me, boot="another boot").is_alive
     assert boot_id()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"/proc/sys/kernel/random/boot_id": b"an-identity\n"}, "an-identity"),
+        ({"/proc/stat": b"cpu  1 2\nbtime 1700000000\n"}, "1700000000"),
+        ({}, str(int(psutil.boot_time()))),
+    ],
+)
+def test_boots(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], expected: str) -> None:
+    """A boot is known by its identity, else by its time, as /proc or psutil says it."""
+    monkeypatch.setattr(ownership, "read_facts", lambda path: files.get(path, b""))
+    assert boot_id.__wrapped__() == expected
 
 
 def test_no_process_is_not_alive() -> None:
