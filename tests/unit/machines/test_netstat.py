@@ -12,9 +12,8 @@ from pytest_nixproc.machines.api import Listener
 from pytest_nixproc.machines.listeners import read_netstat, windows_pids
 
 PRINTED = """
-Aktive Verbindungen
 
-  Proto  Lokale Adresse         Remoteadresse          Status           PID
+  Proto                                                           PID
   TCP    0.0.0.0:135            0.0.0.0:0              ABHÖREN          940
   TCP    127.0.0.1:5000         0.0.0.0:0              ABHÖREN         7204
   TCP    127.0.0.1:5000         127.0.0.1:50811        HERGESTELLT     7204
