@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from deploy import Work, compile_server, free_ports
+from deploy import model_of as model_of_servers
+
 from pytest_nixproc.checks.api import Plan
+from pytest_nixproc.deployment.planner import Planner, Settings
+from pytest_nixproc.deployment.system import System
+from pytest_nixproc.machines.process_table import read_facts
 from pytest_nixproc.managers.api import Target
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
@@ -24,7 +32,8 @@ from pytest_nixproc.registry import Registry
 
 STATE: Final = StateDirs.under("/srv/state")
 SIZES: Final = (1_000, 10_000, 100_000)
-ROUNDS: Final = 5
+ROUNDS: Final = 9
+INSTANCES: Final = 100
 
 
 def instance(number: int) -> Instance:
@@ -89,12 +98,48 @@ def static() -> None:
         print(f"| {size:,} | {floor:.3f} s | {taken:.3f} s | {taken / size * 1e6:.1f} µs | {taken / floor:.1f} |")
 
 
+def pass_over_proc(pids: Iterable[int]) -> int:
+    """Read what the kernel shows of processes once, and look at each of their open files: the floor."""
+    seen = 0
+    for pid in pids:
+        for name in ("stat", "status", "environ"):
+            seen += len(read_facts(f"/proc/{pid}/{name}"))
+        seen += len(os.readlink(f"/proc/{pid}/cwd"))
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            seen += len(os.readlink(f"/proc/{pid}/fd/{entry}")) + os.lstat(f"/proc/{pid}/fd/{entry}").st_mode
+    return seen
+
+
+def live(count: int) -> None:
+    """Print how long a look at a running system and the live rules take, against one pass over its processes."""
+    registry = Registry()
+    machine = registry.machine("host")()
+    print("| manager | one pass over /proc | look and live rules | x one pass |\n| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as directory:
+        work = Work(compile_server(directory), free_ports(count), delay=0)
+        for name in ("sysvinit", "supervisord"):
+            planner = Planner(registry.manager(name), machine, registry.rules, Settings())
+            system = System(planner)
+            system.start(lambda _: model_of_servers(work))
+            try:
+                pids = [instance.pid or 0 for instance in system.values()]
+                floor = seconds(lambda: pass_over_proc(pids))  # noqa: B023 - called at once
+                taken = seconds(system.assert_no_conflicts)
+            finally:
+                system.stop()
+            print(f"| {name} | {floor * 1e3:.1f} ms | {taken * 1e3:.1f} ms | {taken / floor:.2f} |")
+    machine.close()
+
+
 def main() -> None:
     """Run the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="?", choices=["static"])
-    parser.parse_args()
-    static()
+    parser.add_argument("which", nargs="?", choices=["static", "live"])
+    which = parser.parse_args().which
+    if which != "live":
+        static()
+    if which != "static":
+        live(INSTANCES)
 
 
 if __name__ == "__main__":

@@ -322,7 +322,8 @@ class Deployment:
 
     def snapshot(self) -> Snapshot:
         """Look at the whole system once."""
-        snapshot = observe(self.draft.model, self.draft.profile.units, self.driver, self.draft.target)
+        draft = self.draft
+        snapshot = observe(draft.model, draft.profile.units, self.driver, draft.target, draft.outside)
         self._remember(
             {name: status.pid for name, status in snapshot.statuses.items() if status.running and status.pid}
         )

@@ -7,7 +7,6 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
 from pytest_nixproc.checks.api import Snapshot
-from pytest_nixproc.checks.claims import Inventory
 from pytest_nixproc.machines.api import Account, Listener, Machine, Sight
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.model.accounts import needed_homes
@@ -45,8 +44,14 @@ class Owners:
         return next(names, None)
 
 
-def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, target: Target) -> Snapshot:
-    """Return a snapshot of a running system."""
+def observe(
+    model: ProcessesModel,
+    units: Mapping[str, Unit],
+    driver: Driver,
+    target: Target,
+    outside: Mapping[str, str] | None = None,
+) -> Snapshot:
+    """Return a snapshot of a running system; ``outside`` is what instances are told to keep outside the state."""
     by_unit = driver.status(list(units.values()))
     statuses = {name: by_unit[unit.name] for name, unit in units.items()}
     owners = Owners(driver.machine, target, {s.pid: name for name, s in statuses.items() if s.running and s.pid})
@@ -72,7 +77,7 @@ def observe(model: ProcessesModel, units: Mapping[str, Unit], driver: Driver, ta
         accounts=accounts,
         run_as={name: account for name, account in run_as.items() if account is not None},
         sights=sights_of(driver.machine, owners.main, target),
-        changed=changed_paths(driver.machine, model, target),
+        changed=changed_paths(driver.machine, outside or {}, target),
         own_places=(os.path.dirname(target.directory), *target.state.all(), *needed_homes(model)),
     )
 
@@ -99,11 +104,8 @@ def settled(machine: Machine, main: list[int], tag: str) -> list[Sight]:
     return [sight for sight in seen if not sight.is_zombie or sight.pid in left]
 
 
-def changed_paths(machine: Machine, model: ProcessesModel, target: Target) -> dict[str, tuple[str, ...]]:
-    """Return what instances are told to keep outside the state, and that has changed since the files were generated."""
-    inventory = Inventory.of(model, target)
-    told = (*inventory.pid_files, *inventory.log_files, *inventory.paths)
-    outside = {claim.resource: claim.instance for claim in told if not target.state.contains(claim.resource)}
+def changed_paths(machine: Machine, outside: Mapping[str, str], target: Target) -> dict[str, tuple[str, ...]]:
+    """Return, by instance, those of its paths that have changed since the files were generated."""
     found: dict[str, tuple[str, ...]] = {}
     for path in machine.newer(list(outside), target.directory) if outside else ():
         found[outside[path]] = (*found.get(outside[path], ()), path)

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot, chosen
-from pytest_nixproc.checks.claims import Neighbour
+from pytest_nixproc.checks.claims import Inventory, Neighbour
 from pytest_nixproc.checks.constructor import compare
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
@@ -75,10 +76,17 @@ class Draft:
     findings: tuple[Finding, ...]
     refusals: Mapping[str, Unsupported] = field(default_factory=dict)
 
+    @cached_property
+    def outside(self) -> Mapping[str, str]:
+        """What instances are told to keep outside the state directories, each path with its instance."""
+        inventory = Inventory.of(self.model, self.target)
+        told = (*inventory.pid_files, *inventory.log_files, *inventory.paths)
+        return {claim.resource: claim.instance for claim in told if not self.target.state.contains(claim.resource)}
+
     def with_findings(self, findings: Iterable[Finding]) -> Draft:
         """Return the draft with more findings."""
         new = tuple(finding for finding in findings if finding not in self.findings)
-        return replace(self, findings=self.findings + new)
+        return replace(self, findings=self.findings + new) if new else self
 
     def steps(self) -> tuple[Step, ...]:
         """Return the steps that bring it up."""

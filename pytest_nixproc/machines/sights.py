@@ -24,24 +24,26 @@ def sights(mains: Collection[int], starter: Iterable[int], tag: str) -> list[Sig
 
     Escaped is what the starter has below it that descends from no main process, and stands above none.
     """
-    bound = bound_sockets()
+    looker = Looker()
     families = {pid: {pid, *offspring([pid])} for pid in mains}
     seen = {pid for family in families.values() for pid in family}
-    found = [look(pid, main, "", bound) for main, family in families.items() for pid in sorted(family)]
-    others = offspring(starter) - seen - above(mains)
+    found = [looker.look(pid, main, "") for main, family in families.items() for pid in sorted(family)]
+    others = offspring(starter) - seen - above({looker.parents.get(pid, 0) for pid in mains})
     escaped = ((pid, environment_of(pid).split(b"\0")) for pid in sorted(others))
     return found + [
-        look(pid, None, instance_in(environment), bound) for pid, environment in escaped if tag.encode() in environment
+        looker.look(pid, None, instance_in(environment)) for pid, environment in escaped if tag.encode() in environment
     ]
 
 
 def above(pids: Iterable[int]) -> set[int]:
-    """Return the processes above some others."""
+    """Return some processes, and those above them."""
     found: set[int] = set()
     for start in pids:
         pid = start
-        while (fields := stat_fields(pid)) and (pid := int(fields[1])) and pid not in found:
+        while pid and pid not in found:
             found.add(pid)
+            fields = stat_fields(pid)
+            pid = int(fields[1]) if fields else 0
     return found
 
 
@@ -51,23 +53,38 @@ def instance_in(environment: Iterable[bytes]) -> str:
     return os.fsdecode(next(named, b""))
 
 
-def look(pid: int, main: int | None, instance: str, bound: Mapping[int, str]) -> Sight:
-    """Look at one process; what is gone or closed to us is seen without anything."""
-    status = dict(line.split(b":\t", 1) for line in read_facts(f"/proc/{pid}/status").splitlines() if b":\t" in line)
-    umask = status.get(b"Umask", b"").decode()
-    is_zombie = status.get(b"State", b"").startswith(b"Z")
-    directory = ""
-    with suppress(OSError):
-        directory = os.readlink(f"/proc/{pid}/cwd")
-    written = tuple(sorted(set(written_files(pid, bound))))
-    return Sight(pid, main, instance, umask, directory, written, is_zombie, shares_files(pid))
+class Looker:
+    """Looks at processes one by one; ``parents`` are those of the ones that it has looked at."""
+
+    def __init__(self) -> None:
+        self.parents: dict[int, int] = {}
+        self.bound = bound_sockets()
+        self.own_files = files_of("self")
+
+    def look(self, pid: int, main: int | None, instance: str) -> Sight:
+        """Look at one process; what is gone or closed to us is seen without anything."""
+        status = read_facts(f"/proc/{pid}/status")
+        self.parents[pid] = int(value_in(status, b"PPid") or 0)
+        umask, is_zombie = value_in(status, b"Umask").decode(), value_in(status, b"State").startswith(b"Z")
+        directory = ""
+        with suppress(OSError):
+            directory = os.readlink(f"/proc/{pid}/cwd")
+        written = tuple(sorted(set(written_files(pid, self.bound))))
+        shares_files = not written or files_of(pid) == self.own_files
+        return Sight(pid, main, instance, umask, directory, written, is_zombie, shares_files)
 
 
-def shares_files(pid: int) -> bool:
-    """Tell whether a process sees the files that we see, and not those of a container."""
+def value_in(status: bytes, name: bytes) -> bytes:
+    """Return a value of a ``/proc/PID/status``, whose lines are ``NAME:`` and the value; empty without it."""
+    _, found, rest = status.partition(b"\n" + name + b":\t")
+    return rest[: rest.index(b"\n")] if found else b""
+
+
+def files_of(pid: int | str) -> int:
+    """Return what tells the files that a process sees from those that others see: its mount namespace."""
     with suppress(OSError):
-        return os.stat(f"/proc/{pid}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino
-    return True
+        return os.stat(f"/proc/{pid}/ns/mnt").st_ino
+    return 0
 
 
 def written_files(pid: int, bound: Mapping[int, str]) -> Iterator[str]:
@@ -75,7 +92,7 @@ def written_files(pid: int, bound: Mapping[int, str]) -> Iterator[str]:
     with suppress(OSError):
         for entry in os.listdir(f"/proc/{pid}/fd"):
             path = f"/proc/{pid}/fd/{entry}"
-            with suppress(OSError):
+            try:
                 target = os.readlink(path)
                 if target.startswith("socket:["):
                     if socket := bound.get(int(target[8:-1])):
@@ -83,6 +100,8 @@ def written_files(pid: int, bound: Mapping[int, str]) -> Iterator[str]:
                 elif is_file(target) and os.lstat(path).st_mode & stat.S_IWUSR:
                     # The link's own mode is how the file was opened.
                     yield target
+            except OSError:
+                continue
 
 
 def is_file(target: str) -> bool:

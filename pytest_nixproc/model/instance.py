@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -64,12 +65,12 @@ class Instance:
         attributes = "".join(f", {name}={value!r}" for name, value in self.attributes.items())
         return f"Instance({self.pkg!r}{attributes})"
 
-    @property
+    @cached_property
     def declared_ports(self) -> Mapping[str, int]:
         """The TCP ports that the instance declares, by the attribute or the name that declares them."""
         return dict(self._ports("ports", lambda name: is_port_name(name) and not is_udp_name(name)))
 
-    @property
+    @cached_property
     def declared_udp_ports(self) -> Mapping[str, int]:
         """The UDP ports that the instance declares, likewise."""
         return dict(self._ports("udp_ports", is_udp_name))
@@ -82,7 +83,7 @@ class Instance:
         if isinstance(named, Mapping):
             yield from ((f"{section}.{name}", value) for name, value in named.items() if is_number(value))
 
-    @property
+    @cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The ports that the instance declares, with their protocols and addresses."""
         tcp = [Endpoint(name, port, "tcp", self._address(name)) for name, port in self.declared_ports.items()]
