@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot, chosen
+from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot, chosen, static_findings
 from pytest_nixproc.checks.claims import Inventory, Neighbour
 from pytest_nixproc.checks.constructor import compare
 from pytest_nixproc.deployment.assigner import Assigner
@@ -127,7 +127,7 @@ class Planner:
             model = load(replace(arguments, ids=assigner.assign(model)))
         draft = self._generated(site, self.target(site, model), model)
         plan = Plan(model, draft.target, draft.refusals, self.manager.fold, neighbours)
-        return draft.with_findings(finding for rule in self.rules for finding in rule.static(plan))
+        return draft.with_findings(static_findings(self.rules, plan))
 
     def preview(self, load: Load) -> ProcessesModel:
         """Load a model with stand-ins for all that is known only when it is deployed; nothing is leased."""
