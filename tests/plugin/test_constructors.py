@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -216,4 +218,17 @@ def test_plan(servers: pytest.Pytester, state_root: Path) -> None:
 def test_constructor_under_xdist(servers: pytest.Pytester, state_root: Path) -> None:
     """The workers collect the same items, and one of them has all of a constructor."""
     servers.runpytest_subprocess("-n", "2", option("server"), BOTH).assert_outcomes(passed=30)
+    assert not list(state_root.glob("*"))
+
+
+@pytest.mark.parametrize(("name", "program"), [("nginx", "nginx"), ("redis", "redis-server")])
+def test_constructors_of_real_servers(servers: pytest.Pytester, state_root: Path, name: str, program: str) -> None:
+    """Nothing is found in constructors that are right, and instances of real servers coexist."""
+    if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin"):
+        pytest.skip(f"there is no {program}")
+    example = Path(__file__).parents[2] / "examples" / "databases" / "processes.py"
+    shutil.copy(example, servers.path / "real.py")
+    result = servers.runpytest_subprocess(f"--nixproc-constructor=real.py:{name}", BOTH)
+    result.assert_outcomes(passed=30)
+    assert "NP4" not in result.stdout.str()
     assert not list(state_root.glob("*"))
