@@ -215,9 +215,9 @@ def names_models(config: pytest.Config) -> bool:
     files = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
     if not any(file.is_file() for file in files):
         return False
-    from pytest_nixproc.plugin.models import is_given_model
+    from pytest_nixproc.plugin.suites import is_given_module
 
-    return any(is_given_model(file, config) for file in files if file.is_file())
+    return any(is_given_module(file, config) for file in files if file.is_file())
 
 
 @pytest.hookimpl(optionalhook=True)

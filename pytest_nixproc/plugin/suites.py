@@ -46,9 +46,10 @@ class SuitePoint(ModelPoint):
         super().__init__(point=point, load=self.loader, **arguments)
 
     def checks(self) -> Iterator[Check]:
-        """Yield the deployment, and each script that says anything, in the order of the original's driver."""
+        """Yield the deployment, what rules find in it, and each script that says anything, in the driver's order."""
         self.systems.preview(self.deployed.point, self.loader)
         yield Check("deploys", models.deploys, needs_system=False)
+        yield Check("has_no_conflicts", models.has_no_conflicts)
         for script in self.loader.scripted.scripts:
             yield Check(script.phase, partial(self.run, script.phase, script.instance), script.instance)
 
@@ -142,8 +143,18 @@ def collected(path: Path, parent: pytest.Collector, others: list[pytest.Collecto
     return models.collected(path, parent, others)
 
 
+def is_given_module(path: Path, config: pytest.Config) -> bool:
+    """Tell whether a file that is given by itself is a test module as a model, or because of its test definitions."""
+    return is_readable(path, config) or models.is_given_model(path, config)
+
+
+def is_readable(path: Path, config: pytest.Config) -> bool:
+    """Tell whether a source recognises test definitions in a file."""
+    return suite_reader(str(path), systems_of(config).registry.sources) is not None
+
+
 def is_suite(path: Path, session: pytest.Session) -> bool:
     """Tell whether a file holds test definitions, and was given by itself or is matched by the option."""
     patterns = options.read_names(session.config, "model-files")
     is_wanted = session.isinitpath(path) or any(path.match(pattern) for pattern in patterns)
-    return is_wanted and suite_reader(str(path), systems_of(session.config).registry.sources) is not None
+    return is_wanted and is_readable(path, session.config)

@@ -82,8 +82,9 @@ WHOLE = """
     }
 """
 
+FIRST = ("deploys", "has_no_conflicts")
 TITLES = [
-    *("deploys", "initialTests", "web1::readiness", "web2::readiness", "web1::tests", "web2::tests", "postTests"),
+    *(*FIRST, "initialTests", "web1::readiness", "web2::readiness", "web1::tests", "web2::tests", "postTests"),
 ]
 
 
@@ -128,6 +129,7 @@ def test_collecting_starts_nothing(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("-q", "--co", "suite.nix")
     assert [line for line in result.outlines if "::" in line] == [
         "suite.nix::[supervisord]::deploys",
+        "suite.nix::[supervisord]::has_no_conflicts",
         "suite.nix::[supervisord]::web2::tests",
     ]
 
@@ -143,7 +145,7 @@ def test_what_is_needed_runs_before(project: pytest.Pytester) -> None:
         postTests = {{ ... }}: "open('{project.path}/log', 'a').write('post ')";
         """,
     )
-    project.runpytest_subprocess("suite.nix", "-k", "postTests").assert_outcomes(passed=1, deselected=6)
+    project.runpytest_subprocess("suite.nix", "-k", "postTests").assert_outcomes(passed=1, deselected=7)
     assert (project.path / "log").read_text() == "initial web1 web2 post "
 
 
@@ -163,7 +165,7 @@ def test_failing_script(project: pytest.Pytester) -> None:
         """,
     )
     result = project.runpytest_subprocess("suite.nix", "-k", "web1 or postTests")
-    result.assert_outcomes(failed=2, deselected=2)
+    result.assert_outcomes(failed=2, deselected=3)
     result.stdout.fnmatch_lines(
         [
             "*/suite.nix:4: tests of web1, line 3: command ended with status 3: echo gone wrong; exit 3",
@@ -191,7 +193,7 @@ def test_failing_readiness(project: pytest.Pytester) -> None:
         """,
     )
     result = project.runpytest_subprocess("-v", "-rs", "suite.nix")
-    result.assert_outcomes(passed=2, failed=1, skipped=2)
+    result.assert_outcomes(passed=3, failed=1, skipped=2)
     result.stdout.fnmatch_lines(["*readiness of web1, line 1: wait for port 1: not within 0.2 s"])
     result.stdout.fnmatch_lines(["SKIPPED*: readiness of web1 has failed"])
     assert not (project.path / "never").exists()
@@ -208,15 +210,19 @@ def test_definitions_choose_managers_and_profiles(project: pytest.Pytester) -> N
           one = test { processManagers = builtins.filter (name: name != "sysvinit") processManagers; };
           none = test { profiles = builtins.filter (name: name == "privileged") profiles; };
           own = test { processManagers = [ "sysvinit" "disnix" ]; };
-          machine = test { nixosConfig = { virtualisation.memorySize = 1024; }; };
+          machine = test { nixosConfig = { virtualisation.memorySize = 1024; users.mutableUsers = false; }; };
+          module = test { nixosConfig = { pkgs, ... }: { }; };
+          sized = test { nixosConfig.virtualisation = { memorySize = 1024; cores = 2; }; };
           empty = test { nixosConfig = { }; processManagers = [ "sysvinit" ]; };
         }""",
     )
     result = project.runpytest_subprocess("-v", "-rs", "suite.nix", BOTH)
-    assert sorted(lines(result, "PASSED")) == [
+    assert sorted(line for line in lines(result, "PASSED") if "deploys" in line) == [
         "empty::[sysvinit]::deploys",
         "one::[supervisord]::deploys",
         "own::[sysvinit]::deploys",
+        "sized::[supervisord]::deploys",
+        "sized::[sysvinit]::deploys",
     ]
     result.stdout.fnmatch_lines_random(
         [
@@ -225,7 +231,7 @@ def test_definitions_choose_managers_and_profiles(project: pytest.Pytester) -> N
         ]
     )
     selected = project.runpytest_subprocess("-v", "suite.nix::own::[sysvinit]", BOTH)
-    assert lines(selected, "PASSED") == ["own::[sysvinit]::deploys"]
+    assert lines(selected, "PASSED") == ["own::[sysvinit]::deploys", "own::[sysvinit]::has_no_conflicts"]
 
 
 def test_file_that_imports_the_driver(project: pytest.Pytester) -> None:
@@ -252,7 +258,8 @@ def test_file_that_imports_the_driver(project: pytest.Pytester) -> None:
         """,
     )
     result = project.runpytest_subprocess("-v", "tests/default.nix")
-    assert lines(result, "PASSED") == ["web::[supervisord]::deploys", "web::[supervisord]::postTests"]
+    titles = ["deploys", "has_no_conflicts", "postTests"]
+    assert lines(result, "PASSED") == [f"web::[supervisord]::{title}" for title in titles]
 
 
 def test_scripts_get_the_ids_of_the_deployment(project: pytest.Pytester) -> None:
@@ -269,7 +276,7 @@ def test_scripts_get_the_ids_of_the_deployment(project: pytest.Pytester) -> None
     import socket
 
     with socket.create_server(("127.0.0.1", 27600)):
-        project.runpytest_subprocess("suite.nix").assert_outcomes(passed=3)
+        project.runpytest_subprocess("suite.nix").assert_outcomes(passed=4)
     assert [(project.path / name).read_text() for name in ("web1", "web2")] == ["27500", "27701"]
 
 
@@ -277,8 +284,10 @@ def test_workers(project: pytest.Pytester) -> None:
     """With pytest-xdist, a definition stays on one worker, which deploys it once."""
     define(project, f"initialTests = {{ ... }}: \"open('{project.path}/log', 'a').write('x')\"; tests = _: \"pass\";")
     result = project.runpytest_subprocess("-n2", "suite.nix", "-p", "xdist")
-    result.assert_outcomes(passed=4)
-    assert (project.path / "log").read_text() == "x"
+    result.assert_outcomes(passed=5)
+    (project.path / "suite.nix").rename(project.path / "test_suite.nix")
+    project.runpytest_subprocess("-n2", "test_suite.nix", "-p", "xdist").assert_outcomes(passed=5)
+    assert (project.path / "log").read_text() == "xx"
 
 
 BROKEN = {
@@ -305,7 +314,7 @@ def test_script_that_is_no_python(project: pytest.Pytester) -> None:
     """A script that cannot be compiled fails alone, with its line."""
     define(project, 'tests = { ... }: "x = 1\\nif x\\n"; postTests = { ... }: "pass";')
     result = project.runpytest_subprocess("suite.nix")
-    result.assert_outcomes(passed=2, failed=2)
+    result.assert_outcomes(passed=3, failed=2)
     result.stdout.fnmatch_lines(["*tests of web1, line 2: SyntaxError: expected ':'", "    if x"])
 
 
@@ -337,7 +346,7 @@ def test_parameters_of_the_user(project: pytest.Pytester) -> None:
         """,
     )
     given = ["--nixproc-param=some-path=/there", "--nixproc-param=greeting=ahoy"]
-    project.runpytest_subprocess("suite.nix", *given).assert_outcomes(passed=3)
+    project.runpytest_subprocess("suite.nix", *given).assert_outcomes(passed=4)
     result = project.runpytest_subprocess("suite.nix", *given, "--nixproc-param=other=1")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*: it has no parameter 'other'"])
@@ -350,7 +359,7 @@ def test_example(project: pytest.Pytester) -> None:
     shutil.copytree(EXAMPLE, project.path / "example")
     result = project.runpytest_subprocess("-v", "example/suite.nix", BOTH)
     scripts = ["gateway::readiness", "webapp1::readiness", "webapp2::readiness", "gateway::tests", "postTests"]
-    expected = [f"[{name}]::{title}" for name in ("supervisord", "sysvinit") for title in ("deploys", *scripts)]
+    expected = [f"[{name}]::{title}" for name in ("supervisord", "sysvinit") for title in (*FIRST, *scripts)]
     assert lines(result, "PASSED") == expected
 
 
@@ -358,7 +367,7 @@ def test_only_files_that_were_given(project: pytest.Pytester) -> None:
     """Definitions are not run by surprise: a file has to be given, or matched by the option; comments do not count."""
     define(project, "")
     assert project.runpytest_subprocess().ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    project.runpytest_subprocess("--nixproc-model-files=suite.nix").assert_outcomes(passed=1)
+    project.runpytest_subprocess("--nixproc-model-files=suite.nix").assert_outcomes(passed=2)
     write(project, "other.nix", "# testService\nimport ./processes.nix /* testService */\n")
     result = project.runpytest_subprocess("-q", "--co", "other.nix")
     result.stdout.fnmatch_lines(["other.nix::[[]supervisord[]]::has_no_conflicts"])

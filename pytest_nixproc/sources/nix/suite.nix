@@ -4,7 +4,7 @@
 { model, suite, arguments }:
 
 let
-  inherit (builtins) attrNames filter functionArgs intersectAttrs isAttrs isFunction mapAttrs match scopedImport
+  inherit (builtins) attrNames filter functionArgs intersectAttrs isAttrs isFunction mapAttrs match removeAttrs scopedImport
     toString unsafeGetAttrPos;
 
   # The driver's parameters: the call fails, as it does there, for one that is missing or unknown.
@@ -27,7 +27,12 @@ let
   strange = if isAttrs result && !isTest result then filter (name: !(isTest result.${name})) (attrNames result) else [ ];
   definitions = if isTest result then { "" = result.given; } else mapAttrs (_: test: test.given) result;
 
-  isEmpty = config: config == null || (isAttrs config && attrNames config == [ ]);
+
+  # How large a virtual machine is does not matter where there is none.
+  sizes = [ "memorySize" "diskSize" "cores" ];
+  isEmpty = config: config == null || (isAttrs config && removeAttrs config [ "virtualisation" ] == { } && (
+    isAttrs (config.virtualisation or { }) && removeAttrs (config.virtualisation or { }) sizes == { }
+  ));
 in
 (
   if missing != [ ] then { problem = { problem = "missing arguments"; names = missing; }; }
