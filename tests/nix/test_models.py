@@ -146,7 +146,7 @@ DEFAULTS = """
         instanceName = "web"; process = "/bin/web"; args = [ "a" ]; daemonExtraArgs = [ "d" ];
       };
       own = createManagedProcess { name = "own"; user = "own"; daemon = "/bin/own"; foregroundProcessArgs = [ "f" ]; };
-      shown = pkg: removeAttrs pkg [ "given" "nixprocType" ];
+      shown = pkg: removeAttrs pkg [ "given" "written" "nixprocType" ];
     in { web = { pkg = web; shown = shown web; own = shown own; }; }
 """
 
@@ -158,9 +158,10 @@ def test_places(bench: Bench) -> None:
             adminPort = 5001;
             pkg = createManagedProcess {
               name = "web"; process = "/bin/web";
-              pidFile = "/run/own.pid"; }; }; }
+              pidFile = "/run/own.pid";
+              credentials.groups.web = { }; }; }; }
     """)
-    lines = {"admin_port": 4, "pkg.pid_file": 7, "pkg.process": 6, "nowhere": 3}
+    lines = {"admin_port": 4, "pkg.pid_file": 7, "pkg.process": 6, "pkg.credentials.groups.web": 8, "nowhere": 3}
     for place, line in lines.items():
         assert model.locate("web", place) == Location(str(bench.directory / "processes.nix"), line)
 

@@ -124,7 +124,7 @@ let
       if isOurProcess instance.pkg then
         if isAttrs instance.pkg.given then {
           parameters = wholeAt instance.pkg.given plain;
-          positions = mapAttrs (parameter: _: unsafeGetAttrPos parameter instance.pkg.given) instance.pkg.given;
+          positions = mapAttrs (parameter: _: unsafeGetAttrPos parameter (instance.pkg.written or instance.pkg.given)) instance.pkg.given;
         }
         else { problem = "no parameters"; kind = kind instance.pkg.given; }
       else if isAttrs instance.pkg && instance.pkg ? configJSON then

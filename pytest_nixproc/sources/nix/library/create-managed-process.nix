@@ -19,6 +19,8 @@ in
 if !(builtins.isAttrs given) then { nixprocType = "process"; name = null; inherit given; } else
 {
   nixprocType = "process";
+  # As the user has written it: that knows the places of all parameters.
+  written = given;
   given = given // (if given ? credentials then { inherit credentials; } else { });
 
   inherit name instanceName process args user credentials foregroundProcessExtraArgs daemonExtraArgs;
