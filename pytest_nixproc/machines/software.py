@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import BinaryIO, Final
 
 ESSENTIAL: Final = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/run/current-system"),
@@ -28,6 +29,12 @@ PARTS_OF_A_PREFIX: Final = ("bin", "sbin", "libexec")
 SIGNS_OF_A_PREFIX: Final = ("lib", "lib64", "libexec", "share", "pyvenv.cfg")
 LIBRARIES_PER_PROGRAM_SECONDS: Final = 5
 HEAD_BYTES: Final = 4096
+ELF: Final = b"\x7fELF"
+PT_INTERP: Final = 3
+LAYOUTS: Final = {1: ("I", 28, 42, "II8xI"), 2: ("Q", 32, 54, "I4xQ16xQ")}
+"""Of 32 and 64 bits: how the place of the program headers is written, and where; where their size and number is; and,
+in each of them, its type, and the offset and length of what it describes (elf(5))."""
+
 LINKS_IN_A_CHAIN: Final = 40
 """As many as the kernel follows (path_resolution(7))."""
 
@@ -78,7 +85,7 @@ def loads(file: str) -> Iterator[str]:
     head = head_of(file)
     if head.startswith(b"#!"):
         yield from (os.fsdecode(word) for word in head[2:].partition(b"\n")[0].split() if word.startswith(b"/"))
-    elif head.startswith(b"\x7fELF") and (loader := loader_of(head)):
+    elif head.startswith(ELF) and (loader := loader_of(file)):
         yield loader
         yield from libraries(loader, file)
 
@@ -91,10 +98,28 @@ def head_of(file: str) -> bytes:
         return content.read(HEAD_BYTES)
 
 
-def loader_of(head: bytes) -> str:
-    """Return the dynamic loader that a binary names (elf(5), PT_INTERP); it stands near the beginning."""
-    found = re.search(rb"/[\x21-\x7e]*/ld[-.\w]*\.so[.\d]*(?=\0)", head)
-    return found.group().decode() if found else ""
+def loader_of(file: str) -> str:
+    """Return the dynamic loader that a binary names; empty for what names none, or is damaged."""
+    try:
+        with open(file, "rb") as content:
+            return interpreter_in(content)
+    except (IndexError, KeyError, struct.error):
+        return ""
+
+
+def interpreter_in(content: BinaryIO) -> str:
+    """Return the interpreter of a binary; it may stand anywhere in the file, as programs like patchelf(1) leave it."""
+    head = content.read(64)
+    address, place, sizes, header = LAYOUTS[head[4]]
+    order = "<" if head[5] == 1 else ">"
+    content.seek(*struct.unpack_from(order + address, head, place))
+    size, number = struct.unpack_from(f"{order}HH", head, sizes)
+    headers = [struct.unpack_from(order + header, content.read(size)) for _ in range(number)]
+    for kind, offset, length in headers:
+        if kind == PT_INTERP:
+            content.seek(offset)
+            return os.fsdecode(content.read(length).rstrip(b"\0"))
+    return ""
 
 
 def libraries(loader: str, file: str) -> Iterator[str]:

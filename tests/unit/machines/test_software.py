@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_nixproc.machines import software
-from pytest_nixproc.machines.software import ESSENTIAL, Software, chain, head_of, loads, outermost, place_of
+from pytest_nixproc.machines.software import ESSENTIAL, Software, chain, head_of, loader_of, loads, outermost, place_of
 
 SHELL = os.path.realpath("/bin/sh")
 
@@ -156,6 +157,34 @@ def test_library_of_a_binary_is_needed(place: Path) -> None:
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, f"{place}/thing.c"], check=True)
     subprocess.run([compiler, "-o", run, f"{place}/main.c", library, f"-Wl,-rpath,{place}/libraries"], check=True)
     assert found([run], place) == {f"{place}/app", f"{place}/libraries"}
+
+
+def binary(bits: int, order: str, gap: int) -> bytes:
+    """Return the headers of a binary whose interpreter stands behind a gap, as its last program header says."""
+    is_wide = bits == 64
+    header, offset = (64, 64 + 2 * 56 + gap) if is_wide else (52, 52 + 2 * 32 + gap)
+    name = b"/store/ld.so\0"
+    ident = b"\x7fELF" + bytes([2 if is_wide else 1, 1 if order == "<" else 2]) + bytes(10)
+    rest = struct.pack(f"{order}HHI" + ("QQQ" if is_wide else "III"), 2, 62, 1, 0, header, 0)
+    rest += struct.pack(f"{order}IHHH", 0, header, 56 if is_wide else 32, 2)
+    entry = "IIQQQQQQ" if is_wide else "IIIIIIII"
+    place = (0, offset, 0, 0, len(name), 0, 0) if is_wide else (offset, 0, 0, len(name), 0, 0, 0)
+    headers = struct.pack(order + entry, *([6] + [0] * 7)) + struct.pack(order + entry, 3, *place)
+    return (ident + rest).ljust(header, b"\0") + headers + bytes(gap) + name
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("gap", [0, 100_000])
+def test_loader_may_stand_anywhere(place: Path, bits: int, order: str, gap: int) -> None:
+    """The loader of a binary is found by its program headers, in both sizes and byte orders; a damaged one has none."""
+    whole = binary(bits, order, gap)
+    path = place / "run"
+    path.write_bytes(whole)
+    assert loader_of(str(path)) == "/store/ld.so"
+    for length in (4, 5, 40, 70, 110):
+        path.write_bytes(whole[:length])
+        assert loader_of(str(path)) == ""
 
 
 @pytest.mark.parametrize("content", [b"\x7fELF", b"\x7fELF/nowhere/ld-linux.so.2\0", b"#!\n", b"#!", b"", b"\0"])
