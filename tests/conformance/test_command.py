@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from pytest_nixproc.machines.host import Host
@@ -63,7 +65,7 @@ def test_results(pytester: pytest.Pytester) -> None:
         result = pytester.runpytest_subprocess(*SUITE, "--nixproc-conformance-results=found", "-k", tests)
         assert result.ret == 0
     assert [path.name for path in (pytester.path / "found").iterdir()] == ["supervisord.json"]
-    table = pytester.run("python", "-m", "pytest_nixproc.testing.conformance", "found")
+    table = pytester.run(sys.executable, "-m", "pytest_nixproc.testing.conformance", "found")
     table.stdout.fnmatch_lines(["| about | feature | what must hold | supervisord |", "| living | reload | * | pass |"])
     table.stdout.fnmatch_lines(["| living | restart | * | not run |", "| umask | pass |"])
 

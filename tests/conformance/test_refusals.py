@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from pytest_nixproc.testing.conformance.results import REFUSED, Finding, Results
@@ -57,6 +59,6 @@ def test_refusals_are_told_from_omissions(found: pytest.Pytester) -> None:
     assert picky.findings[test] == Finding(REFUSED, "nice: it knows no niceness")
     assert {finding.outcome for name, finding in picky.findings.items() if name != test} == {"pass"}
     assert forgetful.findings[test].outcome == "FAIL"
-    table = found.run("python", "-m", "pytest_nixproc.testing.conformance", "results")
+    table = found.run(sys.executable, "-m", "pytest_nixproc.testing.conformance", "results")
     table.stdout.fnmatch_lines(["| umask | pass | pass |", "| nice | FAIL | refused |"])
     table.stdout.fnmatch_lines(["| picky | parameter | refused | nice: it knows no niceness |"])
