@@ -485,4 +485,4 @@ CAPABILITIES: Final = Capabilities(
 @hookimpl
 def nixproc_managers() -> list[Manager]:
     """Offer this manager."""
-    return [Manager("bsdrc", BsdrcGenerator, BsdrcDriver, CAPABILITIES, obstacle)]
+    return [Manager("bsdrc", BsdrcGenerator, BsdrcDriver, CAPABILITIES, obstacle, identifier)]

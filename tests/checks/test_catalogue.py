@@ -141,7 +141,7 @@ FAULTS: Final = {
     "two users with one number": Fault("NP114", account("u", uid=900), account("v", uid=900)),
     "two groups with one number": Fault("NP114", group("g", 900), group("h", 900)),
     "names that a manager makes the same": Fault(
-        "NP115", {"name": "web-1"}, {"name": "web_1"}, plan={"fold": lambda name: name.replace("-", "_")}
+        "NP115", {"name": "web-1"}, {"name": "web_1"}, plan={"fold": REGISTRY.manager("bsdrc").fold}
     ),
     "pools that overlap": Fault(
         "NP117", *NONE, pools={"webPorts": {"min": 5000, "max": 5999}, "dbPorts": {"min": 5500, "max": 6000}}
