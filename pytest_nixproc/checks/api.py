@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -89,7 +89,7 @@ class Snapshot:
     ``accounts`` has who the processes of instances are to run as, where the manager switches, and ``run_as`` the user
     and group that their main processes do run as. ``sights`` are all processes, each with its instance; ``changed`` the
     paths that instances are told, and that have changed since the system began to start; ``own_places`` the
-    directories that it may write to.
+    directories that it may write to. ``client_ports`` are what the machine gives to clients.
     """
 
     model: ProcessesModel
@@ -106,6 +106,27 @@ class Snapshot:
     sights: Sequence[tuple[str, Sight]] = ()
     changed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own_places: tuple[str, ...] = ()
+    client_ports: Container[int] = ()
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What leak rules look at: one instance that was stopped, what is left of it, and what became of the others.
+
+    ``when`` says when this was seen, in words. ``processes`` are those of the instance that still run, with their
+    commands; ``held`` its ports that are held by others (``tcp 80``, and who); ``pid_files`` and ``sockets`` what still
+    exists. ``ended`` are other instances whose main process, which is named, has ended; ``unready`` those that run and
+    are not ready, with the reason.
+    """
+
+    instance: str
+    when: str
+    processes: Mapping[int, str] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
+    pid_files: tuple[str, ...] = ()
+    sockets: tuple[str, ...] = ()
+    ended: Mapping[str, int] = field(default_factory=dict)
+    unready: Mapping[str, str] = field(default_factory=dict)
 
 
 def nothing(_: object) -> Iterable[Finding]:
@@ -117,15 +138,16 @@ def nothing(_: object) -> Iterable[Finding]:
 class Rule:
     """One rule: its code, what it asserts, and the function that finds where that does not hold.
 
-    ``static`` looks at a model before anything is started, ``live`` at a running system, and ``constructor`` at what a
-    constructor makes of different parameters. ``explanation`` is for the documentation: what is looked at, why it
-    matters, and what the rule cannot know.
+    ``static`` looks at a model before anything is started, ``live`` at a running system, ``leak`` at what a stop of one
+    instance has left and done, and ``constructor`` at what a constructor makes of different parameters. ``explanation``
+    is for the documentation: what is looked at, why it matters, and what the rule cannot know.
     """
 
     code: str
     asserts: str
     static: Callable[[Plan], Iterable[Finding]] = nothing
     live: Callable[[Snapshot], Iterable[Finding]] = nothing
+    leak: Callable[[Departure], Iterable[Finding]] = nothing
     constructor: Callable[[Any], Iterable[Finding]] = nothing
     severity: Severity = "error"
     explanation: str = ""

@@ -24,14 +24,14 @@ def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
     """Find declared ports on which nobody listens, or somebody else than the instance's own processes."""
     holders = defaultdict(list)
     for listener in snapshot.listeners:
-        holders[listener.port].append(listener)
+        holders[listener.protocol, listener.port].append(listener)
     for name, instance in snapshot.model.items():
-        for place, port in instance.declared_ports.items():
-            owners = [snapshot.owners[listener] for listener in holders[port]]
-            if name not in owners:
-                who, others, remedy = holder(snapshot, holders[port])
-                problem = f"{name} declares TCP port {port}, {who}"
-                origin = f"processes.{name}.{place} = {port}"
+        for endpoint in instance.endpoints:
+            found = holders[endpoint.protocol, endpoint.port]
+            if name not in (snapshot.owners[listener] for listener in found):
+                who, others, remedy = holder(snapshot, found)
+                problem = f"{name} declares {endpoint.protocol.upper()} port {endpoint.port}, {who}"
+                origin = f"processes.{name}.{endpoint.place} = {endpoint.port}"
                 yield Finding("NP202", "error", problem, (name, *others), (origin,), remedy)
 
 
@@ -49,11 +49,14 @@ def holder(snapshot: Snapshot, listeners: Sequence[Listener]) -> tuple[str, tupl
 
 def undeclared_listeners(snapshot: Snapshot) -> Iterator[Finding]:
     """Find ports on which an instance listens without declaring them."""
-    for listener in snapshot.listeners:
-        owner = snapshot.owners[listener]
-        if owner is not None and listener.port not in snapshot.model[owner].declared_ports.values():
-            problem = f"{owner} listens on TCP port {listener.port}, which it does not declare"
-            remedy = f"declare it: Instance(..., ports={{'NAME': {listener.port}}})"
+    declared = {(name, end.protocol, end.port) for name, item in snapshot.model.items() for end in item.endpoints}
+    for listener, owner in snapshot.owners.items():
+        if owner is None or (owner, listener.protocol, listener.port) in declared:
+            continue
+        if listener.protocol == "tcp" or listener.port not in snapshot.client_ports:
+            problem = f"{owner} listens on {listener.protocol.upper()} port {listener.port}, which it does not declare"
+            attribute = "ports" if listener.protocol == "tcp" else "udp_ports"
+            remedy = f"declare it: Instance(..., {attribute}={{'NAME': {listener.port}}})"
             yield Finding("NP203", "warning", problem, (owner,), (), remedy)
 
 
@@ -96,13 +99,13 @@ def wrong_users(snapshot: Snapshot) -> Iterator[Finding]:
 def wide_listeners(snapshot: Snapshot) -> Iterator[Finding]:
     """Find ports that are declared on a local address, and listened on at all addresses."""
     declared = {
-        (name, endpoint.port): endpoint
+        (name, endpoint.protocol, endpoint.port): endpoint
         for name, instance in snapshot.model.items()
         for endpoint in instance.endpoints
-        if endpoint.address and endpoint.protocol == "tcp"
+        if endpoint.address
     }
     for listener, owner in snapshot.owners.items() if declared else ():
-        endpoint = declared.get((owner or "", listener.port))
+        endpoint = declared.get((owner or "", listener.protocol, listener.port))
         if owner is not None and endpoint is not None and listener.host in ANY_ADDRESS:
             problem = f"{owner} listens on port {listener.port} of all addresses, and not of {endpoint.address} alone"
             origin = origin_of(snapshot.model, owner, endpoint.place, endpoint.port)
@@ -214,7 +217,8 @@ RULES: Final = [
         live=undeclared_listeners,
         severity="warning",
         explanation="A hidden second listener, for metrics or debugging, is the conflict of the second instance. It is"
-        " a warning, because some programs open ports that nobody has chosen.",
+        " a warning, because some programs open ports that nobody has chosen. UDP ports out of those that the kernel"
+        " gives to clients (`net.ipv4.ip_local_port_range`) are left out: every client has one for a moment.",
     ),
     Rule(
         "NP204",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from pytest_nixproc.checks.api import Finding, Snapshot, errors_of
+from pytest_nixproc.checks.api import Departure, Finding, Snapshot, errors_of
 from pytest_nixproc.deployment.accounts import Accounts, open_to_users
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.journal import Journal, begin, facts_of, recall
@@ -204,7 +204,7 @@ class Deployment:
         for name in names:
             for place, port in self.draft.model[name].declared_ports.items():
                 if not self.machine.port_is_free(port):
-                    brief = f"{name} cannot have TCP port {port} (processes.{name}.{place}): {self._holder(port)}"
+                    brief = f"{name} cannot have TCP port {port} (processes.{name}.{place}): {self.holder(port)}"
                     raise DeploymentError(brief, remedy="end that process, or choose another port")
 
     def _refuse_live_conflicts(self) -> None:
@@ -214,9 +214,14 @@ class Deployment:
         else:
             self.assert_no_conflicts()
 
-    def _holder(self, port: int) -> str:
+    def holders(self, port: int) -> list[int | None]:
+        """Return who listens on a TCP port; None stands for what is not shown to us."""
+        everybody = self.machine.listeners(wanted={port})
+        return [listener.pid for listener in everybody if (listener.protocol, listener.port) == ("tcp", port)]
+
+    def holder(self, port: int) -> str:
         """Say who holds a port."""
-        pids = [listener.pid for listener in self.machine.listeners() if listener.port == port]
+        pids = self.holders(port)
         seen = [f"process {pid} holds it ({self.machine.describe(pid)})" for pid in pids if pid]
         return " and ".join(seen) or ("a process of another user holds it" if pids else "it is in use")
 
@@ -343,10 +348,22 @@ class Deployment:
         self._draft = self.draft.with_findings(findings)
         return findings
 
+    def judge(self, departure: Departure) -> list[Finding]:
+        """Hold the leak rules against the stop of an instance; return what they find."""
+        findings = self.planner.leak_findings(departure)
+        self._draft = self.draft.with_findings(findings)
+        return findings
+
     def assert_no_conflicts(self) -> None:
         """Hold the live rules against the system; raises :class:`~pytest_nixproc.errors.ConflictError`."""
         if errors := errors_of(self.inspect()):
             raise ConflictError("the running instances are in each other's way", errors)
+
+    def statuses(self) -> dict[str, Status]:
+        """Ask the manager about all instances at once."""
+        units = self.draft.profile.units
+        by_unit = self.driver.status(list(units.values()))
+        return {name: by_unit[unit.name] for name, unit in units.items()}
 
     def status_of(self, name: str) -> Status:
         """Ask the manager about one instance."""
@@ -369,11 +386,16 @@ class Deployment:
         members = self.driver.members(self.unit(name))
         return list(dict.fromkeys([status.pid, *below, *orphans, *members]))
 
+    def left_of(self, name: str) -> list[int]:
+        """Return the processes that name an instance as their own, whether or not it runs."""
+        return [pid for pid in self._strays() if self.machine.has_tag(pid, f"NIXPROC_INSTANCE={name}")]
+
     def ports_of(self, name: str) -> set[int]:
         """Return the TCP ports that an instance's processes listen on, or that are forwarded to them."""
         pids = set(self.pids_of(name))
         statuses = self.driver.status([self.unit(name)])
-        return {listener.port for listener in listeners(self.driver, statuses, pids) if listener.pid in pids}
+        found = listeners(self.driver, statuses, pids)
+        return {listener.port for listener in found if listener.pid in pids and listener.protocol == "tcp"}
 
     def stop(self, *, keep_state: bool = False) -> None:
         """Take everything down in reverse order and remove the state, unless it is to be kept.
@@ -443,7 +465,7 @@ class Deployment:
     def _held_ports(self) -> list[str]:
         """Return the declared ports that are not free again, with who holds them."""
         return [
-            f"TCP port {port} of {name} is still held: {self._holder(port)}"
+            f"TCP port {port} of {name} is still held: {self.holder(port)}"
             for name, instance in self.draft.model.items()
             for port in instance.declared_ports.values()
             if not self.machine.port_is_free(port)

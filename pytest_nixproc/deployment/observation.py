@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_nixproc.checks.api import Snapshot
@@ -55,9 +55,8 @@ def observe(
     by_unit = driver.status(list(units.values()))
     statuses = {name: by_unit[unit.name] for name, unit in units.items()}
     owners = Owners(driver.machine, target, {s.pid: name for name, s in statuses.items() if s.running and s.pid})
-    declared = {port for instance in model.values() for port in instance.declared_ports.values()}
-    owned = {item: owners.owner(item.pid) for item in listeners(driver, by_unit, owners.main, declared)}
-    relevant = {item: owner for item, owner in owned.items() if owner is not None or item.port in declared}
+    sights = sights_of(driver.machine, owners.main, target)
+    relevant = holders(driver, by_unit, owners, sights, model)
     pid_files = read_pid_files(driver.machine, model, target)
     named = {name: driver.process_named(units[name], content.encode()) for name, content in pid_files.items()}
     pids = {pid for pid in named.values() if pid is not None}
@@ -76,10 +75,44 @@ def observe(
         commands=describe(driver.machine, relevant),
         accounts=accounts,
         run_as={name: account for name, account in run_as.items() if account is not None},
-        sights=sights_of(driver.machine, owners.main, target),
+        sights=sights,
         changed=changed_paths(driver.machine, outside or {}, target),
         own_places=(os.path.dirname(target.directory), *target.state.all(), *needed_homes(model)),
+        client_ports=driver.machine.facts.client_ports,
     )
+
+
+def holders(
+    driver: Driver,
+    statuses: Mapping[str, Status],
+    owners: Owners,
+    sights: Sequence[tuple[str, Sight]],
+    model: ProcessesModel,
+) -> dict[Listener, str | None]:
+    """Return who listens: what is seen of the instances' own processes; for declared ports that these lack, all others.
+
+    Where nothing can be seen of processes, everybody is looked at who may be theirs.
+    """
+    forwarded = {item: owners.owner(item.pid) for item in driver.listeners(statuses)}
+    hidden = {(item.protocol, item.port) for item in forwarded}
+    seen = {item: owner for item, owner in heard(sights).items() if (item.protocol, item.port) not in hidden}
+    owned = forwarded | seen
+    known = {(item.protocol, item.port) for item in owned}
+    missing = {(end.protocol, end.port) for instance in model.values() for end in instance.endpoints} - known
+    for item in driver.machine.listeners(owners.main, {port for _, port in missing}) if missing or not sights else ():
+        owner = owners.owner(item.pid)
+        if (item.protocol, item.port) not in known and (owner is not None or (item.protocol, item.port) in missing):
+            owned[item] = owner
+    return owned
+
+
+def heard(sights: Iterable[tuple[str, Sight]]) -> dict[Listener, str | None]:
+    """Return the listening sockets of processes that are seen, each with its instance; a main process comes first."""
+    found: dict[tuple[str, str, str, int], Listener] = {}
+    for name, sight in sorted(sights, key=lambda entry: entry[1].pid != entry[1].main):
+        for item in sight.listening:
+            found.setdefault((name, item.protocol, item.host, item.port), item)
+    return {item: name for (name, *_), item in found.items()}
 
 
 def sights_of(machine: Machine, main: Mapping[int, str], target: Target) -> list[tuple[str, Sight]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from pytest_nixproc.checks.api import Finding, Plan, Rule, Snapshot, chosen, static_findings
+from pytest_nixproc.checks.api import Departure, Finding, Plan, Rule, Snapshot, chosen, static_findings
 from pytest_nixproc.checks.claims import Inventory, Neighbour
 from pytest_nixproc.checks.constructor import compare
 from pytest_nixproc.deployment.assigner import Assigner
@@ -205,3 +205,7 @@ class Planner:
     def live_findings(self, snapshot: Snapshot) -> list[Finding]:
         """Return what the rules about running systems find."""
         return [finding for rule in self.rules for finding in rule.live(snapshot)]
+
+    def leak_findings(self, departure: Departure) -> list[Finding]:
+        """Return what the rules about stopped instances find."""
+        return [finding for rule in self.rules for finding in rule.leak(departure)]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pytest_nixproc.checks.api import Finding
+from pytest_nixproc.checks.api import Finding, errors_of
+from pytest_nixproc.deployment.departure import Witness
 from pytest_nixproc.deployment.engine import Deployment
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.plan import Step
@@ -16,7 +17,7 @@ from pytest_nixproc.deployment.planner import Load, Planner
 from pytest_nixproc.deployment.sharing import Share
 from pytest_nixproc.deployment.stopping import all_ended
 from pytest_nixproc.deployment.timeline import Timeline
-from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.errors import ConflictError, NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.managers.api import Manager, Status
@@ -136,11 +137,32 @@ class System(Mapping[str, "RunningInstance"]):
         """
         self._deployment.assert_no_conflicts()
 
+    def restart_alone(self, name: str) -> list[Finding]:
+        """Stop an instance and start it again, and return what the checks find in what that leaves and disturbs.
+
+        Others have to keep their processes, and stay ready; those that depend on it have to be ready only when it is
+        back. Raises :class:`~pytest_nixproc.errors.DeploymentError` when it is not ready before, and what
+        :meth:`RunningInstance.stop` and :meth:`RunningInstance.start` raise.
+        """
+        witness = Witness(self._deployment, name)
+        self[name].stop()
+        try:
+            findings = self._deployment.judge(witness.while_stopped())
+        finally:
+            self[name].start()
+        return findings + self._deployment.judge(witness.when_back())
+
+    def assert_stops_alone(self, name: str) -> None:
+        """Restart an instance; raises :class:`~pytest_nixproc.errors.ConflictError` if it leaves or disturbs anything.
+
+        Warnings, like a socket that is left, are among :attr:`findings` afterwards.
+        """
+        if errors := errors_of(self.restart_alone(name)):
+            raise ConflictError(f"{name} cannot be stopped and started alone", errors)
+
     def statuses(self) -> dict[str, Status]:
         """Ask the manager about all instances at once."""
-        units = self._deployment.draft.profile.units
-        by_unit = self._deployment.driver.status(list(units.values()))
-        return {name: by_unit[unit.name] for name, unit in units.items()}
+        return self._deployment.statuses()
 
     def log_places(self) -> dict[str, str]:
         """Return where each instance's log can be read: a file, or the command that its manager has for that."""

@@ -7,7 +7,7 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from pytest_nixproc.errors import CommandFailed, MachineError
 from pytest_nixproc.machines.archive import pack, unpack
@@ -15,6 +15,8 @@ from pytest_nixproc.machines.waiting import Deadline, wait_until
 
 AnyCommand = str | Sequence[str]
 """A command: shell text, or a program's name and its arguments."""
+
+Protocol = Literal["tcp", "udp"]
 
 UNIT_PROPERTIES: Final = ("LoadState", "ActiveState", "SubState", "Job")
 
@@ -50,11 +52,12 @@ class Spawn:
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening TCP socket, and the process that holds it where that can be seen."""
+    """A listening TCP socket, or an UDP socket without a partner; and its process where that can be seen."""
 
     host: str
     port: int
     pid: int | None
+    protocol: Protocol = "tcp"
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class Sight:
     """What can be seen of a process from outside, as far as the platform tells.
 
     ``main`` is the main process that it descends from, or is; None for one that has escaped, which names its
-    ``instance`` itself. ``written`` are the files, FIFOs and sockets that it has open for writing; ``shares_files``
-    tells whether they are the machine's own, and not a container's.
+    ``instance`` itself. ``written`` are the files, FIFOs and sockets that it has open for writing, ``bound`` those of
+    them that are sockets; ``shares_files`` tells whether they are the machine's own, and not a container's.
+    ``listening`` are the ports that it has, of the machine's network.
     """
 
     pid: int
@@ -74,6 +78,8 @@ class Sight:
     written: tuple[str, ...] = ()
     is_zombie: bool = False
     shares_files: bool = True
+    bound: tuple[str, ...] = ()
+    listening: tuple[Listener, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ class Facts:
 
     ``package_root`` is the directory that holds this package there; ``account`` is who processes run as when users are
     not changed; ``setpriv`` is empty where there is none; ``open_files`` is how many files a process may have open
-    before it has to ask for more; ports below ``first_unprivileged_port`` are root's (ip(7)).
+    before it has to ask for more; ports below ``first_unprivileged_port`` are root's, ``client_ports`` those that
+    clients get without asking for one (ip(7)).
     """
 
     shell: str = "/bin/sh"
@@ -118,6 +125,7 @@ class Facts:
     account: Account = field(default_factory=Account)
     open_files: int = 256
     first_unprivileged_port: int = 1024
+    client_ports: range = range(32768, 61000)
 
 
 @dataclass(frozen=True)
@@ -280,7 +288,9 @@ class Machine(ABC):
 
     @abstractmethod
     def listeners(self, likely: Iterable[int] = (), wanted: Container[int] | None = None) -> list[Listener]:
-        """Return all listening TCP sockets of the machine; ``likely`` processes are looked at before all others.
+        """Return all listening sockets of the machine; ``likely`` processes are looked at before all others.
+
+        Those of UDP are among them when they have no partner; clients' are so too for a moment.
 
         Given ``wanted`` ports, the holders of others may be left out, unless they are likely, or were started by us,
         or descend from such a process.

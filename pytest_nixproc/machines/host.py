@@ -60,6 +60,7 @@ class Host(Machine):
             account=own_account(),
             open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             first_unprivileged_port=first_unprivileged_port(),
+            client_ports=client_ports(),
         )
 
     @property
@@ -396,6 +397,12 @@ def first_unprivileged_port() -> int:
     """Ask the kernel; where it does not say, it is the traditional one."""
     text = process_table.read_facts("/proc/sys/net/ipv4/ip_unprivileged_port_start")
     return int(text) if text.strip() else Facts.first_unprivileged_port
+
+
+def client_ports() -> range:
+    """Ask the kernel which ports it gives to clients; where it does not say, they are Linux's usual ones."""
+    bounds = process_table.read_facts("/proc/sys/net/ipv4/ip_local_port_range").split()
+    return range(int(bounds[0]), int(bounds[1]) + 1) if len(bounds) == 2 else Facts.client_ports
 
 
 def own_account() -> Account:

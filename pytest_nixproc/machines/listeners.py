@@ -1,4 +1,4 @@
-"""Which TCP sockets listen, and which processes hold them.
+"""Which TCP sockets listen, which UDP sockets wait for anybody, and which processes hold them.
 
 On Linux the kernel is asked for listening sockets alone (sock_diag(7)): its other tables list every connection that is
 waiting to be forgotten, and reading them grows with what anybody has done on the machine in the last minute.
@@ -12,9 +12,9 @@ import struct
 from collections.abc import Container, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from pytest_nixproc.machines.api import Listener
+from pytest_nixproc.machines.api import Listener, Protocol
 from pytest_nixproc.machines.process_table import all_processes, offspring, read_facts
 
 NETLINK_SOCK_DIAG: Final = 4  # <linux/netlink.h>
@@ -22,7 +22,11 @@ SOCK_DIAG_BY_FAMILY: Final = 20  # <linux/sock_diag.h>
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
 REQUEST_DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
-LISTEN_STATE: Final = 1 << 10  # TCP_LISTEN, <net/tcp_states.h>
+STATES: Final[Mapping[Protocol, tuple[int, int]]] = {
+    "tcp": (socket.IPPROTO_TCP, 1 << 10),
+    "udp": (socket.IPPROTO_UDP, 1 << 7),
+}
+"""How the kernel calls the state of what listens (<net/tcp_states.h>): TCP_LISTEN; of UDP, unconnected, TCP_CLOSE."""
 
 HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
 QUERY: Final = struct.Struct("=BBBBI48x")  # struct inet_diag_req_v2, the socket's identity left open
@@ -30,17 +34,30 @@ SOCKET: Final = struct.Struct("=4x2s2x16s44xI")  # struct inet_diag_msg, of it: 
 RECEIVE_BYTES: Final = 1 << 16
 
 
-def listening_sockets() -> dict[int, tuple[str, int]]:
-    """Return address and port of every listening socket, by its inode; raises ``OSError`` where it cannot be asked."""
-    found = {}
+class Address(NamedTuple):
+    """Where a socket listens."""
+
+    host: str
+    port: int
+    protocol: Protocol = "tcp"
+
+    def held_by(self, pid: int | None) -> Listener:
+        """Return it together with its process."""
+        return Listener(self.host, self.port, pid, self.protocol)
+
+
+def listening_sockets() -> dict[int, Address]:
+    """Return the address of every listening socket, by its inode; raises ``OSError`` where it cannot be asked."""
+    found: dict[int, Address] = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            query = QUERY.pack(family, socket.IPPROTO_TCP, 0, 0, LISTEN_STATE)
-            kernel.send(HEADER.pack(HEADER.size + len(query), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 0, 0) + query)
-            for message in answers(kernel):
-                port, address, inode = SOCKET.unpack_from(message)
-                text = socket.inet_ntop(family, address if family == socket.AF_INET6 else address[:4])
-                found[inode] = text, int.from_bytes(port)
+        for name, (protocol, state) in STATES.items():
+            for family in (socket.AF_INET, socket.AF_INET6):
+                query = QUERY.pack(family, protocol, 0, 0, state)
+                kernel.send(HEADER.pack(HEADER.size + len(query), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 0, 0) + query)
+                for message in answers(kernel):
+                    port, address, inode = SOCKET.unpack_from(message)
+                    text = socket.inet_ntop(family, address if family == socket.AF_INET6 else address[:4])
+                    found[inode] = Address(text, int.from_bytes(port), name)
     return found
 
 
@@ -81,9 +98,9 @@ def listeners(
     found = list(held_by(likely, sockets))
     if not sockets.keys() <= older:
         found += held_by(offspring({*likely, *starter}) - set(likely), sockets)
-    if any(wanted is None or port in wanted for _, port in sockets.values()):
+    if any(wanted is None or address.port in wanted for address in sockets.values()):
         found += held_by(all_processes(), sockets)
-    return found + [Listener(*address, None) for address in sockets.values()]
+    return found + [address.held_by(None) for address in sockets.values()]
 
 
 def listeners_by_psutil() -> list[Listener]:
@@ -94,13 +111,14 @@ def listeners_by_psutil() -> list[Listener]:
     import psutil
 
     try:
-        found = {(*item.laddr, item.pid) for item in psutil.net_connections("tcp") if is_listening(item)}
+        found = {heard(item, item.pid) for item in psutil.net_connections("inet") if is_listening(item)}
     except psutil.AccessDenied:
         found = set()
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                found |= {(*item.laddr, process.pid) for item in process.net_connections("tcp") if is_listening(item)}
-    return [Listener(*address) for address in found]
+                connections = process.net_connections("inet")
+                found |= {heard(item, process.pid) for item in connections if is_listening(item)}
+    return list(found)
 
 
 def listeners_by_netstat() -> list[Listener]:
@@ -125,13 +143,20 @@ def read_netstat(text: str, pids: Mapping[int, int]) -> Iterator[Listener]:
 
 
 def is_listening(connection: Any) -> bool:
-    """Tell whether a connection that psutil names is a listening socket."""
-    return connection.status == "LISTEN" and bool(connection.laddr)
+    """Tell whether a connection that psutil names is a socket that listens, or has no partner."""
+    is_open = connection.status == "LISTEN" or (connection.type == socket.SOCK_DGRAM and not connection.raddr)
+    return is_open and bool(connection.laddr)
 
 
-def held_by(pids: Iterable[int], sockets: dict[int, tuple[str, int]]) -> Iterator[Listener]:
+def heard(connection: Any, pid: int | None) -> Listener:
+    """Return a socket that psutil names as a listener."""
+    host, port = connection.laddr
+    return Listener(host, port, pid, "udp" if connection.type == socket.SOCK_DGRAM else "tcp")
+
+
+def held_by(pids: Iterable[int], sockets: dict[int, Address]) -> Iterator[Listener]:
     """Yield the sockets that processes hold, and take them out of ``sockets``."""
     for pid in pids:
         for inode in inodes_of(pid):
             if inode in sockets:
-                yield Listener(*sockets.pop(inode), pid)
+                yield sockets.pop(inode).held_by(pid)

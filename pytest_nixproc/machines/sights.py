@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Final
 
 from pytest_nixproc.machines.api import Sight
+from pytest_nixproc.machines.listeners import Address, listening_sockets
 from pytest_nixproc.machines.process_table import environment_of, offspring, read_facts, stat_fields
 
 NO_FILES: Final = ("/dev/", "/proc/", "/sys/", "/memfd:")
@@ -59,6 +60,9 @@ class Looker:
     def __init__(self) -> None:
         self.parents: dict[int, int] = {}
         self.bound = bound_sockets()
+        self.heard: dict[int, Address] = {}
+        with suppress(OSError):
+            self.heard = listening_sockets()
         self.own_files = files_of("self")
 
     def look(self, pid: int, main: int | None, instance: str) -> Sight:
@@ -69,9 +73,13 @@ class Looker:
         directory = ""
         with suppress(OSError):
             directory = os.readlink(f"/proc/{pid}/cwd")
-        written = tuple(sorted(set(written_files(pid, self.bound))))
+        files, sockets = opened(pid)
+        bound = {self.bound[inode] for inode in sockets if inode in self.bound}
+        listening = tuple(self.heard[inode].held_by(pid) for inode in sockets if inode in self.heard)
+        written = files | bound
         shares_files = not written or files_of(pid) == self.own_files
-        return Sight(pid, main, instance, umask, directory, written, is_zombie, shares_files)
+        seen = (umask, directory, tuple(sorted(written)), is_zombie, shares_files, tuple(sorted(bound)), listening)
+        return Sight(pid, main, instance, *seen)
 
 
 def value_in(status: bytes, name: bytes) -> bytes:
@@ -87,21 +95,22 @@ def files_of(pid: int | str) -> int:
     return 0
 
 
-def written_files(pid: int, bound: Mapping[int, str]) -> Iterator[str]:
-    """Yield what a process has open for writing, and the sockets that it has bound in the file system."""
+def opened(pid: int) -> tuple[set[str], list[int]]:
+    """Return the files that a process has open for writing, and the inodes of its sockets."""
+    files, sockets = set(), []
     with suppress(OSError):
         for entry in os.listdir(f"/proc/{pid}/fd"):
             path = f"/proc/{pid}/fd/{entry}"
             try:
                 target = os.readlink(path)
                 if target.startswith("socket:["):
-                    if socket := bound.get(int(target[8:-1])):
-                        yield socket
+                    sockets.append(int(target[8:-1]))
                 elif is_file(target) and os.lstat(path).st_mode & stat.S_IWUSR:
                     # The link's own mode is how the file was opened.
-                    yield target
+                    files.add(target)
             except OSError:
                 continue
+    return files, sockets
 
 
 def is_file(target: str) -> bool:

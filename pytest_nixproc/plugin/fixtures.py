@@ -132,7 +132,6 @@ def nixproc_constructor(request: pytest.FixtureRequest, nixproc_point: Point, ni
     values of a parameter, one for each instance, as has the marker ``nixproc_vary``; ``shared`` the values that all
     instances get, as a mapping, or a function that is called like a model's and returns one.
     """
-    from pytest_nixproc.deployment.verification import restart_alone
     from pytest_nixproc.errors import NixprocError
     from pytest_nixproc.plugin.systems import Planned, systems_of, trial_of
 
@@ -155,7 +154,7 @@ def nixproc_constructor(request: pytest.FixtureRequest, nixproc_point: Point, ni
             with systems.deployed(nixproc_point, nixproc_machine, trial.load) as system:
                 yield system
                 for name in system:
-                    restart_alone(system, name)
+                    system.assert_stops_alone(name)
                 system.assert_no_conflicts()
         except NixprocError as error:
             raise error.with_traceback(None) from None

@@ -267,7 +267,8 @@ class FakeMachine(Machine):
 
     def sights(self, mains: Sequence[int], tag: str) -> list[Sight]:  # noqa: ARG002 - escapees are arranged as such
         """Return what a test has put into ``seen``, and the main processes that run."""
-        return [self.seen.get(pid, Sight(pid, pid)) for pid in mains] + self.escaped
+        held = {pid: tuple(item for item in self._ports.values() if item.pid == pid) for pid in mains}
+        return [self.seen.get(pid, Sight(pid, pid, listening=held[pid])) for pid in mains] + self.escaped
 
     def newer(self, paths: Sequence[str], reference: str) -> list[str]:  # noqa: ARG002 - nothing here has a time
         """Return the files that there are."""

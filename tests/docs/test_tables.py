@@ -156,7 +156,11 @@ def rule_rows() -> Iterator[tuple[str, ...]]:
 
 def looks_at(rule: Rule) -> str:
     """Return what a rule looks at."""
-    halves = {"the running system": rule.live, "a constructor": rule.constructor}
+    halves = {
+        "the running system": rule.live,
+        "the stop of an instance": rule.leak,
+        "a constructor": rule.constructor,
+    }
     return next((name for name, function in halves.items() if function is not nothing), "the model")
 
 

@@ -253,7 +253,7 @@ signal.pause()
 """
 FAULTS: dict[str, tuple[str, set[str], str]] = {
     "undeclared": (LISTEN, {"bad::listens"}, "NP203 warning: bad listens on TCP port *"),
-    "disturbing": (KILL, {"bad::restarts_alone"}, "good (pid *) has ended while bad was stopped"),
+    "disturbing": (KILL, {"bad::restarts_alone"}, "NP305 error: good (pid *) has ended while bad was stopped"),
 }
 
 
@@ -288,7 +288,7 @@ def test_what_an_instance_leaves_is_found_when_it_is_stopped(project: pytest.Pyt
         "    return {'bad': misbehaving('bad', state, 'daemon', 'escapes', port=port, options=told)}\n",
     )
     result = project.runpytest_subprocess("-v", "processes.py", "--nixproc-manager=sysvinit")
-    result.stdout.fnmatch_lines(["process * still runs when bad is stopped: *"])
+    result.stdout.fnmatch_lines(["NP301 error: process * of bad still runs while bad was stopped: *"])
     assert {"[sysvinit]::bad::restarts_alone"} <= outcomes(result, "FAILED")
     assert not list(state_root.glob("*"))
 

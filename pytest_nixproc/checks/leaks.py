@@ -1,0 +1,117 @@
+"""Rules about what a stop of one instance leaves, and does to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from pytest_nixproc.checks.api import Departure, Finding, Rule
+from pytest_nixproc.hooks import hookimpl
+
+
+def processes_left(departure: Departure) -> Iterator[Finding]:
+    """Find processes of the stopped instance that still run."""
+    name = departure.instance
+    for pid, command in departure.processes.items():
+        problem = f"process {pid} of {name} still runs {departure.when}: {command}"
+        remedy = "have the program end what it has started, and wait for it"
+        yield Finding("NP301", "error", problem, (name,), (), remedy, f"process {pid}")
+
+
+def ports_held(departure: Departure) -> Iterator[Finding]:
+    """Find ports of the stopped instance that somebody else has got hold of."""
+    name = departure.instance
+    for port, holder in departure.held.items():
+        problem = f"{port} port of {name} is held {departure.when}: {holder}"
+        remedy = "let nobody else use it, and close it in what the program leaves behind"
+        yield Finding("NP302", "error", problem, (name,), (), remedy, f"{port} port")
+
+
+def pid_files_left(departure: Departure) -> Iterator[Finding]:
+    """Find PID files of the stopped instance that are still there."""
+    for path in departure.pid_files:
+        problem = f"PID file {path} of {departure.instance} is still there {departure.when}"
+        remedy = "have the program remove it when it ends: its number will be another process's"
+        yield Finding("NP303", "warning", problem, (departure.instance,), (), remedy, path)
+
+
+def sockets_left(departure: Departure) -> Iterator[Finding]:
+    """Find Unix sockets of the stopped instance that are still there."""
+    for path in departure.sockets:
+        problem = f"socket {path} of {departure.instance} is still there {departure.when}"
+        remedy = "have the program remove it when it ends (unlink(2)): nobody can bind it while it is there"
+        yield Finding("NP304", "warning", problem, (departure.instance,), (), remedy, path)
+
+
+def others_ended(departure: Departure) -> Iterator[Finding]:
+    """Find other instances whose main process is not the one that it was before."""
+    for name, pid in departure.ended.items():
+        problem = f"{name} (pid {pid}) has ended {departure.when}"
+        remedy = f"if it cannot do without {departure.instance}, let it depend on that"
+        yield Finding("NP305", "error", problem, (departure.instance, name), (), remedy, f"process {pid}")
+
+
+def others_unready(departure: Departure) -> Iterator[Finding]:
+    """Find other instances that run, and cannot be used."""
+    for name, reason in departure.unready.items():
+        problem = f"{name} is not ready {departure.when}: {reason}"
+        remedy = f"if it cannot do without {departure.instance}, let it depend on that"
+        yield Finding("NP306", "error", problem, (departure.instance, name), (), remedy)
+
+
+@hookimpl
+def nixproc_checks() -> list[Rule]:
+    """Offer the leak rules."""
+    return RULES
+
+
+RULES: Final = [
+    Rule(
+        "NP301",
+        "no process of a stopped instance is left",
+        leak=processes_left,
+        explanation="Looked at are the processes that the instance had, and what names it by `NIXPROC_INSTANCE` in its"
+        " environment and is below the process that starts everything. What has just ended may take a second to be"
+        " waited for. A process that cleans its environment, and was started by the stop, is not known.",
+    ),
+    Rule(
+        "NP302",
+        "nobody listens on the ports of a stopped instance",
+        leak=ports_held,
+        explanation="Looked at are the ports that the instance declares, and those that it listened on. Processes of"
+        " its own that still hold one are told of by NP301; this is about others, which took the port over or got it"
+        " from the program: the instance cannot be started again.",
+    ),
+    Rule(
+        "NP303",
+        "a stopped instance leaves no PID file",
+        leak=pid_files_left,
+        severity="warning",
+        explanation="Looked at are the PID files of managers, and those that arguments and environment name. Their"
+        " numbers will be given to other processes, which are then taken for the program: it refuses to start, or the"
+        " other one is stopped. A warning, because many programs know how to tell.",
+    ),
+    Rule(
+        "NP304",
+        "a stopped instance leaves no socket",
+        leak=sockets_left,
+        severity="warning",
+        explanation="Looked at are the Unix sockets that the model names, and those that its processes had bound, on"
+        " Linux. A warning, because many programs remove what they find when they start.",
+    ),
+    Rule(
+        "NP305",
+        "a stop ends no other instance",
+        leak=others_ended,
+        explanation="Main processes are compared by number and start time, before the stop, while the instance is"
+        " stopped, and when it is started again. Instances that depend on it, directly or through others, are looked"
+        " at only for whether they are ready in the end.",
+    ),
+    Rule(
+        "NP306",
+        "other instances stay ready while one is stopped",
+        leak=others_unready,
+        explanation="The others' conditions have to hold, and the TCP ports on which they have answered before have to"
+        " answer. Those that depend on the stopped one are looked at when it is started again.",
+    ),
+]
