@@ -114,9 +114,9 @@ class Departure:
     """What leak rules look at: one instance that was stopped, what is left of it, and what became of the others.
 
     ``when`` says when this was seen, in words. ``processes`` are those of the instance that still run, with their
-    commands; ``held`` its ports that are held by others (``tcp 80``, and who); ``pid_files`` and ``sockets`` what still
-    exists. ``ended`` are other instances whose main process, which is named, has ended; ``unready`` those that run and
-    are not ready, with the reason.
+    commands; ``held`` its ports that are held by others (``TCP port 80``, and who); ``pid_files`` and ``sockets`` what
+    still exists. ``ended`` are other instances whose main process, which is named, has ended; ``unready`` those that
+    run and are not ready, with the reason.
     """
 
     instance: str

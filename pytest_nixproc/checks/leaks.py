@@ -22,9 +22,9 @@ def ports_held(departure: Departure) -> Iterator[Finding]:
     """Find ports of the stopped instance that somebody else has got hold of."""
     name = departure.instance
     for port, holder in departure.held.items():
-        problem = f"{port} port of {name} is held {departure.when}: {holder}"
+        problem = f"{port} of {name} is held {departure.when}: {holder}"
         remedy = "let nobody else use it, and close it in what the program leaves behind"
-        yield Finding("NP302", "error", problem, (name,), (), remedy, f"{port} port")
+        yield Finding("NP302", "error", problem, (name,), (), remedy, port)
 
 
 def pid_files_left(departure: Departure) -> Iterator[Finding]:

@@ -68,8 +68,8 @@ class Witness:
         self.name = name
         self.pids = deployment.pids_of(name)
         snapshot = deployment.snapshot()
-        own = [listener for listener, owner in snapshot.owners.items() if owner == name]
-        self.ports = {listener.port for listener in own} | set(self.model[name].declared_ports.values())
+        own = {(listener.protocol, listener.port) for listener, owner in snapshot.owners.items() if owner == name}
+        self.ports = own | {(endpoint.protocol, endpoint.port) for endpoint in self.model[name].endpoints}
         bound = {path for owner, sight in snapshot.sights if owner == name for path in sight.bound}
         inventory = Inventory.of(self.model, deployment.draft.target)
         self.sockets = bound | {claim.resource for claim in inventory.sockets if claim.instance == name}
@@ -115,8 +115,16 @@ class Witness:
     def _held(self, left: Iterable[int]) -> dict[str, str]:
         """Return the ports of the instance that others hold; what its own processes hold is told by those."""
         own = set(left)
-        holders = {port: self.deployment.holders(port) for port in self.ports if not self.machine.port_is_free(port)}
-        return {f"TCP {port}": self.deployment.holder(port) for port, pids in holders.items() if not own & set(pids)}
+        everybody = self.machine.listeners(wanted={port for _, port in self.ports}) if self.ports else []
+        return {
+            f"{item.protocol.upper()} port {item.port}": self._named(item.pid)
+            for item in everybody
+            if (item.protocol, item.port) in self.ports and item.pid not in own
+        }
+
+    def _named(self, pid: int | None) -> str:
+        """Say who holds a port."""
+        return f"process {pid} holds it ({self.machine.describe(pid)})" if pid else "a process of another user holds it"
 
     def _existing(self, paths: Iterable[str]) -> tuple[str, ...]:
         return tuple(path for path in sorted(paths) if self.machine.exists(path))

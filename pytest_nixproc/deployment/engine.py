@@ -204,7 +204,7 @@ class Deployment:
         for name in names:
             for place, port in self.draft.model[name].declared_ports.items():
                 if not self.machine.port_is_free(port):
-                    brief = f"{name} cannot have TCP port {port} (processes.{name}.{place}): {self.holder(port)}"
+                    brief = f"{name} cannot have TCP port {port} (processes.{name}.{place}): {self._holder(port)}"
                     raise DeploymentError(brief, remedy="end that process, or choose another port")
 
     def _refuse_live_conflicts(self) -> None:
@@ -214,14 +214,10 @@ class Deployment:
         else:
             self.assert_no_conflicts()
 
-    def holders(self, port: int) -> list[int | None]:
-        """Return who listens on a TCP port; None stands for what is not shown to us."""
-        everybody = self.machine.listeners(wanted={port})
-        return [listener.pid for listener in everybody if (listener.protocol, listener.port) == ("tcp", port)]
-
-    def holder(self, port: int) -> str:
+    def _holder(self, port: int) -> str:
         """Say who holds a port."""
-        pids = self.holders(port)
+        everybody = self.machine.listeners(wanted={port})
+        pids = [listener.pid for listener in everybody if (listener.protocol, listener.port) == ("tcp", port)]
         seen = [f"process {pid} holds it ({self.machine.describe(pid)})" for pid in pids if pid]
         return " and ".join(seen) or ("a process of another user holds it" if pids else "it is in use")
 
@@ -465,7 +461,7 @@ class Deployment:
     def _held_ports(self) -> list[str]:
         """Return the declared ports that are not free again, with who holds them."""
         return [
-            f"TCP port {port} of {name} is still held: {self.holder(port)}"
+            f"TCP port {port} of {name} is still held: {self._holder(port)}"
             for name, instance in self.draft.model.items()
             for port in instance.declared_ports.values()
             if not self.machine.port_is_free(port)

@@ -17,7 +17,7 @@ from pytest_nixproc.deployment.planner import Load, Planner
 from pytest_nixproc.deployment.sharing import Share
 from pytest_nixproc.deployment.stopping import all_ended
 from pytest_nixproc.deployment.timeline import Timeline
-from pytest_nixproc.errors import ConflictError, NixprocError
+from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.managers.api import Manager, Status
@@ -141,16 +141,27 @@ class System(Mapping[str, "RunningInstance"]):
         """Stop an instance and start it again, and return what the checks find in what that leaves and disturbs.
 
         Others have to keep their processes, and stay ready; those that depend on it have to be ready only when it is
-        back. Raises :class:`~pytest_nixproc.errors.DeploymentError` when it is not ready before, and what
+        back. Raises :class:`~pytest_nixproc.errors.DeploymentError` when it is not ready before,
+        :class:`~pytest_nixproc.errors.ConflictError` when what it has left keeps it from starting, and what
         :meth:`RunningInstance.stop` and :meth:`RunningInstance.start` raise.
         """
         witness = Witness(self._deployment, name)
         self[name].stop()
+        findings: list[Finding] = []
         try:
-            findings = self._deployment.judge(witness.while_stopped())
+            findings += self._deployment.judge(witness.while_stopped())
         finally:
-            self[name].start()
+            self._start_again(name, findings)
         return findings + self._deployment.judge(witness.when_back())
+
+    def _start_again(self, name: str, findings: Sequence[Finding]) -> None:
+        """Start an instance; where it does not start, what was found while it was stopped is the reason."""
+        try:
+            self[name].start()
+        except DeploymentError as error:
+            if errors := errors_of(findings):
+                raise ConflictError(f"{name} cannot be started again", errors) from error
+            raise
 
     def assert_stops_alone(self, name: str) -> None:
         """Restart an instance; raises :class:`~pytest_nixproc.errors.ConflictError` if it leaves or disturbs anything.

@@ -2,7 +2,11 @@
 
 ``listen=HOST:PORT``, ``open=PATH`` (for writing, kept open), ``fifo=PATH``, ``socket=PATH`` (bound), ``umask=OCTAL``,
 ``chdir=PATH``, ``escape=PATH`` (a process of a session of its own writes its pid there), ``zombie=PATH``,
-``ready=PATH`` (made when all is done).
+``ready=PATH`` (made when all is done), ``udp=HOST:PORT``, ``rebind=PATH`` (bound, whatever was there),
+``pid=PATH`` (its own pid is written there, and left), ``stale=PATH`` (the pid of a process that has ended).
+
+At its end: ``end-kill=PATH`` (whoever is named there), ``end-remove=PATH``, ``end-bequeath=`` (what it listens on, to a
+process that does not know whose it is).
 """
 
 from __future__ import annotations
@@ -11,9 +15,12 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 KEPT: list[Any] = []
+AT_END: list[Callable[[], object]] = []
 
 
 def listen(value: str) -> None:
@@ -44,6 +51,50 @@ def bind(path: str) -> None:
     server.bind(path)
     server.listen()
     KEPT.append(server)
+
+
+def receive(value: str) -> None:
+    """Wait for datagrams on an address."""
+    host, _, port = value.rpartition(":")
+    server = socket.socket(type=socket.SOCK_DGRAM)
+    server.bind((host, int(port)))
+    KEPT.append(server)
+
+
+def rebind(path: str) -> None:
+    """Bind a Unix socket in place of what is there."""
+    if os.path.exists(path):
+        os.unlink(path)
+    bind(path)
+
+
+def write_stale(path: str) -> None:
+    """Write the pid of a child that has ended, and is waited for."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    make(path, f"{child}\n")
+
+
+def kill(path: str) -> None:
+    """Kill the process that a file names."""
+    with open(path, encoding="ascii") as file:
+        os.kill(int(file.read()), signal.SIGKILL)
+
+
+def bequeath() -> None:
+    """Give everything that is open to a process with an empty environment, and a session of its own."""
+    for item in KEPT:
+        os.set_inheritable(item.fileno(), True)  # noqa: FBT003 - the only parameter there is
+    os.posix_spawn("/bin/sleep", ["sleep", "600"], {}, setsid=True)
+
+
+def end(*_: object) -> None:
+    """Do what is to be done at the end."""
+    for action in AT_END:
+        action()
+    os._exit(0)
 
 
 def escape(path: str) -> None:
@@ -77,7 +128,7 @@ def make(path: str, text: str = "") -> None:
         file.write(text)
 
 
-ACTIONS = {
+ACTIONS: dict[str, Callable[[str], object]] = {
     "listen": listen,
     "open": open_file,
     "fifo": open_fifo,
@@ -87,12 +138,20 @@ ACTIONS = {
     "escape": escape,
     "zombie": leave_zombie,
     "ready": make,
+    "udp": receive,
+    "rebind": rebind,
+    "pid": lambda path: make(path, f"{os.getpid()}\n"),
+    "stale": write_stale,
+    "--pid-file": str,
+    "end-kill": lambda path: AT_END.append(partial(kill, path)),
+    "end-remove": lambda path: AT_END.append(partial(os.unlink, path)),
+    "end-bequeath": lambda _: AT_END.append(bequeath),
 }
 
 
 def main() -> None:
     """Do what is asked for, and stay until SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, end)
     for word in sys.argv[1:]:
         name, _, value = word.partition("=")
         ACTIONS[name](value)

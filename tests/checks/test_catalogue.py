@@ -260,6 +260,18 @@ def hidden_listener(state: StateDirs, free_port: Callable[[str], int]) -> dict[s
     }
 
 
+def hidden_datagrams(state: StateDirs, free_port: Callable[[str], int]) -> dict[str, Instance]:
+    """Return a model whose second instance waits on a UDP port that it does not declare."""
+    one, hidden = map(free_port, ("one", "hidden"))
+    return {"a": planted("a", state, f"udp=127.0.0.1:{one}", udp_port=one), "b": planted("b", state, f"udp=:{hidden}")}
+
+
+def no_datagrams(state: StateDirs, free_port: Callable[[str], int]) -> dict[str, Instance]:
+    """Return a model whose instance listens on the right port, with the wrong protocol."""
+    port = free_port("port")
+    return {"a": planted("a", state, listening(port), udp_port=port, port=port), "b": planted("b", state)}
+
+
 def no_listener(state: StateDirs, free_port: Callable[[str], int]) -> dict[str, Instance]:
     """Return a model whose second instance does not listen on its port."""
     one, two = map(free_port, ("one", "two"))
@@ -298,6 +310,8 @@ def escaping(state: StateDirs, _: object) -> dict[str, Instance]:
 RUNNING: Final[dict[str, tuple[str, Model]]] = {
     "a hidden second listener": ("NP203", hidden_listener),
     "a port that is declared and not used": ("NP202", no_listener),
+    "a hidden UDP port": ("NP203", hidden_datagrams),
+    "a UDP port that is declared and not used": ("NP202", no_datagrams),
     "a port that is open to everybody": ("NP207", wide_listener),
     "a file that both keep open": ("NP208", shared("open")),
     "a FIFO that both write": ("NP208", shared("fifo")),
@@ -327,6 +341,77 @@ def test_system_with_a_fault(
     except ConflictError as error:
         findings = [finding for finding in error.findings if isinstance(finding, Finding)]
     assert {finding.code for finding in findings} == {code}, "\n".join(map(str, findings))
+
+
+def at_the_end(*actions: str, second: tuple[str, ...] = (), **attributes: Any) -> Model:
+    """Return a model whose instance does something at its end; ``LIB`` is the state directory of both."""
+
+    def model(state: StateDirs, _: object) -> dict[str, Instance]:
+        first, others = ([word.replace("LIB", state.lib_dir) for word in words] for words in (actions, second))
+        return {"a": planted("a", state, *first), "b": planted("b", state, *others, **attributes)}
+
+    return model
+
+
+def bequeathing(state: StateDirs, free_port: Callable[[str], int]) -> dict[str, Instance]:
+    """Return a model whose instance gives its port away when it ends."""
+    port = free_port("port")
+    return {"a": planted("a", state, listening(port), "end-bequeath=", port=port), "b": planted("b", state)}
+
+
+def forgetful(state: StateDirs, _: object) -> dict[str, Instance]:
+    """Return a model whose instance leaves a PID file of its own."""
+    path = f"{state.lib_dir}/own.pid"
+    return {
+        "a": planted("a", state, f"pid={path}", parameters={"environment": {"PID_FILE": path}}),
+        "b": planted("b", state),
+    }
+
+
+LEAKING: Final[dict[str, tuple[str, Model]]] = {
+    "a process that outlives the stop": ("NP301", escaping),
+    "a port that is given away": ("NP302", bequeathing),
+    "a PID file that stays": ("NP303", forgetful),
+    "a socket that stays": ("NP304", at_the_end("rebind=LIB/socket")),
+    "a stop that kills another": ("NP305", at_the_end("end-kill=LIB/b", second=("pid=LIB/b",))),
+    "a stop that takes away what another needs": (
+        "NP306",
+        at_the_end("end-remove=LIB/b.done", start_timeout=0.2),
+    ),
+}
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+@pytest.mark.parametrize("name", LEAKING)
+def test_stop_with_a_fault(name: str, manager: str, host: Host) -> None:
+    """A fault that only the stop of an instance shows is found by its rule and by no other."""
+    code, model = LEAKING[name]
+    with deployed(manager, host, model) as system:
+        try:
+            findings = system.restart_alone("a")
+        except ConflictError as error:
+            findings = [finding for finding in error.findings if isinstance(finding, Finding)]
+    assert {finding.code for finding in findings} == {code}, "\n".join(map(str, findings))
+    assert all("a" in finding.instances and finding.remedy for finding in findings)
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_stop_without_a_fault(manager: str, host: Host) -> None:
+    """An instance that leaves nothing can be stopped alone, also when others depend on it."""
+
+    def model(state: StateDirs, free_port: Callable[[str], int]) -> dict[str, Instance]:
+        port = free_port("port")
+        return {
+            "a": planted("a", state, listening(port), port=port),
+            "b": planted("b", state, parameters={"dependencies": ["a"]}),
+        }
+
+    with deployed(manager, host, model) as system:
+        before = {name: system[name].pid for name in "ab"}
+        system.assert_stops_alone("a")
+        assert system["b"].pid == before["b"]
+        assert system["a"].pid != before["a"]
+        assert not system.findings
 
 
 @pytest.mark.parametrize("manager", MANAGERS)
@@ -361,7 +446,7 @@ def test_pid_file_that_is_spoilt(text: str, host: Host) -> None:
 
 def test_catalogue_is_large() -> None:
     """There are at least forty faults, and one for each rule but those that only the machine's accounts can break."""
-    assert len(FAULTS) + len(RUNNING) >= 40
-    tried = {fault.code for fault in FAULTS.values()} | {code for code, _ in RUNNING.values()}
+    assert len(FAULTS) + len(RUNNING) + len(LEAKING) >= 40
+    tried = {fault.code for fault in FAULTS.values()} | {code for code, _ in (*RUNNING.values(), *LEAKING.values())}
     elsewhere_tried = {"NP116", "NP201", "NP204", "NP205", "NP206"}
-    assert {rule.code for rule in REGISTRY.rules if rule.code < "NP3"} - tried == elsewhere_tried
+    assert {rule.code for rule in REGISTRY.rules if rule.code < "NP4"} - tried == elsewhere_tried
