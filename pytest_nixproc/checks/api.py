@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
 
-from pytest_nixproc.checks.claims import Inventory, Neighbour
+from pytest_nixproc.checks.claims import Claim, Inventory, Neighbour
 from pytest_nixproc.errors import UnknownName, Unsupported
 from pytest_nixproc.machines.api import Account, Listener, Sight
 from pytest_nixproc.managers.api import Status, Target, Unit
@@ -81,6 +81,31 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class ToldPidFile:
+    """A PID file that a program is told to write, as it was found: who is told, and what it holds.
+
+    ``content`` is None where there is none; ``owner`` the instance of the living process that it names. It
+    ``is_required`` when it was asked for by an option; with a variable, many programs write one as daemons only.
+    """
+
+    path: str
+    claims: Sequence[Claim]
+    content: str | None
+    owner: str | None
+    is_required: bool
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """The instances that are told."""
+        return tuple(dict.fromkeys(claim.instance for claim in self.claims))
+
+    @property
+    def is_right(self) -> bool:
+        """Tell whether it names a process of who is told, or need not be there."""
+        return not self.is_required if self.content is None else self.owner in self.instances
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """What live rules look at: a running system, as it was at one moment.
 
@@ -89,7 +114,8 @@ class Snapshot:
     ``accounts`` has who the processes of instances are to run as, where the manager switches, and ``run_as`` the user
     and group that their main processes do run as. ``sights`` are all processes, each with its instance; ``changed`` the
     paths that instances are told, and that have changed since the system began to start; ``own_places`` the
-    directories that it may write to. ``client_ports`` are what the machine gives to clients.
+    directories that it may write to. ``client_ports`` are what the machine gives to clients,
+    ``told_pid_files`` those that programs write for themselves.
     """
 
     model: ProcessesModel
@@ -107,6 +133,7 @@ class Snapshot:
     changed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own_places: tuple[str, ...] = ()
     client_ports: Container[int] = ()
+    told_pid_files: Sequence[ToldPidFile] = ()
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ KINDS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
 FOR_ONE: Final = re.compile(r"(.*_)?data_?dir(ectory)?|pgdata|dbpath")
 """Directories that nobody can share, even where they are one of the state directories, which all others share."""
 
+PID_PATH: Final = re.compile(r"(?<![\w./-])(?!//)/[^\s'\"`;,|&<>(){}\[\]:=]*\.pid(?![\w./-])")
+"""A path within a text that is called like a PID file."""
+
 LISTED: Final = re.compile("--?([A-Za-z][A-Za-z0-9_.-]*)(?:=(.*))?", re.DOTALL)
 
 
@@ -67,6 +70,14 @@ class Claim(NamedTuple):
     value: Any
     resource: Any
     is_told: bool = False
+
+
+class Told(NamedTuple):
+    """A PID file that programs are told, and whether an option asks for it; else they may do without."""
+
+    path: str
+    claims: tuple[Claim, ...]
+    is_asked_for: bool
 
 
 @cache
@@ -152,6 +163,25 @@ class Inventory:
             if account.create_home_dir:
                 home = Mention(name, f"pkg.credentials.users.{user}.home_dir", "data_dir", account.home_dir)
                 self.claim(home, "directory", shared, is_told=False)
+
+    def told_pid_files(self) -> tuple[Told, ...]:
+        """Return the PID files that programs are told by arguments and environment, each with whose it is.
+
+        One that a name claims belongs to that instance, and so does one that its manager uses; a path that only ends
+        in ``.pid`` belongs to all that are told it, unless another one claims it: they are clients.
+        """
+        decided = {claim.resource: claim.instance for claim in self.pid_files if not claim.is_told}
+        named = by_resource(claim for claim in self.pid_files if claim.is_told)
+        mentioned = by_resource(
+            Claim(mention.instance, mention.place, mention.value, os.path.normpath(path), is_told=True)
+            for mention in self.mentions
+            if ".pid" in mention.value
+            for path in PID_PATH.findall(mention.value)
+        )
+        found = {path: named.get(path) or mentioned[path] for path in {**named, **mentioned}}
+        own = {path: [c for c in told if decided.get(path, c.instance) == c.instance] for path, told in found.items()}
+        asked = {path for path, told in named.items() if any(not c.place.startswith(ENVIRONMENT) for c in told)}
+        return tuple(Told(path, tuple(told), path in asked) for path, told in own.items() if told)
 
     def claim(self, said: Mention, kind: Kind, shared: frozenset[str], *, is_told: bool) -> None:
         """Take in what one value claims."""

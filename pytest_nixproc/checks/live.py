@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from pytest_nixproc.checks.api import Finding, Rule, Snapshot, origin_of
+from pytest_nixproc.checks.api import Finding, Origin, Rule, Snapshot, ToldPidFile, origin_of
+from pytest_nixproc.checks.claims import Claim
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines.api import Listener
 from pytest_nixproc.model.instance import ANY_ADDRESS
@@ -72,6 +73,30 @@ def pid_files_wrong(snapshot: Snapshot) -> Iterator[Finding]:
         elif snapshot.members.get(snapshot.named.get(name, 0)) != name:
             problem = f"PID file {unit.pid_file} holds {content.strip()!r}, which is no living process of {name}"
             yield Finding("NP204", "error", problem, (name,))
+    for file in snapshot.told_pid_files:
+        if not file.is_right and not is_shared(file):
+            name, origin = file.claims[0].instance, told_at(snapshot, file.claims[0])
+            wrong = f"holds {first_line(file.content)!r}, which is no living process of {name}"
+            problem = (
+                f"PID file {file.path}, which {name} is told, {'does not exist' if file.content is None else wrong}"
+            )
+            remedy = "have the program write it when it starts, and remove it when it ends"
+            yield Finding("NP204", "error", problem, (name,), (origin,), remedy, file.path)
+
+
+def first_line(text: str | None) -> str:
+    """Return the first line of a text; many programs write more into their PID files."""
+    return (text or "").partition("\n")[0]
+
+
+def is_shared(file: ToldPidFile) -> bool:
+    """Tell whether a PID file was written that several instances are told."""
+    return file.content is not None and len(file.instances) > 1
+
+
+def told_at(snapshot: Snapshot, claim: Claim) -> Origin:
+    """Return where an instance is told something."""
+    return origin_of(snapshot.model, claim.instance, claim.place, claim.value)
 
 
 def pid_files_shared(snapshot: Snapshot) -> Iterator[Finding]:
@@ -83,6 +108,10 @@ def pid_files_shared(snapshot: Snapshot) -> Iterator[Finding]:
         if len(names) > 1:
             problem = f"the PID files of {' and '.join(names)} name the same process {pid}"
             yield Finding("NP205", "error", problem, tuple(names))
+    for file in filter(is_shared, snapshot.told_pid_files):
+        problem = f"{' and '.join(file.instances)} are told the same PID file {file.path}, and it is written"
+        origins = tuple(told_at(snapshot, claim) for claim in file.claims)
+        yield Finding("NP205", "error", problem, file.instances, origins, "derive its path from a parameter", file.path)
 
 
 def wrong_users(snapshot: Snapshot) -> Iterator[Finding]:
@@ -225,13 +254,17 @@ RULES: Final = [
         "each PID file exists and names a living process of its instance",
         live=pid_files_wrong,
         explanation="What a manager finds in the PID file, it stops. Looked at are the PID files by which managers find"
-        " daemons: one that is missing, stale, or names a process of another instance is an error.",
+        " daemons, and those that programs write for themselves: what stands under the name of a PID file in arguments"
+        " or environment, and paths there that end in `.pid`. One that is stale, or names a process of another"
+        " instance, is an error; so is one that is missing and that a manager needs or an option asks for. With a"
+        " variable, many programs write one as daemons only. A wrong one is looked at again for half a second.",
     ),
     Rule(
         "NP205",
         "no two PID files name the same process",
         live=pid_files_shared,
-        explanation="Two instances of which one has taken the other's place, or written over its PID file.",
+        explanation="Two instances of which one has taken the other's place, or written over its PID file; or that have"
+        " the same path somewhere in their arguments, where it cannot be told before that it will be written.",
     ),
     Rule(
         "NP206",

@@ -73,7 +73,8 @@ class Witness:
         bound = {path for owner, sight in snapshot.sights if owner == name for path in sight.bound}
         inventory = Inventory.of(self.model, deployment.draft.target)
         self.sockets = bound | {claim.resource for claim in inventory.sockets if claim.instance == name}
-        self.pid_files = {claim.resource for claim in inventory.pid_files if claim.instance == name}
+        told = [claim for file in inventory.told_pid_files() for claim in file.claims]
+        self.pid_files = {claim.resource for claim in (*inventory.pid_files, *told) if claim.instance == name}
         self.lives = {other: life for other, life in lives(snapshot.statuses, self.machine).items() if other != name}
         self.dependants = dependants(self.model, name)
         self.answering = {other: list(self._answering(other)) for other in self.lives}

@@ -324,7 +324,9 @@ class Deployment:
     def snapshot(self) -> Snapshot:
         """Look at the whole system once."""
         draft = self.draft
-        snapshot = observe(draft.model, draft.profile.units, self.driver, draft.target, draft.outside)
+        snapshot = observe(
+            draft.model, draft.profile.units, self.driver, draft.target, draft.outside, draft.told_pid_files
+        )
         self._remember(
             {name: status.pid for name, status in snapshot.statuses.items() if status.running and status.pid}
         )

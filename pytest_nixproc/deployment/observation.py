@@ -6,13 +6,15 @@ import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final
 
-from pytest_nixproc.checks.api import Snapshot
+from pytest_nixproc.checks.api import Snapshot, ToldPidFile
+from pytest_nixproc.checks.claims import Told
 from pytest_nixproc.machines.api import Account, Listener, Machine, Sight
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.model.accounts import needed_homes
 from pytest_nixproc.model.system import ProcessesModel
 
 ZOMBIE_SECONDS: Final = 0.5
+PID_FILE_SECONDS: Final = 0.5
 
 
 class Owners:
@@ -50,8 +52,12 @@ def observe(
     driver: Driver,
     target: Target,
     outside: Mapping[str, str] | None = None,
+    told: Sequence[Told] = (),
 ) -> Snapshot:
-    """Return a snapshot of a running system; ``outside`` is what instances are told to keep outside the state."""
+    """Return a snapshot of a running system.
+
+    ``outside`` is what instances are told to keep outside the state, ``told`` the PID files that they are told.
+    """
     by_unit = driver.status(list(units.values()))
     statuses = {name: by_unit[unit.name] for name, unit in units.items()}
     owners = Owners(driver.machine, target, {s.pid: name for name, s in statuses.items() if s.running and s.pid})
@@ -78,8 +84,50 @@ def observe(
         sights=sights,
         changed=changed_paths(driver.machine, outside or {}, target),
         own_places=(os.path.dirname(target.directory), *target.state.all(), *needed_homes(model)),
+        told_pid_files=ToldPidFiles(driver, units, owners, sights).settled(told),
         client_ports=driver.machine.facts.client_ports,
     )
+
+
+class ToldPidFiles:
+    """Looks at PID files that programs write for themselves."""
+
+    def __init__(
+        self, driver: Driver, units: Mapping[str, Unit], owners: Owners, sights: Iterable[tuple[str, Sight]]
+    ) -> None:
+        self.driver = driver
+        self.units = units
+        self.owners = owners
+        self.seen = {sight.pid: name for name, sight in sights if not sight.is_zombie}
+
+    def settled(self, told: Iterable[Told]) -> list[ToldPidFile]:
+        """Look at those that managers do not use themselves; where some are wrong, look again until they are right.
+
+        Programs may listen before they write their PID files.
+        """
+        own = [item for item in told if item.path != self.units[item.claims[0].instance].pid_file]
+        files = [self._look(item) for item in own]
+        wrong = any(not file.is_right for file in files)
+        for _ in self.driver.machine.deadline(PID_FILE_SECONDS).pauses() if wrong else ():
+            files = [self._look(item) for item in own]
+            if all(file.is_right for file in files):
+                break
+        return files
+
+    def _look(self, told: Told) -> ToldPidFile:
+        content = self.driver.machine.read(told.path)
+        text = None if content is None else content.decode(errors="replace")
+        owner = self._owner(told.claims[0].instance, content or b"")
+        # What lies elsewhere may be a container's own.
+        is_required = told.is_asked_for and self.driver.target.state.contains(told.path)
+        return ToldPidFile(told.path, told.claims, text, owner, is_required)
+
+    def _owner(self, instance: str, content: bytes) -> str | None:
+        """Return the instance of the living process that a PID file names; there may be more in lines below it."""
+        pid = self.driver.process_named(self.units[instance], content.partition(b"\n")[0])
+        if pid is None or self.driver.machine.ended([pid]):
+            return None
+        return self.seen.get(pid) or self.owners.owner(pid)
 
 
 def holders(

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from pytest_nixproc.checks.api import Departure, Finding, Plan, Rule, Snapshot, chosen, static_findings
-from pytest_nixproc.checks.claims import Inventory, Neighbour
+from pytest_nixproc.checks.claims import Inventory, Neighbour, Told
 from pytest_nixproc.checks.constructor import compare
 from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
@@ -77,10 +77,18 @@ class Draft:
     refusals: Mapping[str, Unsupported] = field(default_factory=dict)
 
     @cached_property
+    def _inventory(self) -> Inventory:
+        return Inventory.of(self.model, self.target)
+
+    @cached_property
+    def told_pid_files(self) -> Sequence[Told]:
+        """The PID files that programs are told to write."""
+        return self._inventory.told_pid_files()
+
+    @cached_property
     def outside(self) -> Mapping[str, str]:
         """What instances are told to keep outside the state directories, each path with its instance."""
-        inventory = Inventory.of(self.model, self.target)
-        told = (*inventory.pid_files, *inventory.log_files, *inventory.paths)
+        told = (*self._inventory.pid_files, *self._inventory.log_files, *self._inventory.paths)
         return {claim.resource: claim.instance for claim in told if not self.target.state.contains(claim.resource)}
 
     def with_findings(self, findings: Iterable[Finding]) -> Draft:

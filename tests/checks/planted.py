@@ -3,7 +3,8 @@
 ``listen=HOST:PORT``, ``open=PATH`` (for writing, kept open), ``fifo=PATH``, ``socket=PATH`` (bound), ``umask=OCTAL``,
 ``chdir=PATH``, ``escape=PATH`` (a process of a session of its own writes its pid there), ``zombie=PATH``,
 ``ready=PATH`` (made when all is done), ``udp=HOST:PORT``, ``rebind=PATH`` (bound, whatever was there),
-``pid=PATH`` (its own pid is written there, and left), ``stale=PATH`` (the pid of a process that has ended).
+``pid=PATH`` (its own pid is written there, and left), ``stale=PATH`` (the pid of a process that has ended),
+``init=PATH`` (the pid of a stranger).
 
 At its end: ``end-kill=PATH`` (whoever is named there), ``end-remove=PATH``, ``end-bequeath=`` (what it listens on, to a
 process that does not know whose it is).
@@ -142,6 +143,7 @@ ACTIONS: dict[str, Callable[[str], object]] = {
     "rebind": rebind,
     "pid": lambda path: make(path, f"{os.getpid()}\n"),
     "stale": write_stale,
+    "init": lambda path: make(path, "1\n"),
     "--pid-file": str,
     "end-kill": lambda path: AT_END.append(partial(kill, path)),
     "end-remove": lambda path: AT_END.append(partial(os.unlink, path)),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.checks.api import Snapshot
+from pytest_nixproc.checks.api import Snapshot, ToldPidFile
+from pytest_nixproc.checks.claims import Claim
 from pytest_nixproc.checks.live import nixproc_checks
 from pytest_nixproc.machines.api import Account, Listener, Sight
 from pytest_nixproc.managers.api import Status, Unit
@@ -46,6 +47,12 @@ def holding(contents: dict[str, str]) -> dict[str, Any]:
     """Return what a snapshot says about PID files: their contents, and the processes they name."""
     named = {name: int(content) for name, content in contents.items() if content.strip().isdigit()}
     return {"pid_files": contents, "named": named}
+
+
+def told(content: str | None, owner: str | None, *others: str, is_required: bool = False) -> dict[str, Any]:
+    """Return what a snapshot says about a PID file that web is told, and others maybe."""
+    claims = [Claim(name, "pkg.args[1]", "/s/x", "/s/x", is_told=True) for name in ("web", *others)]
+    return {"told_pid_files": [ToldPidFile("/s/x", claims, content, owner, is_required)]}
 
 
 STRICT = {"umask": "077", "directory": "/srv/x/"}
@@ -164,6 +171,48 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
 
 FOUND += [
     (
+        "NP202",
+        {"model": ProcessesModel({"web": instance("web", 80, udp_port=53), "db": instance("db", 81)})},
+        ("web",),
+        ["web declares UDP port 53, and nobody listens on it", "processes.web.udp_port = 53", "to mend it: pass"],
+    ),
+    (
+        "NP203",
+        {"owners": {Listener(LOCAL, 80, WEB_PID, "udp"): "web"}},
+        ("web",),
+        [
+            "NP203 warning: web listens on UDP port 80, which it does not declare",
+            "declare it: Instance(..., udp_ports=",
+        ],
+    ),
+    (
+        "NP204",
+        told(f"{ALIEN_PID}\nmore", None),
+        ("web",),
+        [
+            "PID file /s/x, which web is told, holds '666', which is no living process of web",
+            "processes.web.pkg.args[1] = '/s/x'",
+            "to mend it: have the program write it",
+        ],
+    ),
+    (
+        "NP204",
+        told(None, None, is_required=True),
+        ("web",),
+        ["PID file /s/x, which web is told, does not exist", "processes.web.pkg.args[1]", "to mend it"],
+    ),
+    (
+        "NP205",
+        told(f"{DB_PID}", "db", "db"),
+        ("web", "db"),
+        [
+            "web and db are told the same PID file /s/x, and it is written",
+            "processes.web.pkg.args[1]",
+            "processes.db.pkg.args[1]",
+            "to mend it: derive its path",
+        ],
+    ),
+    (
         "NP207",
         {"model": LOCAL_MODEL, **listening((80, WEB_PID, "web"), DB, host="0.0.0.0")},  # noqa: S104 - nobody listens
         ("web",),
@@ -232,7 +281,12 @@ NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
     ("NP202", {}),
     ("NP202", listening(WEB, (80, ALIEN_PID, None), DB)),
     ("NP203", listening(WEB, DB, (99, ALIEN_PID, None))),
+    ("NP203", {"owners": {Listener(LOCAL, 40000, WEB_PID, "udp"): "web"}, "client_ports": range(32768, 61000)}),
     ("NP204", {}),
+    ("NP204", told(None, None)),
+    ("NP204", told(f"{WEB_PID}", "web", is_required=True)),
+    ("NP204", told("1", None, "db")),
+    ("NP205", told(None, None, "db")),
     ("NP204", {"units": {"web": unit("web", pid_file=False), "db": unit("db")}, **holding({"db": f"{DB_PID}"})}),
     ("NP205", holding({"web": "", "db": ""})),
     ("NP206", {"accounts": {"web": WWW}, "run_as": {"web": (900, 901), "db": (0, 0)}}),
