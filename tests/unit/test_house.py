@@ -153,6 +153,13 @@ def test_only_the_plugin_knows_pytest(module: str) -> None:
     assert not names & {"pytest", "_pytest"}
 
 
+def test_only_the_strategies_know_hypothesis() -> None:
+    """It is optional: whoever does not import the strategies does not need it."""
+    optional = ("hypothesis.", "pytest_nixproc.testing.strategies.")
+    knowing = [module for module in MODULES if any(f"{name}.".startswith(optional) for name in imports_of(module))]
+    assert knowing == ["testing/strategies.py"]
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith((*ACTORS, "testing/"))])
 def test_only_machines_act(module: str) -> None:
     """Only machines spawn, signal, sleep and read the clock, and programs of their own: the proxy, those for tests."""

@@ -13,6 +13,11 @@ import pytest_nixproc
 
 SOURCE = Path(pytest_nixproc.__file__).read_text(encoding="utf-8")
 
+STRATEGIES = (
+    *("deployable_models", "conflicting_models", "models", "values", "names", "ports", "shapes"),
+    *("Sketch", "Part", "Conflict", "CONFLICTS"),
+)
+
 
 def declared_for_types() -> set[str]:
     """Return the names that the package imports for type checkers only."""
@@ -28,6 +33,12 @@ def test_public_name_can_be_imported(name: str) -> None:
     home = "model" if name == "ready" else pytest_nixproc.HOMES[name]
     assert value is getattr(import_module(f"pytest_nixproc.{home}"), name)
     assert value.__doc__
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategy_can_be_imported(name: str) -> None:
+    """Each name that the documentation gives to users of Hypothesis is there, and says what it is."""
+    assert getattr(import_module("pytest_nixproc.testing.strategies"), name).__doc__
 
 
 def test_lists_agree() -> None:

@@ -1,0 +1,271 @@
+"""Small processes models for Hypothesis, sound ones and ones that are wrong on purpose.
+
+What is drawn is a :class:`Sketch`: data that knows no place, with the verdict that is expected of it. It makes itself a
+model wherever it is deployed, of probes, which write down what they were given::
+
+    @given(deployable_models())
+    def test_instances_coexist(nixproc_deploy, sketch):
+        with nixproc_deploy(sketch.processes) as system:
+            assert not system.findings
+
+What fails shrinks to the fewest and plainest instances. This module needs ``pytest-nixproc[strategies]``, and nothing
+else of the package imports it. A maker of a rule finds out with :func:`conflicting_models` whether something hides from
+it, the maker of a manager with :func:`deployable_models` whether there is something that it does not carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from hypothesis import strategies as st
+
+from pytest_nixproc.errors import UnknownName
+from pytest_nixproc.model import ready
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import ManagedProcess, Mode
+from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.testing.programs.models import HERE, dump_of, program
+
+Given = Mapping[str, Any]
+Shape = tuple[tuple[int, ...], ...]
+"""For each instance the positions of those that it depends on, all of them before its own."""
+
+LARGEST: Final = 5
+PORTS: Final = range(1024, 60000)
+CONTESTED: Final = 60000
+"""A port that no sound instance draws."""
+
+SYNTAX: Final = " '\"\\$%`;&|<>()[]{}*?~#!=,:@^\t\n\r"
+"""Characters that mean something to shells, INI files, units or XML."""
+
+LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+SIGNS: Final = "-_."
+
+
+@dataclass(frozen=True)
+class Part:
+    """One instance of a sketch: its name, and what it does and is told; ``needs`` are positions of earlier ones.
+
+    With a ``port`` it listens there; in either case it writes down what it was given, in ``dump_of(state, name)``.
+    """
+
+    name: str
+    mode: Mode = "foreground"
+    port: int | None = None
+    args: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    needs: tuple[int, ...] = ()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment by its names: ``TOLD_0``, ``TOLD_1`` and so on."""
+        return {f"TOLD_{number}": value for number, value in enumerate(self.environment)}
+
+    def instance(self, state: StateDirs, port: int | None, dependencies: Sequence[Instance], extra: Given) -> Instance:
+        """Return the probe; of what a conflict gives in ``extra``, parameters of the process go there."""
+        attributes = {name: value for name, value in extra.items() if name not in ManagedProcess.PARAMETERS}
+        parameters = {name: value for name, value in extra.items() if name in ManagedProcess.PARAMETERS}
+        told = {"PROBE_DUMP": dump_of(state, self.name), **self.variables, **parameters.pop("environment", {})}
+        if port is not None:
+            told["PROBE_PORT"] = attributes["port"] = port
+        else:
+            attributes["ready"] = ready.file(dump_of(state, self.name))
+        if self.mode == "daemon":
+            told["PROBE_PID_FILE"] = parameters.get("pid_file", f"{state.runtime_dir}/{self.name}.pid")
+        named = {"name": self.name, "instance_name": self.name, **parameters}
+        words = (f"{HERE}/probe.py", *self.args)
+        pkg = program(mode=self.mode, words=words, environment=told, dependencies=dependencies, **named)
+        return Instance(pkg, **attributes)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A way to set two instances against each other: the rule that forbids it, and what each of them is given for it.
+
+    Given are attributes of the instance, and parameters of its process by their names. Paths are made of the state
+    directories in braces: ``{lib_dir}/shared``.
+    """
+
+    code: str
+    what: str
+    first: Given
+    second: Given
+
+    def __repr__(self) -> str:
+        return f"<{self.code}: {self.what}>"
+
+
+def both(code: str, what: str, **given: Any) -> Conflict:
+    """Return a conflict of two instances that are given the same."""
+    return Conflict(code, what, given, given)
+
+
+def user(name: str, **account: Any) -> Given:
+    """Return the parameters of a process that describes a user."""
+    return {"credentials": {"users": {name: account}}}
+
+
+CONFLICTS: Final = (
+    both("NP101", "the same TCP port", admin_port=CONTESTED),
+    both("NP101", "the same UDP port", udp_port=CONTESTED),
+    Conflict(
+        "NP101",
+        "one port, on all addresses and on a single one",
+        {"admin_port": CONTESTED},
+        {"admin_port": CONTESTED, "admin_bind_ip": "127.0.0.2"},
+    ),
+    both("NP102", "the same PID file", pid_file="{runtime_dir}/one-for-both.pid"),
+    both("NP103", "the same log file in the environment", environment={"LOG_FILE": "{log_dir}/one-for-both"}),
+    both("NP104", "the same data directory", data_dir="{lib_dir}/one-for-both"),
+    both("NP104", "the same socket", socket="{runtime_dir}/one-for-both"),
+    Conflict("NP105", "names that differ in case only", {"name": "Twin"}, {"name": "twin"}),
+    Conflict("NP106", "a user in two groups", user("one", group="a"), user("one", group="b")),
+    Conflict("NP107", "a PID file outside the state", {"pid_file": "/elsewhere/own.pid"}, {}),
+    both("NP111", "two programs that are told one port", environment={"LISTEN_PORT": str(CONTESTED)}),
+    Conflict("NP112", "a socket whose path is too long", {"socket": "{runtime_dir}/" + "x" * 100}, {}),
+    Conflict(
+        "NP113",
+        "a data directory inside the other's",
+        {"data_dir": "{lib_dir}/one-for-both"},
+        {"data_dir": "{lib_dir}/one-for-both/inner"},
+    ),
+    Conflict("NP114", "two users with one number", user("one", uid=4000), user("other", uid=4000)),
+)
+"""What can be planted: errors that a model shows by itself, whatever the manager and the machine."""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A model without a place; ``conflict`` is what is planted in it, between the two instances at ``between``."""
+
+    parts: tuple[Part, ...]
+    conflict: Conflict | None = None
+    between: tuple[int, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """The code of the only rule that must find something; empty when the model has to be deployed and pass."""
+        return self.conflict.code if self.conflict else ""
+
+    def processes(self, state: StateDirs, free_port: Callable[[str], int] | None = None) -> dict[str, Instance]:
+        """Return the instances at a place, as the function of a model file does.
+
+        Without ``free_port`` they have the ports that were drawn; with it, as in a deployment, leased ones.
+        """
+        made: dict[str, Instance] = {}
+        for number, part in enumerate(self.parts):
+            port = free_port(part.name) if part.port and free_port else part.port
+            needed = [made[self.parts[need].name] for need in part.needs]
+            made[part.name] = part.instance(state, port, needed, self._planted(number, state))
+        return made
+
+    def _planted(self, number: int, state: StateDirs) -> Given:
+        """Return what the conflict gives the instance at a position."""
+        if self.conflict is None or number not in self.between:
+            return {}
+        given = (self.conflict.first, self.conflict.second)[self.between.index(number)]
+        return {name: placed(value, state) for name, value in given.items()}
+
+
+def placed(value: Any, state: StateDirs) -> Any:
+    """Return a value with the state directories in place of their names in braces."""
+    if isinstance(value, Mapping):
+        return {name: placed(item, state) for name, item in value.items()}
+    return value.format_map(vars(state)) if isinstance(value, str) else value
+
+
+def values() -> st.SearchStrategy[str]:
+    """Return text of any kind that a program can be told, rich in what some syntax treats specially.
+
+    Absolute paths are left out: they may be claims. So is the probe's only option.
+    """
+    letters = st.sampled_from(SYNTAX) | st.characters(codec="utf-8", exclude_characters="\0")
+    return st.text(letters, max_size=12).filter(lambda value: not value.startswith("/") and value != "-D")
+
+
+def names() -> st.SearchStrategy[str]:
+    """Return names that every manager can give a process."""
+    return st.builds(str.__add__, st.sampled_from(LETTERS), st.text(LETTERS + LETTERS.upper() + SIGNS, max_size=8))
+
+
+def ports() -> st.SearchStrategy[int]:
+    """Return ports that anybody may listen on."""
+    return st.sampled_from(PORTS)
+
+
+def chains(size: int) -> Shape:
+    """Return instances each of which depends on the one before it."""
+    return tuple((number - 1,) if number else () for number in range(size))
+
+
+def diamonds(size: int) -> Shape:
+    """Return one instance, others that depend on it, and a last one that depends on these."""
+    sides = tuple(range(1, size - 1))
+    return ((), *((0,) for _ in sides), sides or (0,)) if size > 1 else ((),)
+
+
+@st.composite
+def shapes(draw: st.DrawFn, *, smallest: int = 1, largest: int = LARGEST) -> Shape:
+    """Return which instance depends on which: none on any, a chain, a diamond, or whatever."""
+    size = draw(st.integers(smallest, largest))
+    anything = st.tuples(*(st.sets(st.sampled_from(range(number))) if number else EMPTY for number in range(size)))
+    free = st.just(((),) * size)
+    return draw(free | st.just(chains(size)) | st.just(diamonds(size)) | anything.map(in_order))
+
+
+EMPTY: Final[st.SearchStrategy[set[int]]] = st.just(set())
+
+
+def in_order(needs: Iterable[Iterable[int]]) -> Shape:
+    """Return dependencies as a shape."""
+    return tuple(tuple(sorted(each)) for each in needs)
+
+
+def folded(name: str) -> str:
+    """Return what no two names of a sketch have in common: some managers write others like this."""
+    return "".join(letter for letter in name.casefold() if letter not in SIGNS)
+
+
+@st.composite
+def deployable_models(draw: st.DrawFn, *, smallest: int = 1, largest: int = LARGEST) -> Sketch:
+    """Return models that every manager can deploy, and in which no rule finds anything, not even a warning."""
+    needs = draw(shapes(smallest=smallest, largest=largest))
+    size = len(needs)
+    name_of = draw(st.lists(names(), min_size=size, max_size=size, unique_by=folded))
+    port_of = draw(st.lists(ports(), min_size=size, max_size=size, unique=True))
+    told = st.lists(values(), max_size=3).map(tuple)
+    modes: st.SearchStrategy[Mode] = st.sampled_from(("foreground", "daemon"))
+    parts = (
+        Part(name_of[number], draw(modes), draw(st.none() | st.just(port_of[number])), draw(told), draw(told), needed)
+        for number, needed in enumerate(needs)
+    )
+    return Sketch(tuple(parts))
+
+
+def conflicting_models(*, codes: Iterable[str] = (), largest: int = LARGEST) -> st.SearchStrategy[Sketch]:
+    """Return models with one conflict, which has to be refused by the rule of ``verdict`` and by no other.
+
+    ``codes`` are the rules to plant conflicts for, by default those of all ``CONFLICTS``; raises
+    :class:`~pytest_nixproc.errors.UnknownName` for one of which there is none.
+    """
+    known = dict.fromkeys(conflict.code for conflict in CONFLICTS)
+    for code in (wanted := tuple(codes) or tuple(known)):
+        if code not in known:
+            raise UnknownName("planted conflict", code, known)
+    chosen = st.sampled_from([conflict for conflict in CONFLICTS if conflict.code in wanted])
+    return deployable_models(smallest=2, largest=largest).flatmap(
+        lambda sketch: st.builds(replace, st.just(sketch), conflict=chosen, between=pairs(len(sketch.parts)))
+    )
+
+
+def pairs(size: int) -> st.SearchStrategy[tuple[int, ...]]:
+    """Return two different positions among the instances of a sketch."""
+    positions = st.sampled_from(range(size))
+    return st.lists(positions, min_size=2, max_size=2, unique=True).map(tuple)
+
+
+def models() -> st.SearchStrategy[Sketch]:
+    """Return models of both kinds."""
+    return deployable_models() | conflicting_models()
