@@ -106,6 +106,15 @@ class ToldPidFile:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """A path that has changed since the system began to start, with the clue which says whose doing it is."""
+
+    instance: str
+    path: str
+    clue: str
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """What live rules look at: a running system, as it was at one moment.
 
@@ -115,7 +124,7 @@ class Snapshot:
     and group that their main processes do run as. ``sights`` are all processes, each with its instance; ``changed`` the
     paths that instances are told, and that have changed since the system began to start; ``own_places`` the
     directories that it may write to. ``client_ports`` are what the machine gives to clients,
-    ``told_pid_files`` those that programs write for themselves.
+    ``told_pid_files`` those that programs write for themselves, ``traces`` what has changed where all programs write.
     """
 
     model: ProcessesModel
@@ -134,6 +143,7 @@ class Snapshot:
     own_places: tuple[str, ...] = ()
     client_ports: Container[int] = ()
     told_pid_files: Sequence[ToldPidFile] = ()
+    traces: Sequence[Trace] = ()
 
 
 @dataclass(frozen=True)

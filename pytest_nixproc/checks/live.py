@@ -179,6 +179,18 @@ def files_elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("NP209", "warning", problem, (name,), (how,), remedy, path)
 
 
+def traces_elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find what instances seem to have written and closed where all programs write."""
+    known = {path for _, sight in snapshot.sights for path in sight.written}
+    known.update(path for paths in snapshot.changed.values() for path in paths)
+    for trace in snapshot.traces:
+        if trace.path not in known:
+            problem = f"{trace.path} has changed since the system began to start, and seems to be {trace.instance}'s"
+            clues = (f"the clue: {trace.clue}", "who has written it cannot be seen any more")
+            remedy = "build the path from the state directories"
+            yield Finding("NP214", "warning", problem, (trace.instance,), clues, remedy, trace.path)
+
+
 def wrong_umasks(snapshot: Snapshot) -> Iterator[Finding]:
     """Find main processes whose umask is not the one that the model gives them."""
     for name, sight in snapshot.sights:
@@ -296,7 +308,7 @@ RULES: Final = [
         explanation="A file elsewhere is the same for every deployment, and stays. Seen are files and sockets that are"
         " open for writing, and paths that the model names (PID files, logs, directories, sockets) when they have"
         " changed since the system began to start. Homes that the model has created count as state. What a program"
-        " has written and closed under a name of its own is not seen: many may have written it.",
+        " has written and closed again is the matter of NP214.",
     ),
     Rule(
         "NP210",
@@ -328,5 +340,17 @@ RULES: Final = [
         severity="warning",
         explanation="A zombie keeps its number until its parent waits for it; a program that never does runs out of"
         " processes. One that has just ended is looked at again for half a second.",
+    ),
+    Rule(
+        "NP214",
+        "instances leave no files where all programs write",
+        live=traces_elsewhere,
+        severity="warning",
+        explanation="Seen is what has changed since the system began to start in `/tmp`, `/var/tmp`, `/var/log`, the"
+        " caller's home and the directories that main processes work in, even if it was closed again. Who has written a"
+        " file cannot be seen afterwards, so only those are told of that have a clue: the path stands in what the"
+        " instance is told or in its program (of up to 2 MiB), it belongs to the user that this instance alone runs"
+        " as, or its name has the number of one of its processes. All others are left out: they may be pytest's own,"
+        " or those of another deployment, and so may, rarely, those with a clue.",
     ),
 ]

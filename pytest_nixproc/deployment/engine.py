@@ -24,11 +24,13 @@ from pytest_nixproc.deployment.site import Site
 from pytest_nixproc.deployment.starting import LOG_TAIL, Watch, start_error
 from pytest_nixproc.deployment.stopping import attempt, end_strays, stop_units
 from pytest_nixproc.deployment.timeline import Timeline
+from pytest_nixproc.deployment.traces import Traces
 from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError, TeardownError, Unreachable
 from pytest_nixproc.machines.api import Machine, Spawn, describe_status
 from pytest_nixproc.machines.process_table import ancestors, descendants
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers.api import Driver, Status, Unit, joined
+from pytest_nixproc.model.system import ProcessesModel
 
 CLOSE_SECONDS: Final = 10.0
 LEFT_TO_REAPER: Final = "{root} is kept until it is back; python -m pytest_nixproc reap removes what is left then"
@@ -59,6 +61,7 @@ class Deployment:
         self._draft: Draft | None = None
         self._driver: Driver | None = None
         self._journal: Journal | None = None
+        self._traces: tuple[ProcessesModel, Traces] | None = None
         self._claimed = False
         self._is_guest = False
         self._out_of_reach = False
@@ -324,13 +327,18 @@ class Deployment:
     def snapshot(self) -> Snapshot:
         """Look at the whole system once."""
         draft = self.draft
-        snapshot = observe(
-            draft.model, draft.profile.units, self.driver, draft.target, draft.outside, draft.told_pid_files
-        )
+        told, traces = draft.told_pid_files, self._traces_of(draft.model)
+        snapshot = observe(draft.model, draft.profile.units, self.driver, draft.target, draft.outside, told, traces)
         self._remember(
             {name: status.pid for name, status in snapshot.statuses.items() if status.running and status.pid}
         )
         return snapshot
+
+    def _traces_of(self, model: ProcessesModel) -> Traces:
+        """Return what is known of the paths that a model's programs name; they are read once."""
+        if self._traces is None or self._traces[0] is not model:
+            self._traces = model, Traces(model, self.machine)
+        return self._traces[1]
 
     def _remember(self, pids: Mapping[str, int]) -> None:
         """Keep main processes in mind and in the journal, each with what tells it from a later one with its pid."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from pytest_nixproc.checks.api import Snapshot, ToldPidFile
 from pytest_nixproc.checks.claims import Told
+from pytest_nixproc.deployment.traces import Traces
 from pytest_nixproc.machines.api import Account, Listener, Machine, Sight
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.model.accounts import needed_homes
@@ -53,10 +54,12 @@ def observe(
     target: Target,
     outside: Mapping[str, str] | None = None,
     told: Sequence[Told] = (),
+    traces: Traces | None = None,
 ) -> Snapshot:
     """Return a snapshot of a running system.
 
-    ``outside`` is what instances are told to keep outside the state, ``told`` the PID files that they are told.
+    ``outside`` is what instances are told to keep outside the state, ``told`` the PID files that they are told;
+    ``traces`` knows which paths their programs name.
     """
     by_unit = driver.status(list(units.values()))
     statuses = {name: by_unit[unit.name] for name, unit in units.items()}
@@ -68,6 +71,7 @@ def observe(
     pids = {pid for pid in named.values() if pid is not None}
     living = pids - driver.machine.ended(pids)
     accounts = accounts_to_run_as(model, target)
+    own_places = (os.path.dirname(target.directory), *target.state.all(), *needed_homes(model))
     run_as = {name: driver.machine.account_of(pid) for pid, name in owners.main.items() if name in accounts}
     return Snapshot(
         model=model,
@@ -83,7 +87,8 @@ def observe(
         run_as={name: account for name, account in run_as.items() if account is not None},
         sights=sights,
         changed=changed_paths(driver.machine, outside or {}, target),
-        own_places=(os.path.dirname(target.directory), *target.state.all(), *needed_homes(model)),
+        own_places=own_places,
+        traces=traces.found(sights, accounts, own_places, target.directory) if traces else (),
         told_pid_files=ToldPidFiles(driver, units, owners, sights).settled(told),
         client_ports=driver.machine.facts.client_ports,
     )

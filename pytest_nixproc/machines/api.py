@@ -279,6 +279,13 @@ class Machine(ABC):
         """Return those of some files and directories that have changed since another one has."""
 
     @abstractmethod
+    def appeared(self, directories: Sequence[str], reference: str) -> list[tuple[str, int]]:
+        """Return what some directories, and those in them, got since another file has changed; with its user's number.
+
+        ``~`` stands for the caller's home. Of files that were there before, nothing is said.
+        """
+
+    @abstractmethod
     def describe(self, pid: int) -> str:
         """Return a process's command line for people."""
 

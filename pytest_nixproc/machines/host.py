@@ -26,7 +26,7 @@ from pytest_nixproc.machines import archive, process_table
 from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Place, Sight, Spawn
 from pytest_nixproc.machines.connection import PACKAGE_ROOT, GuardianConnection
 from pytest_nixproc.machines.listeners import listeners, listeners_by_netstat, listeners_by_psutil, listening_sockets
-from pytest_nixproc.machines.sights import newer, sights
+from pytest_nixproc.machines.sights import appeared, newer, sights
 from pytest_nixproc.machines.software import Software
 from pytest_nixproc.machines.waiting import Deadline
 
@@ -213,6 +213,10 @@ class Host(Machine):
     def newer(self, paths: Sequence[str], reference: str) -> list[str]:
         """Compare times of modification, and of changes of the inode."""
         return newer(paths, reference)
+
+    def appeared(self, directories: Sequence[str], reference: str) -> list[tuple[str, int]]:
+        """Look into those directories that have changed."""
+        return list(appeared(directories, reference))
 
     def describe(self, pid: int) -> str:
         """Return a process's command line for people."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 from pytest_nixproc.machines.api import Sight
@@ -16,6 +17,9 @@ NO_FILES: Final = ("/dev/", "/proc/", "/sys/", "/memfd:")
 """Beginnings of what is no file on a disk; shared memory is one."""
 
 SHARED_MEMORY: Final = "/dev/shm/"  # noqa: S108 - recognised, not used
+MOST_ENTRIES: Final = 1000
+"""How many entries of one directory are looked at."""
+
 GONE: Final = " (deleted)"
 INSTANCE: Final = b"NIXPROC_INSTANCE="
 
@@ -136,3 +140,29 @@ def newer(paths: Iterable[str], reference: str) -> list[str]:
                 if max(facts.st_mtime_ns, facts.st_ctime_ns) > since and not stat.S_ISCHR(facts.st_mode):
                     found.append(path)
     return found
+
+
+def appeared(directories: Iterable[str], reference: str, depth: int = 1) -> Iterator[tuple[str, int]]:
+    """Yield what directories got since a file has changed, and those in them, with the numbers of their users.
+
+    A directory changes when something is made in it, so those that have not are not read.
+    """
+    with suppress(OSError):
+        since = os.stat(reference).st_mtime_ns
+        for directory in dict.fromkeys(map(os.path.expanduser, directories)):
+            yield from entries_since(directory, since, depth)
+
+
+def entries_since(directory: str, since: int, depth: int) -> Iterator[tuple[str, int]]:
+    """Yield the entries of a directory that have changed since a time, and those of the directories in it."""
+    with suppress(OSError):
+        if os.stat(directory).st_mtime_ns <= since:
+            return
+        with os.scandir(directory) as entries:
+            for entry in islice(entries, MOST_ENTRIES):
+                with suppress(OSError):
+                    facts = entry.stat(follow_symlinks=False)
+                    if facts.st_mtime_ns > since and stat.S_ISDIR(facts.st_mode) and depth:
+                        yield from entries_since(entry.path, since, depth - 1)
+                    elif facts.st_ctime_ns > since and not stat.S_ISDIR(facts.st_mode):
+                        yield entry.path, facts.st_uid

@@ -31,7 +31,7 @@ RUNS_AS_USER: Final = "runs_as_user"
 SHOWN: Final[Mapping[str, frozenset[str]]] = {
     "listens": frozenset({"NP202", "NP203", "NP207"}),
     "pid_file": frozenset({"NP204", "NP205"}),
-    "writes_only_state": frozenset({"NP208", "NP209"}),
+    "writes_only_state": frozenset({"NP208", "NP209", "NP214"}),
     RUNS_AS_USER: frozenset({"NP206"}),
 }
 """The live rules that items of instances show, by the items' names; all others are shown by the system's alone."""

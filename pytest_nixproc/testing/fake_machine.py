@@ -274,6 +274,10 @@ class FakeMachine(Machine):
         """Return the files that there are."""
         return [path for path in paths if path in self.files]
 
+    def appeared(self, directories: Sequence[str], reference: str) -> list[tuple[str, int]]:  # noqa: ARG002
+        """Return nothing: files here belong to nobody."""
+        return []
+
     def describe(self, pid: int) -> str:
         """Return a process's command line."""
         return " ".join(self.processes[pid].command.argv) if pid in self.processes else ""

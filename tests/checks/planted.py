@@ -1,10 +1,10 @@
 """A program with planted faults: ``planted.py ACTION...``; it does them in order, says ``ready``, and stays.
 
-``listen=HOST:PORT``, ``open=PATH`` (for writing, kept open), ``fifo=PATH``, ``socket=PATH`` (bound), ``umask=OCTAL``,
-``chdir=PATH``, ``escape=PATH`` (a process of a session of its own writes its pid there), ``zombie=PATH``,
-``ready=PATH`` (made when all is done), ``udp=HOST:PORT``, ``rebind=PATH`` (bound, whatever was there),
-``pid=PATH`` (its own pid is written there, and left), ``stale=PATH`` (the pid of a process that has ended),
-``init=PATH`` (the pid of a stranger).
+``listen=HOST:PORT``, ``udp=HOST:PORT``, ``open=PATH`` (for writing, kept open), ``write=PATH`` (and closed), ``trace=``
+(a file that is called by its number is written where it works), ``fifo=PATH``, ``socket=PATH`` (bound), ``rebind=PATH``
+(bound, whatever was there), ``umask=OCTAL``, ``chdir=PATH``, ``escape=PATH`` (a process of a session of its own writes
+its pid there), ``zombie=PATH``, ``pid=PATH`` (its own pid is written there, and left), ``stale=PATH`` (the pid of a
+process that has ended), ``init=PATH`` (the pid of a stranger), ``ready=PATH`` (made when all is done).
 
 At its end: ``end-kill=PATH`` (whoever is named there), ``end-remove=PATH``, ``end-bequeath=`` (what it listens on, to a
 process that does not know whose it is).
@@ -98,6 +98,11 @@ def end(*_: object) -> None:
     os._exit(0)
 
 
+def leave_trace(_: str) -> None:
+    """Write a file that is called by our number, where we are."""
+    make(f"trace-{os.getpid()}")
+
+
 def escape(path: str) -> None:
     """Leave a process behind in a session of its own."""
     readable, writable = os.pipe()
@@ -140,6 +145,8 @@ ACTIONS: dict[str, Callable[[str], object]] = {
     "zombie": leave_zombie,
     "ready": make,
     "udp": receive,
+    "trace": leave_trace,
+    "write": make,
     "rebind": rebind,
     "pid": lambda path: make(path, f"{os.getpid()}\n"),
     "stale": write_stale,

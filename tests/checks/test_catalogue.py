@@ -297,6 +297,11 @@ def elsewhere(action: str) -> Model:
     }
 
 
+def working_elsewhere(state: StateDirs, _: object) -> dict[str, Instance]:
+    """Return a model whose instance writes where it works, and closes what it has written."""
+    return {"a": planted("a", state, f"chdir={os.environ['ELSEWHERE']}", "trace="), "b": planted("b", state)}
+
+
 def with_parameters(action: str, **parameters: Any) -> Model:
     """Return a model whose instance undoes one of its parameters."""
     return lambda state, _: {"a": planted("a", state, action, parameters=parameters), "b": planted("b", state)}
@@ -338,6 +343,8 @@ RUNNING: Final[dict[str, tuple[str, Model]]] = {
     "a file outside the state": ("NP209", elsewhere("open")),
     "a FIFO outside the state": ("NP209", elsewhere("fifo")),
     "a socket outside the state": ("NP209", elsewhere("socket")),
+    "a file that is written and closed": ("NP214", elsewhere("write")),
+    "a file in the directory that it works in": ("NP214", working_elsewhere),
     "a umask that the program changes": ("NP210", with_parameters("umask=0", umask="077")),
     "a directory that the program leaves": ("NP211", with_parameters("chdir=/usr", directory="/")),
     "a process that escapes": ("NP212", escaping),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.checks.api import Snapshot, ToldPidFile
+from pytest_nixproc.checks.api import Snapshot, ToldPidFile, Trace
 from pytest_nixproc.checks.claims import Claim
 from pytest_nixproc.checks.live import nixproc_checks
 from pytest_nixproc.machines.api import Account, Listener, Sight
@@ -171,6 +171,17 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
 
 FOUND += [
     (
+        "NP214",
+        {"traces": [Trace("web", "/tmp/f", "named in its program")]},
+        ("web",),
+        [
+            "NP214 warning: /tmp/f has changed since the system began to start, and seems to be web's",
+            "the clue: named in its program",
+            "who has written it cannot be seen",
+            "to mend it: build",
+        ],
+    ),
+    (
         "NP202",
         {"model": ProcessesModel({"web": instance("web", 80, udp_port=53), "db": instance("db", 81)})},
         ("web",),
@@ -308,6 +319,8 @@ NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
     ("NP211", {"model": STRICT_MODEL, **seeing(Sight(WEB_PID, WEB_PID, directory="/"))}),
     ("NP211", {"model": STRICT_MODEL, "units": FOREGROUND, **seeing(Sight(WEB_PID, WEB_PID, directory="/srv/x"))}),
     ("NP212", seeing(Sight(WEB_PID, WEB_PID), Sight(99, WEB_PID))),
+    ("NP214", {"traces": [Trace("web", "/tmp/f", "x")], **seeing(Sight(WEB_PID, WEB_PID, written=("/tmp/f",)))}),
+    ("NP214", {"traces": [Trace("web", "/tmp/f", "x")], "changed": {"web": ("/tmp/f",)}}),
     ("NP213", seeing(Sight(WEB_PID, WEB_PID))),
 ]
 
