@@ -6,7 +6,8 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
     from typing import Any, Final
 
 HAS_PROC: Final = os.path.exists("/proc/self/stat")
@@ -100,14 +101,17 @@ def descendants(roots: Iterable[int], table: Mapping[int, int]) -> list[int]:
     return found
 
 
-def offspring(roots: Iterable[int]) -> set[int]:
-    """Return all processes below ``roots``; where the kernel can be asked for children, no others are looked at."""
+def offspring(roots: Iterable[int], ask: Callable[[int], AbstractSet[int]] | None = None) -> set[int]:
+    """Return all processes below ``roots``; where the kernel can be asked for children, no others are looked at.
+
+    ``ask`` returns the children of a process: for who remembers what has been asked already.
+    """
     if not HAS_CHILDREN:
         return set(descendants(roots, parents()))
     found: set[int] = set()
     waiting = list(roots)
     while waiting:
-        below = children_of(waiting.pop()) - found
+        below = (ask or children_of)(waiting.pop()) - found
         found |= below
         waiting += below
     return found

@@ -6,12 +6,13 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from itertools import islice
 from typing import Final
 
 from pytest_nixproc.machines.api import Sight
 from pytest_nixproc.machines.listeners import Address, listening_sockets
-from pytest_nixproc.machines.process_table import environment_of, offspring, read_facts, stat_fields
+from pytest_nixproc.machines.process_table import children_of, environment_of, offspring, read_facts, stat_fields
 
 NO_FILES: Final = ("/dev/", "/proc/", "/sys/", "/memfd:")
 """Beginnings of what is no file on a disk; shared memory is one."""
@@ -30,10 +31,11 @@ def sights(mains: Collection[int], starter: Iterable[int], tag: str) -> list[Sig
     Escaped is what the starter has below it that descends from no main process, and stands above none.
     """
     looker = Looker()
-    families = {pid: {pid, *offspring([pid])} for pid in mains}
+    ask = cache(children_of)
+    families = {pid: {pid, *offspring([pid], ask)} for pid in mains}
     seen = {pid for family in families.values() for pid in family}
     found = [looker.look(pid, main, "") for main, family in families.items() for pid in sorted(family)]
-    others = offspring(starter) - seen - above({looker.parents.get(pid, 0) for pid in mains})
+    others = offspring(starter, ask) - seen - above({looker.parents.get(pid, 0) for pid in mains})
     escaped = ((pid, environment_of(pid).split(b"\0")) for pid in sorted(others))
     return found + [
         looker.look(pid, None, instance_in(environment)) for pid, environment in escaped if tag.encode() in environment
