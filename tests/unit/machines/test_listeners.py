@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 import pytest
 
 from pytest_nixproc.machines import process_table
+from pytest_nixproc.machines.api import Listener
 from pytest_nixproc.machines.listeners import listeners, listening_sockets
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel cannot be asked")
@@ -73,6 +74,16 @@ def test_older_sockets(port: int) -> None:
     assert holder(port, [], [os.getppid()], (), older) is None
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert holder(server.getsockname()[1], [], [os.getppid()], (), older) == os.getpid()
+
+
+def test_datagrams() -> None:
+    """A UDP socket that waits for anybody is listed, and one that is connected to somebody is not."""
+    with socket.socket(type=socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
+        server.bind(("127.0.0.1", 0))
+        client.connect(server.getsockname())
+        ports = {server.getsockname()[1], client.getsockname()[1]}
+        found = [item for item in listeners([os.getpid()], [], frozenset(), ()) if item.port in ports]
+        assert found == [Listener("127.0.0.1", server.getsockname()[1], os.getpid(), "udp")]
 
 
 def test_process_that_is_gone() -> None:
