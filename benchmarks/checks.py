@@ -11,9 +11,11 @@ import argparse
 import gc
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from deploy import Work, compile_server, free_ports
@@ -32,7 +34,16 @@ from pytest_nixproc.registry import Registry
 
 STATE: Final = StateDirs.under("/srv/state")
 SIZES: Final = (1_000, 10_000, 100_000)
+SECONDS_BAR: Final = 1.0
+"""For a model of 10,000 instances."""
+
+GROWTH_BAR: Final = 1.6
+"""How much more an instance may cost in a model a hundred times as large, which does not fit into the caches."""
+
 ROUNDS: Final = 3
+LEAST: Final = 20_000
+"""How many instances are looked at in all, so that small models are measured often enough."""
+
 INSTANCES: Final = 100
 
 
@@ -70,10 +81,10 @@ def one_pass(model: ProcessesModel) -> int:
     return seen
 
 
-def seconds(action: Callable[[], object]) -> float:
+def seconds(action: Callable[[], object], rounds: int = ROUNDS) -> float:
     """Return how much processor time something takes, which others on the machine do not change much; the median."""
     taken = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         gc.collect()
         begun = time.process_time()
         action()
@@ -81,8 +92,8 @@ def seconds(action: Callable[[], object]) -> float:
     return statistics.median(taken)
 
 
-def static() -> None:
-    """Print how long the static rules take."""
+def static() -> bool:
+    """Print how long the static rules take; tell whether that is short enough, and grows as the models do."""
     rules = Registry().rules
     target = Target(STATE, "/srv/profile")
 
@@ -91,10 +102,15 @@ def static() -> None:
         assert not found, found[0]
 
     print("| instances | one pass | static rules | per instance | x one pass |\n| --- | --- | --- | --- | --- |")
+    cost: dict[int, float] = {}
     for size in SIZES:
-        model = model_of(size)
-        floor, taken = seconds(lambda: one_pass(model)), seconds(lambda: check(model))  # noqa: B023 - called at once
-        print(f"| {size:,} | {floor:.3f} s | {taken:.3f} s | {taken / size * 1e6:.1f} µs | {taken / floor:.1f} |")
+        model, rounds = model_of(size), max(ROUNDS, LEAST // size)
+        floor, taken = (seconds(partial(action, model), rounds) for action in (one_pass, check))
+        cost[size] = taken / size
+        print(f"| {size:,} | {floor:.4f} s | {taken:.3f} s | {cost[size] * 1e6:.1f} µs | {taken / floor:.1f} |")
+    growth = cost[SIZES[-1]] / cost[SIZES[0]]
+    print(f"An instance of {SIZES[-1]:,} costs {growth:.2f} times as much as one of {SIZES[0]:,}.")
+    return cost[10_000] * 10_000 < SECONDS_BAR and growth <= GROWTH_BAR
 
 
 def pass_over_proc(pids: Iterable[int]) -> int:
@@ -134,11 +150,12 @@ def main() -> None:
     """Run the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="?", choices=["static", "live"])
-    which = parser.parse_args().which
-    if which != "live":
-        static()
-    if which != "static":
+    parser.add_argument("--check", action="store_true", help="fail unless the static rules are quick enough")
+    options = parser.parse_args()
+    holds = options.which == "live" or static()
+    if options.which != "static":
         live(INSTANCES)
+    sys.exit(options.check and not holds)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Final
 
 from pytest_nixproc.checks.api import Finding, Origin, Plan, Rule, origin_of
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.model.accounts import Said, named_groups, named_users, needed_accounts, said_about_accounts
+from pytest_nixproc.model.accounts import Said, named_groups, named_users, needed_accounts
 
 IDS: Final = ("uid", "gid")
 
@@ -21,7 +21,7 @@ def origin_of_said(plan: Plan, said: Said) -> Origin:
 def differing_accounts(plan: Plan) -> Iterator[Finding]:
     """Find users and groups that two instances describe with different attributes."""
     described: dict[tuple[str, str, str], list[Said]] = defaultdict(list)
-    for said in said_about_accounts(plan.model):
+    for said in plan.said:
         described[said.kind, said.name, said.attribute].append(said)
     for (kind, name, attribute), speakers in described.items():
         if len({said.value for said in speakers}) > 1:
@@ -35,7 +35,7 @@ def differing_accounts(plan: Plan) -> Iterator[Finding]:
 def shared_ids(plan: Plan) -> Iterator[Finding]:
     """Find numbers that two users, or two groups, of different names are given."""
     given: dict[tuple[str, int], dict[str, Said]] = defaultdict(dict)
-    for said in said_about_accounts(plan.model):
+    for said in plan.said:
         if said.attribute in IDS:
             given[said.attribute, said.value].setdefault(said.name, said)
     for (attribute, number), by_name in given.items():
@@ -74,7 +74,7 @@ def existing_accounts(plan: Plan) -> Iterator[Finding]:
         return
     known = plan.target.accounts
     numbers = {"user": {name: account.uid for name, account in known.users.items()}, "group": known.groups}
-    for said in said_about_accounts(plan.model):
+    for said in plan.said:
         number = numbers[said.kind].get(said.name)
         if said.attribute in IDS and number not in (None, said.value):
             problem = f"{said.kind} {said.name!r} exists already, and its {said.attribute} is {number}; it is used so"

@@ -12,6 +12,7 @@ from pytest_nixproc.checks.claims import Claim, Inventory, Neighbour
 from pytest_nixproc.errors import UnknownName, Unsupported
 from pytest_nixproc.machines.api import Account, Listener, Sight
 from pytest_nixproc.managers.api import Status, Target, Unit
+from pytest_nixproc.model.accounts import Said, said_about_accounts
 from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.system import ProcessesModel
 
@@ -78,6 +79,11 @@ class Plan:
     def inventory(self) -> Inventory:
         """What the instances claim, made in one pass over the model and shared by all rules."""
         return Inventory.of(self.model, self.target)
+
+    @cached_property
+    def said(self) -> Sequence[Said]:
+        """What the instances say about accounts, likewise."""
+        return tuple(said_about_accounts(self.model))
 
 
 @dataclass(frozen=True)

@@ -207,8 +207,9 @@ class Inventory:
 
 def decided(instance: str, process: ManagedProcess, parameter: str, path: str) -> Claim:
     """Return the claim on a path that follows from a name, unless ``parameter`` sets it explicitly."""
-    names = [name for name in (parameter, "instance_name", "name") if name and getattr(process, name)]
-    return Claim(instance, f"pkg.{names[0]}", getattr(process, names[0]), os.path.normpath(path))
+    named = "instance_name" if process.instance_name else "name"
+    decisive = parameter if parameter and getattr(process, parameter) else named
+    return Claim(instance, f"pkg.{decisive}", getattr(process, decisive), os.path.normpath(path))
 
 
 @dataclass(frozen=True)

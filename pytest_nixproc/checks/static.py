@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Final
 
 from pytest_nixproc.checks.api import Finding, Origin, Plan, Rule, Severity, origin_of
@@ -169,15 +170,29 @@ def nested_paths(plan: Plan) -> Iterator[Finding]:
     """Find what one instance keeps inside a directory that another claims for itself."""
     inventory = plan.inventory
     owners = by_resource(claim for claim in inventory.paths if claim.resource in inventory.directories)
+    claimed_from = ways_up(owners)
     explicit = (claim for claim in (*inventory.pid_files, *inventory.log_files) if claim.place != "pkg.instance_name")
     for claim in (*inventory.paths, *explicit):
-        for parent in (path for path in parents_of(claim.resource) if path in owners):
+        for parent in claimed_from(claim.resource[: claim.resource.rfind("/")]):
             outer = [other for other in owners[parent] if other.instance != claim.instance]
             claims = without_clients(plan.model, [*outer, claim])
             if outer and claim in claims:
                 problem = f"claim {parent} and {claim.resource}, which lies in it"
                 yield conflict(plan, "NP113", problem, claims, "give each instance a directory of its own", parent)
                 break
+
+
+def ways_up(owners: Container[str]) -> Callable[[str], list[str]]:
+    """Return a function that finds the claimed directories from one upwards, the nearest first.
+
+    It remembers them: most paths of a model lie in few directories.
+    """
+
+    @cache
+    def claimed_from(directory: str) -> list[str]:
+        return [path for path in (directory, *parents_of(directory)) if path in owners]
+
+    return claimed_from
 
 
 def parents_of(path: str) -> Iterator[str]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, Final, NamedTuple
 
 from pytest_nixproc.model.credentials import Credentials, Group, User
 from pytest_nixproc.model.instance import Instance
 
+DEFAULTS: Final[Mapping[type[Group | User], tuple[tuple[str, Any], ...]]] = {
+    kind: tuple((item.name, item.default) for item in fields(kind)) for kind in (Group, User)
+}
+"""The attributes of accounts, with their defaults."""
 
-@dataclass(frozen=True)
-class Said:
+
+class Said(NamedTuple):
     """What one instance says about an account: the value of one attribute, and where it stands."""
 
     instance: str
@@ -33,10 +37,10 @@ def said_about_accounts(instances: Mapping[str, Instance]) -> Iterator[Said]:
         credentials = instance.pkg.credentials
         for kind, described in (("group", credentials.groups), ("user", credentials.users)):
             for name, account in described.items():
-                for item in fields(account):
-                    value = getattr(account, item.name)
-                    if value != item.default:
-                        yield Said(key, kind, name, item.name, value)
+                for attribute, default in DEFAULTS[type(account)]:
+                    value = getattr(account, attribute)
+                    if value != default:
+                        yield Said(key, kind, name, attribute, value)
 
 
 def needed_accounts(instances: Mapping[str, Instance]) -> Credentials:
