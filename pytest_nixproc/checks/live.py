@@ -349,7 +349,8 @@ RULES: Final = [
         explanation="Seen is what has changed since the system began to start in `/tmp`, `/var/tmp`, `/var/log`, the"
         " caller's home and the directories that main processes work in, even if it was closed again. Who has written a"
         " file cannot be seen afterwards, so only those are told of that have a clue: the path stands in what the"
-        " instance is told or in its program (of up to 2 MiB), it belongs to the user that this instance alone runs"
+        " instance is told, in its program, or in a file that it is told (of up to 2 MiB), and it has the right owner;"
+        " it belongs to the user that this instance alone runs"
         " as, or its name has the number of one of its processes. All others are left out: they may be pytest's own,"
         " or those of another deployment, and so may, rarely, those with a clue.",
     ),

@@ -41,17 +41,18 @@ class Traces:
             yield from (("named in what it is told", path) for path in paths_in(text.encode(errors="replace")))
         for program in (process.process, process.foreground_process, process.daemon, *told):
             if program and program.startswith("/"):
-                yield from (("named in its program", path) for path in self._paths_in_program(program))
+                yield from ((f"named in {program}", path) for path in self._paths_in_program(program))
 
     def _paths_in_program(self, program: str) -> set[str]:
         if program not in self._programs:
-            is_small = 0 < self.machine.size(program) <= PROGRAM_BYTES
-            self._programs[program] = paths_in(self._content(program)) if is_small else set()
+            self._programs[program] = paths_in(self._content(program))
         return self._programs[program]
 
     def _content(self, program: str) -> bytes:
+        """Return what a program holds; nothing for large ones, and for what is closed to us or no file."""
         try:
-            return self.machine.read(program) or b""
+            is_small = 0 < self.machine.size(program) <= PROGRAM_BYTES
+            return (self.machine.read(program) or b"") if is_small else b""
         except OSError:
             return b""
 
@@ -64,26 +65,32 @@ class Traces:
     ) -> list[Trace]:
         """Return what has changed since a file has, outside the places of the deployment, with whose it seems to be."""
         own = tuple(f"{place}/" for place in own_places)
-        paths = [path for path in self.named if not path.startswith(own)]
-        found = [
-            Trace(name, path, clue)
-            for path in (self.machine.newer(paths, reference) if paths else ())
-            for name, clue in self.named[path].items()
-        ]
         seen = [(name, sight) for name, sight in sights if sight.shares_files]
         worked_in = {f"{sight.directory}/" for _, sight in seen if sight.directory not in ("", "/")}
         places = [*PLACES, *sorted(place.rstrip("/") for place in worked_in if not place.startswith(own))]
         pids = {str(sight.pid): name for name, sight in seen}
-        users = owners_of_accounts(accounts, self.machine.facts.account.uid)
-        for path, uid in self.machine.appeared(places, reference):
-            if not path.startswith(own) and path not in self.named:
-                found += clued(path, users.get(uid, ""), pids)
+        caller = self.machine.facts.account.uid
+        users = owners_of_accounts(accounts, caller)
+        found: list[Trace] = []
+        for path, uid in dict(self.machine.appeared(places, list(self.named), reference)).items():
+            if path.startswith(own):
+                continue
+            named = self.named.get(path, {})
+            found += [
+                Trace(name, path, clue) for name, clue in named.items() if uid in (caller, uid_of(name, accounts))
+            ]
+            found += clued(path, users.get(uid, ""), pids) if not named else ()
         return found
 
 
 def paths_in(text: bytes) -> set[str]:
     """Return the paths in a text that lie where all programs write."""
     return {found.decode() for found in PATH.findall(text) if b"//" not in found} if b"/" in text else set()
+
+
+def uid_of(name: str, accounts: Mapping[str, Account]) -> int | None:
+    """Return the number of the user that an instance is switched to, if any."""
+    return accounts[name].uid if name in accounts else None
 
 
 def owners_of_accounts(accounts: Mapping[str, Account], caller: int) -> dict[int, str]:

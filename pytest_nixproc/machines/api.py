@@ -279,10 +279,10 @@ class Machine(ABC):
         """Return those of some files and directories that have changed since another one has."""
 
     @abstractmethod
-    def appeared(self, directories: Sequence[str], reference: str) -> list[tuple[str, int]]:
+    def appeared(self, directories: Sequence[str], named: Sequence[str], reference: str) -> list[tuple[str, int]]:
         """Return what some directories, and those in them, got since another file has changed; with its user's number.
 
-        ``~`` stands for the caller's home. Of files that were there before, nothing is said.
+        ``~`` stands for the caller's home. Files that were there before are looked at only when they are ``named``.
         """
 
     @abstractmethod

@@ -214,9 +214,9 @@ class Host(Machine):
         """Compare times of modification, and of changes of the inode."""
         return newer(paths, reference)
 
-    def appeared(self, directories: Sequence[str], reference: str) -> list[tuple[str, int]]:
+    def appeared(self, directories: Sequence[str], named: Sequence[str], reference: str) -> list[tuple[str, int]]:
         """Look into those directories that have changed."""
-        return list(appeared(directories, reference))
+        return list(appeared(directories, named, reference))
 
     def describe(self, pid: int) -> str:
         """Return a process's command line for people."""

@@ -91,9 +91,9 @@ class Remote(Machine):
         """Compare files there."""
         return cast("list[str]", self.ask("newer", list(paths), reference))
 
-    def appeared(self, directories: Sequence[str], reference: str) -> list[tuple[str, int]]:
+    def appeared(self, directories: Sequence[str], named: Sequence[str], reference: str) -> list[tuple[str, int]]:
         """Look into directories there."""
-        return cast("list[tuple[str, int]]", self.ask("appeared", list(directories), reference))
+        return cast("list[tuple[str, int]]", self.ask("appeared", list(directories), list(named), reference))
 
     def describe(self, pid: int) -> str:
         """Return the command line of a process there."""

@@ -144,13 +144,20 @@ def newer(paths: Iterable[str], reference: str) -> list[str]:
     return found
 
 
-def appeared(directories: Iterable[str], reference: str, depth: int = 1) -> Iterator[tuple[str, int]]:
-    """Yield what directories got since a file has changed, and those in them, with the numbers of their users.
+def appeared(
+    directories: Iterable[str], named: Iterable[str], reference: str, depth: int = 1
+) -> Iterator[tuple[str, int]]:
+    """Yield what directories got since a file has changed, and those in them, and named files that have changed since.
 
-    A directory changes when something is made in it, so those that have not are not read.
+    Each goes with the number of its user. A directory changes when something is made in it, so others are not read.
     """
     with suppress(OSError):
         since = os.stat(reference).st_mtime_ns
+        for path in named:
+            with suppress(OSError):
+                facts = os.stat(path)
+                if facts.st_ctime_ns > since and not stat.S_ISDIR(facts.st_mode) and not stat.S_ISCHR(facts.st_mode):
+                    yield path, facts.st_uid
         for directory in dict.fromkeys(map(os.path.expanduser, directories)):
             yield from entries_since(directory, since, depth)
 

@@ -274,9 +274,9 @@ class FakeMachine(Machine):
         """Return the files that there are."""
         return [path for path in paths if path in self.files]
 
-    def appeared(self, directories: Sequence[str], reference: str) -> list[tuple[str, int]]:  # noqa: ARG002
-        """Return nothing: files here belong to nobody."""
-        return []
+    def appeared(self, directories: Sequence[str], named: Sequence[str], reference: str) -> list[tuple[str, int]]:  # noqa: ARG002
+        """Return the named files that there are; who has written the others is not kept."""
+        return [(path, self.facts.account.uid) for path in named if path in self.files]
 
     def describe(self, pid: int) -> str:
         """Return a process's command line."""

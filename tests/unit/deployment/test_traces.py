@@ -27,9 +27,10 @@ class Machine(FakeMachine):
         super().__init__()
         self.changed = changed
 
-    def appeared(self, directories: Any, reference: str) -> list[tuple[str, int]]:  # noqa: ARG002
+    def appeared(self, directories: Any, named: Any, reference: str) -> list[tuple[str, int]]:
         """Return what has changed."""
-        return [(f"/tmp/{name}", uid) for name, uid in self.changed.items()]
+        changed = [(f"/tmp/{name}", uid) for name, uid in self.changed.items()]
+        return changed + super().appeared(directories, named, reference)
 
 
 def found(machine: Machine, *, accounts: dict[str, Account] | None = None, **parameters: Any) -> list[Trace]:
@@ -61,8 +62,16 @@ def test_path_that_a_program_names() -> None:
     machine.write("/bin/web", "#!/bin/sh\necho > '/tmp/log' # and /tmp/site/var/log\n")
     for path in ("/tmp/log", "/tmp/site/var/log"):
         machine.write(path, "")
-    assert found(machine) == [Trace("web", "/tmp/log", "named in its program")]
-    assert found(machine, process="/bin/sh", args=["/bin/web"]) == [Trace("web", "/tmp/log", "named in its program")]
+    assert found(machine) == [Trace("web", "/tmp/log", "named in /bin/web")]
+    assert found(machine, process="/bin/sh", args=["/bin/web"]) == [Trace("web", "/tmp/log", "named in /bin/web")]
+
+
+def test_named_file_of_another_user() -> None:
+    """What is named may only be read: a file that neither the caller nor the instance's user has is left out."""
+    machine = Machine(log=900, shared=5)
+    told = ["-c", "cat /tmp/log /tmp/shared"]
+    assert found(machine, args=told) == []
+    assert [trace.path for trace in found(machine, accounts={"web": WEB}, args=told)] == ["/tmp/log"]
 
 
 def test_numbers_of_processes() -> None:

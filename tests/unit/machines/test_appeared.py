@@ -29,7 +29,7 @@ def test_what_is_new(tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyP
         path.touch()
     os.mkfifo(home / "fifo")
     monkeypatch.setenv("HOME", str(home))
-    found = list(appeared(["~", str(home)], reference))
+    found = list(appeared(["~", str(home)], [], reference))
     assert {os.path.relpath(path, home) for path, _ in found} == {"a", "below/b", "fifo"}
     assert {uid for _, uid in found} == {os.getuid()}
     assert len(found) == 3
@@ -41,5 +41,8 @@ def test_what_is_old(tmp_path: Path, reference: str) -> None:
     place.mkdir()
     (place / "file").touch()
     os.utime(place, ns=(0, 0))
-    assert list(appeared([str(place), str(tmp_path / "missing")], reference)) == []
-    assert list(appeared([str(tmp_path)], str(tmp_path / "missing"))) == []
+    assert list(appeared([], [str(place), str(place / "file"), str(place / "no")], reference)) == [
+        (str(place / "file"), os.getuid())
+    ]
+    assert list(appeared([str(place), str(tmp_path / "missing")], [], reference)) == []
+    assert list(appeared([str(tmp_path)], [], str(tmp_path / "missing"))) == []
