@@ -93,9 +93,6 @@ class Conflict:
     first: Given
     second: Given
 
-    def __repr__(self) -> str:
-        return f"<{self.code}: {self.what}>"
-
 
 def both(code: str, what: str, **given: Any) -> Conflict:
     """Return a conflict of two instances that are given the same."""
@@ -255,15 +252,16 @@ def conflicting_models(*, codes: Iterable[str] = (), largest: int = LARGEST) -> 
         if code not in known:
             raise UnknownName("planted conflict", code, known)
     chosen = st.sampled_from([conflict for conflict in CONFLICTS if conflict.code in wanted])
-    return deployable_models(smallest=2, largest=largest).flatmap(
-        lambda sketch: st.builds(replace, st.just(sketch), conflict=chosen, between=pairs(len(sketch.parts)))
-    )
+    return planted(deployable_models(smallest=2, largest=largest), chosen)
 
 
-def pairs(size: int) -> st.SearchStrategy[tuple[int, ...]]:
-    """Return two different positions among the instances of a sketch."""
-    positions = st.sampled_from(range(size))
-    return st.lists(positions, min_size=2, max_size=2, unique=True).map(tuple)
+@st.composite
+def planted(draw: st.DrawFn, sketches: st.SearchStrategy[Sketch], conflicts: st.SearchStrategy[Conflict]) -> Sketch:
+    """Return sketches with a conflict between two of their instances."""
+    sketch, conflict = draw(sketches), draw(conflicts)
+    positions = st.sampled_from(range(len(sketch.parts)))
+    pair = draw(st.lists(positions, min_size=2, max_size=2, unique=True))
+    return replace(sketch, conflict=conflict, between=tuple(pair))
 
 
 def models() -> st.SearchStrategy[Sketch]:

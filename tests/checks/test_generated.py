@@ -133,6 +133,7 @@ def told(running: RunningInstance, part: Part, state: StateDirs) -> tuple[tuple[
     return tuple(words[len(words) - len(part.args) :]), {name: value for name, _, value in entries}
 
 
+@pytest.mark.timeout(600)  # each of them is a hundred deployments
 @pytest.mark.parametrize("manager", MANAGERS)
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(sketch=deployable_models(largest=4))
