@@ -126,7 +126,9 @@ class Watch:
         if self.machine.now() - self.reported < PROGRESS_SECONDS:
             return
         self.reported = self.machine.now()
-        ready = f"{len(self.timeline.order('ready'))} of {len(self.model)} instances are ready"
+        # An instance that was restarted has been ready more than once.
+        count = len(set(self.timeline.order("ready")) - set(self.pending))
+        ready = f"{count} of {len(self.model)} instances are ready"
         self.settings.progress(f"{ready}, waiting for {self.pending[0]}: {missing}")
 
 

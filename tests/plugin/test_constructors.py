@@ -115,7 +115,11 @@ def test_values_from_the_command_line(servers: pytest.Pytester) -> None:
     ("fault", "items", "message"),
     [
         ("fixed port", {"deploys"}, "*Address already in use*"),
-        ("cleans up", {"server1::restarts_alone", "server2::restarts_alone"}, "server? is not ready while *"),
+        (
+            "cleans up",
+            {"server1::restarts_alone", "server2::restarts_alone"},
+            "NP306 error: server? is not ready while *",
+        ),
     ],
 )
 def test_faults_that_only_a_deployment_shows(
