@@ -7,6 +7,7 @@ there; it is killed then. Ours include the guardian, the lease, the agent and it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from pytest_nixproc.machines.nspawn import Nspawn, control_groups, directories_w
 from pytest_nixproc.machines.process_table import descendants, is_alive, parents
 
 ALLOWED_SECONDS: Final = 5.0
-EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "webapps" / "test_webapps.py"
+EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "webapps" / "processes.py"
 MANAGERS: Final = ("supervisord", "sysvinit", "systemd")
 
 UNIT: Final = """
@@ -71,7 +72,9 @@ def bare() -> tuple[float, float]:
             up = time.perf_counter()
             below = descendants([process.pid], parents())
             for pid in (*below, process.pid):
-                os.kill(pid, signal.SIGKILL)
+                # The end of one may be the end of others.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         while any(map(is_alive, below)) or remove_groups(groups):
             time.sleep(0.001)
         return up - begin, time.perf_counter() - up
@@ -95,7 +98,7 @@ def show(name: str, runs: Sequence[tuple[float, float]], floor: Sequence[tuple[f
 
 
 def example(manager: str, repetitions: int) -> float:
-    """Print how long the tests of the example take on machines of their own, pytest included; return the median."""
+    """Print how long the items of the basic example take on a machine of their own, with pytest; return the median."""
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)]
     argv += ["--nixproc-machine=nspawn", f"--nixproc-manager={manager}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NIXPROC_")}
