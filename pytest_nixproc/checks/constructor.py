@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 from pytest_nixproc.checks.api import Finding, Origin, Rule, Severity
 from pytest_nixproc.checks.resources import (
     SHELL,
     Kind,
-    Read,
     Recogniser,
     Resource,
     numbers_in,
@@ -22,9 +21,10 @@ from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.ids import ProvisionalPorts
 from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.sources.api import Arguments
-from pytest_nixproc.sources.constructors import FILES, Constructor, Files, Parameter, Trial, Values
+from pytest_nixproc.sources.constructors import ANY_TYPE, FILES, Constructor, Files, Parameter, Trial, Values
 
 WORDS: Final[Mapping[Kind, tuple[str, str]]] = {
     "name": ("the name", "instance_suffix"),
@@ -42,6 +42,7 @@ class Variant:
     name: str
     values: Values
     places: Mapping[str, str]
+    locate: Callable[[str], Location | None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Kept:
     """A resource that all instances of a scheme have, with the places that name it."""
 
     resource: Resource
-    places: tuple[tuple[str, str], ...]
+    origins: tuple[Origin, ...]
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class Comparison:
     @cached_property
     def kept(self) -> tuple[Kept, ...]:
         """What stays the same, each once."""
-        found: dict[Resource, dict[str, str]] = {}
+        found: dict[Resource, dict[str, Origin]] = {}
         for scheme in self.schemes:
             for place, resource in self._kept_in(scheme):
-                found.setdefault(resource, {}).setdefault(place, scheme[0].places[place])
-        return tuple(Kept(resource, tuple(places.items())) for resource, places in sorted(found.items()))
+                found.setdefault(resource, {}).setdefault(place, origin_of(scheme[0], place, resource.value))
+        return tuple(Kept(resource, tuple(origins.values())) for resource, origins in sorted(found.items()))
 
     def _kept_in(self, scheme: Sequence[Variant]) -> Iterator[tuple[str, Resource]]:
         first, *others = scheme
@@ -121,36 +122,54 @@ def compare(trial: Trial, arguments: Arguments, files: Files = FILES) -> Compari
 
     ``files`` are asked for the configuration that the processes refer to. Raises what constructors raise.
     """
-    read = files.read
     arguments = replace(arguments, free_port=ProvisionalPorts())
     schemes = trial.schemes(arguments)
-    made = tuple(tuple(variant_of(trial, arguments, values, read) for values in scheme) for scheme in schemes)
+    made = iter(variants_of(trial, arguments, [values for scheme in schemes for values in scheme], files))
+    variants = tuple(tuple(next(made) for _ in scheme) for scheme in schemes)
     given = trial.given(arguments)
     common = frozenset(text for value in given.values() for text in numbers_in(value) if len(text) > 1)
-    idle = tuple(
-        item
-        for item in trial.constructor.parameters.values()
-        if item.name not in given and changes_nothing(trial, arguments, item, made[0][0], read)
-    )
-    return Comparison(trial.constructor, made, idle, common, arguments.state, files.is_software)
+    idle = tuple(idle_among(trial, arguments, variants[0][0], files))
+    return Comparison(trial.constructor, variants, idle, common, arguments.state, files.is_software)
 
 
-def variant_of(trial: Trial, arguments: Arguments, values: Values, read: Read) -> Variant:
-    """Make one instance, and write down its values."""
-    instance = trial.construct(arguments, values)
-    return Variant(instance.pkg.name, values, with_files(places_of(instance), read))
+def variants_of(trial: Trial, arguments: Arguments, sets: Sequence[Values], files: Files) -> list[Variant]:
+    """Make an instance of each set, and write down its values, those in the files too that it refers to."""
+    instances, made = trial.construct(arguments, sets)
+    with files.room() as directory:
+        made.provide(directory)
+        return [
+            Variant(
+                instance.pkg.name,
+                values,
+                with_files(places_of(instance), files.read),
+                partial(made.location, instance),
+            )
+            for instance, values in zip(instances, sets, strict=True)
+        ]
 
 
-def changes_nothing(trial: Trial, arguments: Arguments, parameter: Parameter, base: Variant, read: Read) -> bool:
-    """Tell whether another value of one parameter makes the same instance; a value that is refused is looked at."""
-    other = another(trial, arguments, parameter, base.values)
-    if other is None:
-        return False
+def idle_among(trial: Trial, arguments: Arguments, base: Variant, files: Files) -> Iterator[Parameter]:
+    """Yield the parameters of which another value makes the same instance."""
+    given = trial.given(arguments)
+    own = [item for item in trial.constructor.parameters.values() if item.name not in given]
+    others = {item: another(trial, arguments, item, base.values) for item in own}
+    changed = {item: base.values | {item.name: other} for item, other in others.items() if other is not None}
+    made = variants_or_none(trial, arguments, list(changed.values()), files)
+    for item, variant in zip(changed, made, strict=True):
+        if variant is not None and told(item, variant.places) == told(item, base.places):
+            yield item
+
+
+def variants_or_none(
+    trial: Trial, arguments: Arguments, sets: Sequence[Values], files: Files
+) -> Sequence[Variant | None]:
+    """Make an instance of each set; None of one that is refused, as the value was looked at then."""
     try:
-        made = variant_of(trial, arguments, base.values | {parameter.name: other}, read)
+        return variants_of(trial, arguments, sets, files)
     except NixprocError:
-        return False
-    return told(parameter, made.places) == told(parameter, base.places)
+        if len(sets) == 1:
+            return [None]
+        return [found for values in sets for found in variants_or_none(trial, arguments, [values], files)]
 
 
 def told(parameter: Parameter, places: Mapping[str, str]) -> dict[str, str]:
@@ -174,7 +193,7 @@ def another(trial: Trial, arguments: Arguments, parameter: Parameter, values: Va
         return f"{now}-other"
     if parameter.is_naming or parameter.is_path:
         return trial.value(parameter, 1, arguments)
-    return "other" if parameter.annotation == "str" else None
+    return "other" if parameter.annotation in ("str", ANY_TYPE) else None
 
 
 def kept_of_kind(comparison: Comparison, code: str, kind: Kind, severity: Severity = "error") -> Iterator[Finding]:
@@ -187,21 +206,21 @@ def kept_of_kind(comparison: Comparison, code: str, kind: Kind, severity: Severi
             idle = " and ".join(item.name for item in deciding if item in comparison.idle)
             why = f"{name} does not pass {idle} on: " if idle else ""
             problem = f"{why}every instance of {name} has {word} {kept.resource.value}"
-            origins = tuple(origin_of(place, text, kept.resource.value) for place, text in kept.places)
             known = " or ".join(item.name for item in deciding)
             remedy = f"derive it from {known}" if known else f"add a parameter for it: {usual}"
             instances = tuple(variant.name for variant in comparison.schemes[0])
             resource = f"{'tcp port' if kind == 'port' else kind} {kept.resource.value}"
-            yield Finding(code, severity, problem, instances, origins, remedy, resource)
+            yield Finding(code, severity, problem, instances, kept.origins, remedy, resource)
 
 
-def origin_of(place: str, text: str, value: str) -> Origin:
+def origin_of(variant: Variant, place: str, value: str) -> Origin:
     """Return where a value stands; of a text that has several lines, which one."""
-    lines = text.splitlines()
+    lines = variant.places[place].splitlines()
+    location = variant.locate(place)
     if len(lines) < 2:
-        return Origin(place, text)
+        return Origin(place, variant.places[place], location)
     number = next((number for number, line in enumerate(lines, 1) if value in line), 1)
-    return Origin(f"{place}, line {number}", lines[number - 1].strip())
+    return Origin(f"{place}, line {number}", lines[number - 1].strip(), location)
 
 
 def names_kept(comparison: Comparison) -> Iterator[Finding]:
@@ -233,7 +252,7 @@ def idle_parameters(comparison: Comparison) -> Iterator[Finding]:
             problem = f"{name} does nothing with its parameter {item.name}"
             severity: Severity = "error" if item.is_required or item.is_port or item.is_naming else "warning"
             instances = tuple(variant.name for variant in comparison.schemes[0])
-            origin = f"{comparison.constructor.origin}({item.name})"
+            origin = Origin(f"{comparison.constructor.origin}({item.name})", location=item.location)
             yield Finding("NP405", severity, problem, instances, (origin,), "pass it on, or remove it")
 
 

@@ -148,7 +148,7 @@ def nixproc_constructor(request: pytest.FixtureRequest, nixproc_point: Point, ni
     ) -> Iterator[System]:
         __tracebackhide__ = True
         try:
-            made = systems.constructor(constructor, directory_of(request))
+            made = systems.constructor(nixproc_point, constructor, directory_of(request))
             trial = trial_of(made, {**marked, **(vary or {})}, shared)
             systems.check_constructor(nixproc_point, trial)
             with systems.deployed(nixproc_point, nixproc_machine, trial.load) as system:

@@ -327,7 +327,8 @@ class ConstructorNode(pytest.Collector):
         """Yield the items of that model, after that of the constructor itself."""
         vary = options.read_params(self.config, "vary")
         with told_by_collector(self):
-            constructor = systems_of(self.config).constructor(f"{self.path}:{self.name}", Path())
+            (point,) = parameters_for(self)[0].values
+            constructor = systems_of(self.config).constructor(point, f"{self.path}:{self.name}", Path())
             trial = Trial(constructor, {name: of_list(value) for name, value in vary.items()})
         check = Check("passes_parameters_on", partial(passes_parameters_on, trial), needs_system=False)
         yield from points_below(self, trial.load, [check])

@@ -221,7 +221,7 @@ class Systems:
             brief = f"instances of {trial.constructor.name} would be in each other's way"
             raise ConflictError(brief, errors)
 
-    def constructor(self, constructor: str | Callable[..., Any], directory: Path) -> Constructor:
+    def constructor(self, point: Point, constructor: str | Callable[..., Any], directory: Path) -> Constructor:
         """Return a constructor that is given as a function, or as ``FILE:NAME`` relative to a directory."""
         if callable(constructor):
             return constructor_of(constructor)
@@ -232,7 +232,10 @@ class Systems:
             raise SourceError(f"{constructor!r} names no constructor", remedy="write FILE:NAME, such as lib.py:server")
         if not os.path.isfile(path):
             raise SourceError(f"there is no file {path}", remedy="check the path of the constructor")
-        made: Constructor = next(reader for reader in readers if reader)(path, name)
+        with self.unbooted(point) as machine:
+            planner = self.planner(point, machine)
+            arguments = planner.arguments(planner.choose_site())
+            made: Constructor = next(reader for reader in readers if reader)(path, name, arguments)
         return made
 
     @contextmanager

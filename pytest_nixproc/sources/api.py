@@ -164,7 +164,7 @@ class Source:
     takes_attribute: bool = False
     recognises: Callable[[str], bool] = any_file
     ids: IdRecord | None = None
-    constructor: Callable[[str, str], Any] | None = None
+    constructor: Callable[[str, str, Arguments], Any] | None = None
     suite: SuiteReader | None = None
 
     def reads(self, path: str) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from pytest_nixproc.errors import NixprocError, SourceError
 from pytest_nixproc.model.instance import Instance, is_port_name
 from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess
-from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.model.system import ProcessesModel, provide_nothing
 from pytest_nixproc.sources.api import Arguments
 
 PATH_ENDINGS: Final = ("_dir", "_directory", "_path", "_file", "_root", "socket")
@@ -47,13 +50,18 @@ def is_software(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Files:
-    """How files of the machine are looked at on which constructors are called."""
+    """How files of the machine are looked at on which constructors are called; ``room`` keeps there what is built."""
 
     read: Callable[[str], str | None] = read_text
     is_software: Callable[[str], bool] = is_software
+    room: Callable[[], AbstractContextManager[str]] = TemporaryDirectory
 
 
 FILES: Final = Files()
+
+
+ANY_TYPE: Final = "Any"
+"""The annotation of a parameter that a value of any type may be tried for."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Parameter:
     is_required: bool = True
     default: Any = None
     annotation: str = ""
+    location: Location | None = None
 
     @property
     def is_port(self) -> bool:
@@ -76,23 +85,50 @@ class Parameter:
         return snake_case(self.name).endswith(NAME_ENDINGS) or (self.name == "name" and self.is_required)
 
     @property
+    def is_suffix(self) -> bool:
+        """Tell whether it is what follows the common part of a name."""
+        return snake_case(self.name).endswith("suffix")
+
+    @property
     def is_path(self) -> bool:
         """Tell whether it is a path, by its name."""
         return snake_case(self.name).endswith(PATH_ENDINGS)
 
 
+def unknown_place(process: ManagedProcess, place: str) -> None:
+    """Know no place."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a constructor has made of sets of values, in their order: instances, or processes without attributes.
+
+    ``provide`` is for a model of them (:class:`~pytest_nixproc.ProcessesModel`). ``locate`` finds the line of a value
+    of a process, for sources that know better than the calls that made it.
+    """
+
+    items: Sequence[Instance | ManagedProcess]
+    provide: Callable[[str], None] = provide_nothing
+    locate: Callable[[ManagedProcess, str], Location | None] = unknown_place
+
+    def location(self, instance: Instance, place: str) -> Location | None:
+        """Return where a value of an instance was written down."""
+        made_at = instance.pkg.made_at if place.startswith("pkg.") else instance.made_at
+        return self.locate(instance.pkg, place) or made_at
+
+
 @dataclass(frozen=True)
 class Constructor:
-    """What makes processes: its instance parameters, and the function that is given values for some of them.
+    """What makes processes: its instance parameters, and the function that is given sets of values for some of them.
 
-    ``construct`` raises :class:`~pytest_nixproc.errors.SourceError`; what all instances share, it takes from the
-    arguments by itself. It returns an instance, or a process without attributes.
+    ``make`` raises :class:`~pytest_nixproc.errors.SourceError` or :class:`~pytest_nixproc.errors.ModelError`; what all
+    instances share, it takes from the arguments by itself.
     """
 
     name: str
     origin: str
     parameters: Mapping[str, Parameter]
-    construct: Callable[[Arguments, Mapping[str, Any]], Instance | ManagedProcess]
+    make: Callable[[Arguments, Sequence[Mapping[str, Any]]], Made]
 
 
 def nothing_shared(_: Arguments) -> Mapping[str, Any]:
@@ -152,7 +188,7 @@ class Trial:
                 given | {item.name: self.value(item, number, arguments) for item in (*always, *way)}
                 for number in range(self.count)
             ]
-            for way in sorted(ways, key=lambda way: not way[0].name.endswith("suffix")) or [[]]
+            for way in sorted(ways, key=lambda way: not way[0].is_suffix) or [[]]
         ]
 
     def value(self, parameter: Parameter, number: int, arguments: Arguments) -> Any:
@@ -162,7 +198,7 @@ class Trial:
             return self.vary[name][number]
         if parameter.is_port:
             return arguments.free_port(f"{self.constructor.name}.{name}.{number + 1}")
-        if name.endswith("suffix"):
+        if parameter.is_suffix:
             return str(number + 1)
         if parameter.is_naming:
             return f"{self.constructor.name}-{number + 1}".replace("_", "-")
@@ -175,31 +211,38 @@ class Trial:
         remedy = f"share one value, or vary it: --nixproc-param={name}=VALUE, --nixproc-vary={name}=[VALUE, VALUE]"
         raise self._error(f"nothing is known about the values of {name!r}", remedy)
 
-    def construct(self, arguments: Arguments, values: Values) -> Instance:
-        """Return one instance; one that says nothing of its ports declares those that are its parameters."""
-        made = self.constructor.construct(arguments, values)
+    def construct(self, arguments: Arguments, sets: Sequence[Values]) -> tuple[list[Instance], Made]:
+        """Return an instance for each set of values, and what the constructor says of them."""
+        made = self.constructor.make(arguments, sets)
+        given = self.given(arguments)
+        return [self._instance(item, values, given) for item, values in zip(made.items, sets, strict=True)], made
+
+    def _instance(self, made: Instance | ManagedProcess, values: Values, given: Values) -> Instance:
+        """Return what was made as an instance: a process declares those of its parameters that are ports."""
         if isinstance(made, Instance):
             return made
-        ports = {
-            name: value
-            for name, value in values.items()
-            if self.constructor.parameters[name].is_port and value is not None and name not in self.given(arguments)
-        }
-        return Instance(made, **ports)
+        parameters = self.constructor.parameters
+        own = {name: value for name, value in values.items() if value is not None and name not in given}
+        return Instance(made, **{name: value for name, value in own.items() if parameters[name].is_port})
 
     def load(self, arguments: Arguments) -> ProcessesModel:
         """Return the model of the instances, with everything that they share or depend on."""
         sets = self.schemes(arguments)[0]
+        constructed, made = self.construct(arguments, sets)
         # What is shared has to be the same object for all: a dependency refers to one process, not to its like.
         instances = {found.pkg.name: found for values in sets[:1] for found in instances_in(values)}
-        for number, values in enumerate(sets, 1):
-            instance = self.construct(arguments, values)
+        for number, instance in enumerate(constructed, 1):
             name = instance.pkg.name or self.constructor.name
             instances[name if name not in instances else f"{name}-{number}"] = instance
         for process in [process for instance in instances.values() for process in instance.pkg.dependencies]:
             if isinstance(process, ManagedProcess) and all(process is not item.pkg for item in instances.values()):
                 instances.setdefault(process.name, Instance(process))
-        return ProcessesModel(instances, origin=self.constructor.origin)
+        return ProcessesModel(
+            instances,
+            origin=self.constructor.origin,
+            provide=made.provide,
+            locate=lambda name, place: made.location(instances[name], place),
+        )
 
     def _known(self, name: str) -> None:
         if name not in self.constructor.parameters:

@@ -8,7 +8,8 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -21,7 +22,7 @@ from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Source
-from pytest_nixproc.sources.constructors import Constructor, Parameter
+from pytest_nixproc.sources.constructors import Constructor, Made, Parameter
 
 FUNCTION = "processes"
 
@@ -51,7 +52,7 @@ def executed(path: str) -> ModuleType:
     return module
 
 
-def read_constructor(path: str, name: str) -> Constructor:
+def read_constructor(path: str, name: str, arguments: Arguments) -> Constructor:  # noqa: ARG001 - told by its signature
     """Execute a file, and return the constructor that it defines under a name."""
     path = os.path.abspath(path)
     with importing_from(os.path.dirname(path)):
@@ -68,8 +69,7 @@ def constructor_of(function: Callable[..., Any], *, origin: str = "") -> Constru
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     formal = {name: item for name, item in inspect.signature(function).parameters.items() if item.kind not in several}
 
-    def construct(arguments: Arguments, values: Mapping[str, Any]) -> Instance | ManagedProcess:
-        context = replace(arguments, params={}).offered()
+    def make_one(context: Mapping[str, Any], values: Mapping[str, Any]) -> Instance | ManagedProcess:
         named = {name: context[name] for name in formal if name in context} | dict(values)
         with told_about(origin):
             made = function(**named)
@@ -78,8 +78,13 @@ def constructor_of(function: Callable[..., Any], *, origin: str = "") -> Constru
             raise SourceError(f"{origin} returned {type(made).__name__}", remedy=remedy)
         return made
 
+    def make(arguments: Arguments, sets: Sequence[Mapping[str, Any]]) -> Made:
+        refuse_unknown(arguments.params.keys() - formal, formal, origin)
+        context = replace(arguments, params={}).offered()
+        return Made([make_one(context, values) for values in sets])
+
     parameters = {name: parameter_of(item) for name, item in formal.items() if name not in offered}
-    return Constructor(getattr(function, "__name__", "constructor"), origin, parameters, construct)
+    return Constructor(getattr(function, "__name__", "constructor"), origin, parameters, make)
 
 
 def parameter_of(formal: inspect.Parameter) -> Parameter:
@@ -165,10 +170,16 @@ def choose(function: Callable[..., Any], arguments: Arguments, origin: str) -> d
         ):
             remedy = f"pass it with --nixproc-param={name}=VALUE; always there are {', '.join(sorted(offered))}"
             raise SourceError(f"{origin}: {FUNCTION}() asks for {name!r}, which is not known", remedy=remedy)
-    if refused := arguments.params.keys() - named if not takes_all else set():
-        remedy = f"it accepts {', '.join(sorted(named)) or 'none'}"
-        raise SourceError(f"{origin}: {FUNCTION}() has no parameter {min(refused)!r}", remedy=remedy)
+    if not takes_all:
+        refuse_unknown(arguments.params.keys() - named, named, f"{origin}: {FUNCTION}()")
     return {name: value for name, value in offered.items() if name in named or (takes_all and name in arguments.params)}
+
+
+def refuse_unknown(unknown: AbstractSet[str], known: Iterable[str], function: str) -> None:
+    """Raise an error for parameters of the user's own that a function does not have."""
+    if unknown:
+        remedy = f"it accepts {', '.join(sorted(known)) or 'none'}"
+        raise SourceError(f"{function} has no parameter {min(unknown)!r}", remedy=remedy)
 
 
 @contextmanager

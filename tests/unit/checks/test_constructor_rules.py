@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_nixproc import Instance, StateDirs, create_managed_process
-from pytest_nixproc.checks.api import Finding
+from pytest_nixproc.checks.api import Finding, Origin
 from pytest_nixproc.checks.constructor import compare, nixproc_checks
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.sources.api import Arguments
@@ -134,7 +134,11 @@ def test_places_are_named() -> None:
     """A finding says where the value stands, with the line of a text that has several."""
     function = FAULTS["port in shell text"][0]
     (finding,) = findings(function)
-    assert [str(origin) for origin in finding.origins] == ["pkg.initialize, line 2 = \"echo 'listen: 8080'\""]
+    (origin,) = finding.origins
+    assert isinstance(origin, Origin)
+    assert (origin.path, origin.value) == ("pkg.initialize, line 2", "echo 'listen: 8080'")
+    assert origin.location is not None
+    assert origin.location.file == __file__
     assert finding.resource == "tcp port 8080"
 
 
