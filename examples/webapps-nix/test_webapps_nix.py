@@ -22,7 +22,6 @@ from free_ports import free_port_block
 
 Deploy = Callable[..., AbstractContextManager[System]]
 
-NGINX = "/usr/sbin/nginx"
 BEHIND = {"nginxReverseProxy": (1, 2, 3, 4), "nginxReverseProxy2": (5, 6)}
 
 
@@ -36,17 +35,6 @@ pytestmark = [
     pytest.mark.usefixtures("nix", "nginx"),
     pytest.mark.nixproc(model="processes-advanced.nix", params=ports()),
 ]
-
-
-@pytest.fixture(scope="session")
-def nginx() -> str:
-    """Return the nginx that the constructors name; without it, skip, or fail where it is required (as in CI)."""
-    if os.access(NGINX, os.X_OK):
-        return NGINX
-    problem = f"there is no {NGINX}: apt install nginx-light"
-    if "nginx" in os.environ.get("NIXPROC_TEST_REQUIRE", "").split(","):
-        pytest.fail(problem, pytrace=False)
-    pytest.skip(problem)
 
 
 def ask(proxy: RunningInstance, host: str) -> requests.Response:

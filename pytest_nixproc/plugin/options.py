@@ -173,8 +173,8 @@ def read_findings(config: pytest.Config) -> tuple[str, str]:
 
 
 def file_and_name(text: str) -> tuple[str, str]:
-    """Return the parts of ``FILE:NAME``."""
+    """Return the parts of ``FILE:NAME``, where a name may be a path of them: ``web.server``."""
     file, colon, name = text.strip().rpartition(":")
-    if not colon or not file or not name.isidentifier():
+    if not colon or not file or not all(part.replace("-", "_").isidentifier() for part in name.split(".")):
         raise pytest.UsageError(f"{BY_NAME['constructor'].flag}={text}: write FILE:NAME")
     return file, name

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -56,6 +58,22 @@ def unnamed(state, *, port):
 
 number = 3
 '''
+
+IN_NIX = """
+    { stateDir, runtimeDir, tmpDir, libDir }:
+    let
+      inherit (import <pytest-nixproc> { inherit stateDir runtimeDir tmpDir; }) createManagedProcess;
+      server = name: port: createManagedProcess {
+        inherit name;
+        foregroundProcess = "PYTHON";
+        args = [ "-I" "-m" "http.server" "--bind" "127.0.0.1" "--directory" libDir port ];
+      };
+    in
+    {
+      web.server = { port, instanceSuffix }: server "w${instanceSuffix}" port;
+      unnamed = { port, instanceSuffix }: server "w" port;
+    }
+"""
 
 
 @pytest.fixture
@@ -160,6 +178,8 @@ def test_constructor_that_is_found_wrong_without_a_deployment(servers: pytest.Py
         ([option("server"), "--nixproc-vary=port=5"], "*'port' varies over*"),
         ([option("server"), "--nixproc-vary=colour=[1,2]"], "*there is no parameter 'colour'*"),
         ([option("server"), "--nixproc-vary=colour"], "*--nixproc-vary=colour: write NAME=*"),
+        ([option("server"), "--nixproc-param=colour=1"], "*servers.py:server has no parameter 'colour'*it accepts *"),
+        ([option("web.server")], "*defines no constructor 'web.server'*"),
     ],
 )
 def test_nonsense_is_one_clear_error(servers: pytest.Pytester, arguments: list[str], message: str) -> None:
@@ -208,6 +228,21 @@ def test_validation_in_a_test(servers: pytest.Pytester, state_root: Path) -> Non
         """
     )
     servers.runpytest_subprocess(BOTH).assert_outcomes(passed=8)
+    assert not list(state_root.glob("*"))
+
+
+@pytest.mark.usefixtures("nix")
+def test_constructor_in_nix(servers: pytest.Pytester, state_root: Path) -> None:
+    """Instances of a constructor in a set of sets are compared, and really deployed side by side; a fault is told."""
+    path = servers.path / "it's a library" / "servers.nix"
+    path.write_text(dedent(IN_NIX).replace("PYTHON", sys.executable), encoding="utf-8")
+    option = f"--nixproc-constructor={path}"
+    right = servers.runpytest_subprocess("-v", f"{option}:web.server", BOTH)
+    right.assert_outcomes(passed=30)
+    right.stdout.fnmatch_lines(["it's a library/servers.nix::web.server::?sysvinit?::w2::restarts_alone PASSED*"])
+    wrong = servers.runpytest_subprocess("-v", f"{option}:unnamed")
+    assert failed(wrong) == {"passes_parameters_on", "deploys"}
+    wrong.stdout.fnmatch_lines(["NP401 error: *", "*pkg.name = 'w' (it's a library/servers.nix:*)"])
     assert not list(state_root.glob("*"))
 
 

@@ -7,15 +7,16 @@ as ``<pytest-nixproc>``, or that of the original framework.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Definition, Scripted, Source, SuiteReader
-from pytest_nixproc.sources.nix import command, complaints, ids, roots, suites
-from pytest_nixproc.sources.nix.evaluation import Evaluation, Evaluator, Suite
+from pytest_nixproc.sources.constructors import Constructor, Made
+from pytest_nixproc.sources.nix import command, complaints, constructors, ids, roots, suites
+from pytest_nixproc.sources.nix.evaluation import Construction, Evaluation, Evaluator, Suite
 from pytest_nixproc.sources.nix.memory import Memory
 from pytest_nixproc.sources.nix.reading import Reader
 
@@ -29,6 +30,14 @@ def read_nix(path: str, arguments: Arguments) -> ProcessesModel:
 
 def model_of(evaluator: Evaluator, evaluation: Evaluation, instances: Mapping[str, Any], origin: str) -> ProcessesModel:
     """Return the model of evaluated instances."""
+    reader, provide = reader_of(evaluator, evaluation, instances, origin)
+    return reader.model(*ids.read(evaluation.pools, evaluation.recorded, evaluator.id_files), provide)
+
+
+def reader_of(
+    evaluator: Evaluator, evaluation: Evaluation, instances: Mapping[str, Any], origin: str
+) -> tuple[Reader, Callable[[str], None]]:
+    """Return what reads evaluated instances, and what builds that which those need that have been read."""
     needs = dict.fromkeys(evaluation.needs)
 
     def apply(instance: str, names: list[str], parameters: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -41,8 +50,25 @@ def model_of(evaluator: Evaluator, evaluation: Evaluation, instances: Mapping[st
     def provide(directory: str) -> None:
         build(evaluator.expression, list(needs), directory, evaluator.arguments)
 
-    reader = Reader(instances, origin, apply)
-    return reader.model(*ids.read(evaluation.pools, evaluation.recorded, evaluator.id_files), provide)
+    return Reader(instances, origin, apply), provide
+
+
+def read_constructor(path: str, name: str, arguments: Arguments) -> Constructor:
+    """Evaluate a file of constructors, and return the one of a name, or at a path of names."""
+    steps = tuple(name.split("."))
+    looking = Evaluator(command.expression_at(path), arguments, construction=Construction(steps))
+    parameters = constructors.parameters_of(looking.evaluate().document)
+
+    def make(arguments: Arguments, sets: Sequence[Mapping[str, Any]]) -> Made:
+        own = {key: value for key, value in arguments.params.items() if key not in parameters}
+        named = {f"{steps[-1]}-{number}": values for number, values in enumerate(sets, 1)}
+        construction = Construction(steps, constructors.values_in_nix(named, looking.origin))
+        evaluator = replace(looking, arguments=replace(arguments, params=own), construction=construction)
+        evaluation = evaluator.evaluate()
+        reader, provide = reader_of(evaluator, evaluation, evaluation.document, looking.origin)
+        return constructors.made_by(reader, named, provide)
+
+    return Constructor(steps[-1], looking.origin, parameters, make)
 
 
 def read_suite(path: str, arguments: Arguments, managers: Sequence[str], profiles: Sequence[str]) -> list[Definition]:
@@ -93,4 +119,14 @@ def build(expression: command.Expression, needs: list[str], directory: str, argu
 @hookimpl
 def nixproc_sources() -> list[Source]:
     """Offer this source."""
-    return [Source("nix", (".nix",), read_nix, takes_attribute=True, ids=ids.RECORD, suite=SUITE)]
+    return [
+        Source(
+            "nix",
+            (".nix",),
+            read_nix,
+            takes_attribute=True,
+            ids=ids.RECORD,
+            constructor=read_constructor,
+            suite=SUITE,
+        )
+    ]

@@ -102,15 +102,18 @@ FORMS: Final = {
 }
 
 
-def form_error(expression: Expression, problem: str, names: Iterable[str], offered: Iterable[str]) -> SourceError:
+def form_error(origin: str, problem: str, names: Iterable[str], offered: Iterable[str]) -> SourceError:
     """Return the error of an expression whose value is no processes model."""
     if problem == "missing arguments":
         name = min(names)
         remedy = f"pass it with --nixproc-param={name}=VALUE; always there are {', '.join(sorted(offered))}"
-        return SourceError(f"{expression.origin}: it asks for {name!r}, which is not known", remedy=remedy)
+        return SourceError(f"{origin}: it asks for {name!r}, which is not known", remedy=remedy)
+    if problem == "no constructor":
+        remedy = f"its constructors are {', '.join(names)}" if names else "it has to yield a set of functions"
+        return SourceError(f"{origin}: there is no such constructor", remedy=remedy)
     if problem == "no test definitions":
         strange = f"{min(names)!r} in it is" if names else "it is"
         remedy = "testService { ... } makes one; a file yields one, or a set of them"
-        return SourceError(f"{expression.origin}: {strange} no test definition", remedy=remedy)
+        return SourceError(f"{origin}: {strange} no test definition", remedy=remedy)
     remedy = "it has to be a function, or a set, that yields { NAME = { pkg = createManagedProcess { ... }; }; }"
-    return SourceError(f"{expression.origin}: {FORMS.get(problem, problem)}", remedy=remedy)
+    return SourceError(f"{origin}: {FORMS.get(problem, problem)}", remedy=remedy)

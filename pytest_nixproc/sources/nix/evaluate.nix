@@ -4,8 +4,10 @@
 # `request` is JSON: `model` (a file, or a flake's directory), `isFlake`, `attribute` (a list of names), `offered`
 # (arguments by name), `needsIds` (no ids are known yet), `idResources` and `ids` (files, or null), `suite`, null or what
 # to do with a file of test definitions (`managers`, `profiles`, and the `name` of a definition whose model and scripts are
-# wanted, or null for a list of all), `apply`, null or a function override that is to be applied, and `keepsFunctions`,
-# whether files see a toJSON that takes functions.
+# wanted, or null for a list of all), `constructor`, null or what to do with one (`path`, a list of names that lead to it in
+# what the file yields, and `sets` of values, by the names of the instances that are to be made of them, or null for its
+# parameters), `apply`, null or a function override that is to be applied, and `keepsFunctions`, whether files see a toJSON
+# that takes functions.
 { request }:
 
 let
@@ -40,8 +42,10 @@ let
     if asked.apply != null && isAttrs value && value ? overrides then { applied = applyTo value.overrides; } else value
   ));
   expression = foldl' (set: name: set.${name}) root asked.attribute;
-  isModelFunction = isFunction expression || (isAttrs expression && expression ? __functor);
-  formals = if isModelFunction then functionArgs expression else { };
+  canBeCalled = value: isFunction value || (isAttrs value && value ? __functor);
+  formalsOf = value: value.__functionArgs or (functionArgs (if isAttrs value then value.__functor value else value));
+  isModelFunction = canBeCalled expression;
+  formals = if isModelFunction then formalsOf expression else { };
 
   # An expression that has no pkgs of its own gets nixpkgs; a pin of its own must not be overruled.
   needsPkgs = !(formals.pkgs or true);
@@ -58,7 +62,7 @@ let
   recordedIds = setOr (recorded.ids or { });
 
   # Before ids are assigned, an expression gets those that would be if nobody else had any.
-  firstLook = call { ids = { }; processManager = null; };
+  firstLook = instances (call { ids = { }; processManager = null; });
   requests = mapAttrs (name: instance: if isAttrs instance then instance.requiresUniqueIdsFor or [ ] else [ ]) firstLook;
   provisional = pool:
     let
@@ -76,11 +80,24 @@ let
     else if asked.needsIds then { ids = if isAttrs firstLook then mapAttrs (pool: _: provisional pool) (setOr pools // requestedPools) else { }; }
     else { inherit (asked.offered) ids; };
 
+  # A file of constructors yields no instances: those are made by one of them.
+  inherit (asked) constructor;
+  isParameterList = constructor != null && constructor.sets == null;
+  found = library: foldl' (set: name: if isAttrs set then set.${name} or null else null) library constructor.path;
+  made = function: mapAttrs (_: values: instanceOf (function (intersectAttrs (formalsOf function) offered // values))) constructor.sets;
+  instanceOf = value: if isAttrs value && value ? pkg && !(value ? drvPath) then value else listToAttrs [ { name = "pkg"; inherit value; } ];
+  instances = value: if constructor == null then value else if isParameterList then { } else made (found value);
+  library = call (ids // { processManager = null; });
+  known = if isAttrs library then filter (name: canBeCalled library.${name}) (attrNames library) else [ ];
+  parameters =
+    let formals = formalsOf (found library); in
+    mapAttrs (name: hasDefault: { inherit hasDefault; position = unsafeGetAttrPos name formals; }) formals;
+
   # The original framework makes agnostic configurations for a manager that is null; our library marks what it makes.
-  agnostic = call (ids // { processManager = null; });
+  agnostic = instances library;
   isOurs = set: builtins.any (name: isOurProcess (set.${name}.pkg or null)) (attrNames set);
   processes =
-    if isModelFunction && formals ? processManager && isAttrs agnostic && isOurs agnostic then call ids else agnostic;
+    if isModelFunction && formals ? processManager && isAttrs agnostic && isOurs agnostic then instances (call ids) else agnostic;
 
   isOurProcess = value: isAttrs value && (value.nixprocType or "") == "process";
   isInstance = value: isAttrs value && value ? pkg;
@@ -113,8 +130,10 @@ let
 
   kind = value: if isAttrs value && value ? drvPath then "derivation" else builtins.typeOf value;
 
-  read = name: instance: at (unsafeGetAttrPos name processes) (readPlaced name instance);
-  readPlaced = name: instance: { position = unsafeGetAttrPos name processes; } // (
+  placeOf = name: if constructor == null then unsafeGetAttrPos name processes else placeOfConstructor.position;
+  placeOfConstructor = foldl' (at: name: { set = at.set.${name}; position = unsafeGetAttrPos name at.set; }) { set = library; } constructor.path;
+  read = name: instance: at (placeOf name) (readPlaced name instance);
+  readPlaced = name: instance: { position = placeOf name; } // (
     if !isAttrs instance then { problem = "no set"; kind = kind instance; }
     else if !(instance ? pkg) then { problem = "no pkg"; }
     else {
@@ -143,6 +162,7 @@ let
   document =
     if asked.apply != null then override
     else if isListing then suite.list
+    else if isParameterList then parameters
     else if asked.suite != null then {
       instances = mapAttrs read processes;
       suite = suite.scripts { inherit definition processes offered; };
@@ -154,6 +174,7 @@ in
 { "! nixproc result" = true; } // (
   if asked.suite != null && suite ? problem then suite.problem
   else if missing != [ ] then { problem = "missing arguments"; names = missing; }
+  else if constructor != null && !(canBeCalled (found library)) then { problem = "no constructor"; names = known; }
   else if isFunction processes then { problem = "returns a function"; }
   else if !isAttrs processes then { problem = "returns ${builtins.typeOf processes}"; }
   else {

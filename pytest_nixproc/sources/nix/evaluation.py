@@ -59,12 +59,30 @@ class Suite:
 
 
 @dataclass(frozen=True)
+class Construction:
+    """What is wanted of the constructor at a path of names: its parameters, or instances of sets of values by names."""
+
+    path: tuple[str, ...]
+    sets: Mapping[str, Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
 class Evaluator:
-    """Evaluates one expression with one set of arguments; for a ``suite``, that is a file of test definitions."""
+    """Evaluates one expression with one set of arguments.
+
+    For a ``suite``, that is a file of test definitions, and for a ``construction`` one of constructors.
+    """
 
     expression: command.Expression
     arguments: Arguments
     suite: Suite | None = None
+    construction: Construction | None = None
+
+    @property
+    def origin(self) -> str:
+        """What is evaluated, for messages."""
+        name = ".".join(self.construction.path) if self.construction else ""
+        return f"{self.expression.origin}:{name}" if name else self.expression.origin
 
     @cached_property
     def offered(self) -> dict[str, Any]:
@@ -115,7 +133,7 @@ class Evaluator:
 
     def _key(self, memory: Memory, place: str, ids: object, apply: object) -> str:
         # Programs may count on how long a path is, so those of equal length alone are alike.
-        facts = [{**self.offered, "ids": None}, vars(self.id_files), self._suite_request(), apply]
+        facts = [{**self.offered, "ids": None}, vars(self.id_files), self._variety, apply]
         rest = json.dumps(facts, sort_keys=True).replace(self._place, place)
         return memory.key(rest, len(self._place), ids, self._circumstances)
 
@@ -133,13 +151,22 @@ class Evaluator:
             "needsIds": self.needs_ids,
             "idResources": self.id_files.resources,
             "ids": self.id_files.ids,
-            "suite": self._suite_request(),
+            **self._variety,
             "apply": apply,
             "keepsFunctions": keeps_functions,
         }
 
-    def _suite_request(self) -> dict[str, Any] | None:
-        return None if self.suite is None else vars(self.suite)
+    @property
+    def _variety(self) -> dict[str, dict[str, Any] | None]:
+        """What kind of file it is, as part of a request."""
+        kinds = {"suite": self.suite, "constructor": self.construction}
+        return {name: None if kind is None else vars(kind) for name, kind in kinds.items()}
+
+    @property
+    def _is_list(self) -> bool:
+        """Tell whether only a list of what there is is wanted, which says nothing of what models accept."""
+        is_of_definitions = self.suite is not None and self.suite.name is None
+        return is_of_definitions or (self.construction is not None and self.construction.sets is None)
 
     def _run(self, apply: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
         """Run Nix; return its result, and what it has said on the way.
@@ -159,12 +186,10 @@ class Evaluator:
         result: dict[str, Any] = json.JSONDecoder().raw_decode(begin + text)[0]
         if "problem" in result:
             names = result.get("names", ())
-            raise complaints.form_error(self.expression, result["problem"], names, self.offered)
-        # A list of definitions says nothing of what their models accept.
-        is_list = self.suite is not None and self.suite.name is None
-        if not is_list and (refused := self.arguments.params.keys() - self._accepted(result["accepts"])):
+            raise complaints.form_error(self.origin, result["problem"], names, self.offered)
+        if not self._is_list and (refused := self.arguments.params.keys() - self._accepted(result["accepts"])):
             remedy = f"it accepts {', '.join(result['accepts']) or 'none'}"
-            raise SourceError(f"{self.expression.origin}: it has no parameter {min(refused)!r}", remedy=remedy)
+            raise SourceError(f"{self.origin}: it has no parameter {min(refused)!r}", remedy=remedy)
         return result, said
 
     def _accepted(self, accepts: Iterable[str]) -> set[str]:

@@ -48,9 +48,7 @@ class Reader:
 
     def model(self, pools: Mapping[str, Pool], recorded: Assignments, provide: Callable[[str], None]) -> ProcessesModel:
         """Return the model; raises :class:`~pytest_nixproc.errors.ModelError`."""
-        faults = [fault for name, entry in self.document.items() for fault in self._problems(name, entry)]
-        sound = {name: entry for name, entry in self.document.items() if "problem" not in entry}
-        instances = {name: self._instance(name, entry, faults) for name, entry in sound.items()}
+        instances, faults = self._read()
         try:
             model = ProcessesModel(
                 instances,
@@ -62,9 +60,24 @@ class Reader:
             )
         except ModelError as error:
             faults += error.faults
+        self._refuse(faults)
+        return model
+
+    def instances(self) -> dict[str, Instance]:
+        """Return the instances by name; raises :class:`~pytest_nixproc.errors.ModelError` for what is none."""
+        instances, faults = self._read()
+        self._refuse(faults)
+        return instances
+
+    def _read(self) -> tuple[dict[str, Instance], list[Fault]]:
+        """Return the instances of a sound form, and what is wrong with the others."""
+        faults = [fault for name, entry in self.document.items() for fault in self._problems(name, entry)]
+        sound = {name: entry for name, entry in self.document.items() if "problem" not in entry}
+        return {name: self._instance(name, entry, faults) for name, entry in sound.items()}, faults
+
+    def _refuse(self, faults: list[Fault]) -> None:
         if faults:
             raise ModelError([self._placed(fault) for fault in faults], origin=self.origin)
-        return model
 
     def _problems(self, name: str, entry: Mapping[str, Any]) -> list[Fault]:
         """Return what is wrong with the form of an instance."""
