@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from glob import glob
@@ -28,6 +29,7 @@ PLACE: Final = pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the session its own temporary directory; short, because socket paths are."""
+    heed_signals()
     if options.read(config, "keep") != "never":
         return
     # A worker of pytest-xdist has its place beside the controller's, not in it: paths stay short.
@@ -39,6 +41,16 @@ def pytest_configure(config: pytest.Config) -> None:
     move_temporary_files(place, usual)
     config.add_cleanup(lambda: shutil.rmtree(place))
     config.add_cleanup(lambda: move_temporary_files(usual, None))
+
+
+def heed_signals() -> None:
+    """Undo what a shell does to what it runs in the background (sh(1), "Asynchronous AND-OR Lists").
+
+    Tests interrupt sessions that they start, which would inherit that they ignore it.
+    """
+    for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, action)
 
 
 def move_temporary_files(directory: str, root_of_pytest: str | None) -> None:
