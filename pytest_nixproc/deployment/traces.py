@@ -14,7 +14,7 @@ from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
 
 PLACES: Final = ("/tmp", "/var/tmp", "/var/log", "~")  # noqa: S108 - looked at, and not used
-PATH: Final = re.compile(rb"(?<![\w./~-])/(?:tmp|var/tmp|var/log)/[\w.@+/-]*\w")
+PATH: Final = re.compile(rb"/(?<![\w./~-]/)(?:tmp|var/tmp|var/log)/[\w.@+/-]*\w")
 """A path in one of these places, within a text or a program."""
 
 NUMBER: Final = re.compile(r"(?<!\d)\d{3,}(?!\d)")
