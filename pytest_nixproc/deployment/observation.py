@@ -33,6 +33,11 @@ class Owners:
             return self.main.get(pid or 0)
         return self._by_ancestry(pid) or self._by_tag(pid)
 
+    def living_members(self, pids: set[int]) -> dict[int, str]:
+        """Return which of some processes still run and are known to belong to an instance."""
+        living = pids - self.machine.ended(pids)
+        return {pid: name for pid in living if (name := self.owner(pid)) is not None}
+
     def _by_ancestry(self, pid: int) -> str | None:
         if self._parents is None:
             self._parents = self.machine.parents()
@@ -67,12 +72,10 @@ def observe(
     sights = sights_of(driver.machine, owners.main, target)
     relevant = holders(driver, by_unit, owners, sights, model)
     pid_files = read_pid_files(driver.machine, model, target)
-    named = {name: driver.process_named(units[name], content.encode()) for name, content in pid_files.items()}
-    pids = {pid for pid in named.values() if pid is not None}
-    living = pids - driver.machine.ended(pids)
+    named = named_by(driver, units, pid_files)
     accounts = accounts_to_run_as(model, target)
     own_places = (os.path.dirname(target.directory), *target.state.all(), *needed_homes(model))
-    run_as = {name: driver.machine.account_of(pid) for pid, name in owners.main.items() if name in accounts}
+    mains = {name: pid for pid, name in owners.main.items() if name in accounts}
     return Snapshot(
         model=model,
         units=units,
@@ -80,11 +83,11 @@ def observe(
         listeners=tuple(relevant),
         owners=relevant,
         pid_files=pid_files,
-        named={name: pid for name, pid in named.items() if pid is not None},
-        members={pid: name for pid in living if (name := owners.owner(pid)) is not None},
+        named=named,
+        members=owners.living_members(set(named.values())),
         commands=describe(driver.machine, relevant),
         accounts=accounts,
-        run_as={name: account for name, account in run_as.items() if account is not None},
+        run_as={name: found for name, pid in mains.items() if (found := driver.machine.account_of(pid))},
         sights=sights,
         changed=changed_paths(driver.machine, outside or {}, target),
         own_places=own_places,
@@ -92,6 +95,12 @@ def observe(
         told_pid_files=ToldPidFiles(driver, units, owners, sights).settled(told),
         client_ports=driver.machine.facts.client_ports,
     )
+
+
+def named_by(driver: Driver, units: Mapping[str, Unit], pid_files: Mapping[str, str]) -> dict[str, int]:
+    """Return the processes that PID files name, by instance."""
+    found = {name: driver.process_named(units[name], content.encode()) for name, content in pid_files.items()}
+    return {name: pid for name, pid in found.items() if pid is not None}
 
 
 class ToldPidFiles:
