@@ -20,6 +20,18 @@ from pytest_nixproc.sources.nix import read_nix
 HEAD = "let inherit (import <pytest-nixproc> { }) createManagedProcess createCredentials; in\n"
 SECONDS = 60.0
 
+FRAMEWORK = """
+    # The way in which the original framework writes an agnostic configuration.
+    { processManager }: properties:
+    if processManager != null then throw "an unknown manager" else derivation {
+      name = properties.name or properties.instanceName;
+      system = builtins.currentSystem;
+      configJSON = builtins.toJSON properties;
+      builder = "/bin/sh";
+      args = [ "-c" "read -r text <<END\\n$configJSON\\nEND\\necho \\"$text\\" > $out" ];
+    }
+"""
+
 
 @dataclass
 class Bench:
@@ -73,3 +85,9 @@ def bench(tmp_path: Path, machine: Host, nix: str) -> Bench:  # noqa: ARG001 - s
     tools = Tools(run=bench.run, seconds=SECONDS, cache=str(tmp_path / "cache"))
     bench.arguments = replace(arguments, tools=tools)
     return bench
+
+
+@pytest.fixture
+def framework(bench: Bench) -> None:
+    """Have ``./framework`` beside the bench's files."""
+    bench.write(FRAMEWORK, "framework/default.nix")

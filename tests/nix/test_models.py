@@ -408,17 +408,6 @@ def test_no_flake(bench: Bench) -> None:
         bench.read_file(f"{bench.directory}#processes")
 
 
-FRAMEWORK = """
-    # The way in which the original framework writes an agnostic configuration.
-    { processManager }: properties:
-    if processManager != null then throw "an unknown manager" else derivation {
-      name = properties.name or properties.instanceName;
-      system = builtins.currentSystem;
-      configJSON = builtins.toJSON properties;
-      builder = "/bin/sh";
-      args = [ "-c" "read -r text <<END\\n$configJSON\\nEND\\necho \\"$text\\" > $out" ];
-    }
-"""
 ORIGINAL = """
     { processManager, stateDir, port ? 5000 }:
     let
@@ -436,9 +425,9 @@ ORIGINAL = """
 """
 
 
+@pytest.mark.usefixtures("framework")
 def test_original_framework(bench: Bench) -> None:
     """The original's agnostic configurations become processes; dependencies are known by their packages."""
-    bench.write(FRAMEWORK, "framework/default.nix")
     model = bench.read_file(bench.write(ORIGINAL.replace("OVERRIDE", "")))
     assert bench.commands == ["nix-instantiate"]
     assert model.dependencies == {"proxy": ("web",), "web": ()}
@@ -452,10 +441,10 @@ def test_original_framework(bench: Bench) -> None:
     assert os.path.isfile(web.process)
 
 
+@pytest.mark.usefixtures("framework")
 def test_function_override_of_the_original(bench: Bench) -> None:
     """A function override of a process of the original's is kept, although its configurations cannot hold one."""
     override = 'supervisord = generated: removeAttrs generated [ "umask" ] // { command = "${program}"; };'
-    bench.write(FRAMEWORK, "framework/default.nix")
     model = bench.read_file(bench.write(ORIGINAL.replace("OVERRIDE", override)))
     process = model["proxy"].pkg
     assert process.overrides["sysvinit"] == {"runlevels": [3]}

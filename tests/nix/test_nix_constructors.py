@@ -203,6 +203,29 @@ def test_function_overrides(bench: Bench) -> None:
     assert override({"Unit": {}}) == {"Unit": {}, "Service": {"Nice": "2"}}
 
 
+ORIGINAL = """
+    { processManager, runtimeDir }:
+    let createManagedProcess = import ./framework { inherit processManager; }; in
+    {
+      server = { port, instanceSuffix ? "" }: createManagedProcess {
+        name = "server${instanceSuffix}"; process = "/opt/server"; environment.PORT = port;
+        PIDFILE
+      };
+    }
+"""
+
+
+@pytest.mark.usefixtures("framework")
+@pytest.mark.parametrize(
+    ("pid_file", "codes"), [("", []), ('pidFile = "${runtimeDir}/server.pid";', ["NP403"])], ids=["right", "wrong"]
+)
+def test_constructor_of_the_original(bench: Bench, pid_file: str, codes: list[str]) -> None:
+    """Constructors with the original framework make packages, whose configurations are compared."""
+    path = bench.write(ORIGINAL.replace("PIDFILE", pid_file), "constructors.nix")
+    comparison = compare(Trial(read_constructor(path, "server", bench.arguments)), bench.arguments)
+    assert [finding.code for rule in nixproc_checks() for finding in rule.constructor(comparison)] == codes
+
+
 FAULTS = {
     "name": ('{ port, instanceSuffix ? "" }: process "web" { args = [ port instanceSuffix ]; }',
              "NP401", "the name web", "derive it from instanceSuffix"),
