@@ -32,6 +32,7 @@ SHOWN: Final[Mapping[str, frozenset[str]]] = {
     "listens": frozenset({"NP202", "NP203", "NP207"}),
     "pid_file": frozenset({"NP204", "NP205"}),
     "writes_only_state": frozenset({"NP208", "NP209", "NP214"}),
+    "runs_as_described": frozenset({"NP210", "NP211", "NP212", "NP213"}),
     RUNS_AS_USER: frozenset({"NP206"}),
 }
 """The live rules that items of instances show, by the items' names; all others are shown by the system's alone."""

@@ -102,7 +102,7 @@ def test_constructor_from_the_command_line(servers: pytest.Pytester, state_root:
     """Without a test and without a file given, the constructor's instances are a model; nothing else is collected."""
     servers.makepyfile("def test_other(): ...\n")
     result = servers.runpytest_subprocess("-v", option("server"), BOTH)
-    result.assert_outcomes(passed=30)
+    result.assert_outcomes(passed=34)
     result.stdout.fnmatch_lines(
         [
             "it's a library/servers.py::server::?supervisord?::passes_parameters_on PASSED*",
@@ -115,16 +115,16 @@ def test_constructor_from_the_command_line(servers: pytest.Pytester, state_root:
 def test_constructor_beside_tests(servers: pytest.Pytester) -> None:
     """What is given to pytest is run too; an id chooses among the items."""
     path = servers.makepyfile("def test_other(): ...\n")
-    servers.runpytest_subprocess(option("server"), path.name).assert_outcomes(passed=16)
+    servers.runpytest_subprocess(option("server"), path.name).assert_outcomes(passed=18)
     chosen = "it's a library/servers.py::server::[supervisord]::server1"
-    servers.runpytest_subprocess(option("server"), chosen).assert_outcomes(passed=5)
+    servers.runpytest_subprocess(option("server"), chosen).assert_outcomes(passed=6)
 
 
 def test_values_from_the_command_line(servers: pytest.Pytester) -> None:
     """``--nixproc-vary`` says how many instances there are, and ``--nixproc-param`` what they are given alike."""
     vary = '--nixproc-vary=instance_suffix=["-a", ".b", "_c"]'
     result = servers.runpytest_subprocess("-v", option("server"), vary, "--nixproc-param=fault=other")
-    result.assert_outcomes(passed=20)
+    result.assert_outcomes(passed=23)
     result.stdout.fnmatch_lines(["*::server.b::listens PASSED*", "*::server_c::listens PASSED*"])
 
 
@@ -238,7 +238,7 @@ def test_constructor_in_nix(servers: pytest.Pytester, state_root: Path) -> None:
     path.write_text(dedent(IN_NIX).replace("PYTHON", sys.executable), encoding="utf-8")
     option = f"--nixproc-constructor={path}"
     right = servers.runpytest_subprocess("-v", f"{option}:web.server", BOTH)
-    right.assert_outcomes(passed=30)
+    right.assert_outcomes(passed=34)
     right.stdout.fnmatch_lines(["it's a library/servers.nix::web.server::?sysvinit?::w2::restarts_alone PASSED*"])
     wrong = servers.runpytest_subprocess("-v", f"{option}:unnamed")
     assert failed(wrong) == {"passes_parameters_on", "deploys"}
@@ -249,14 +249,14 @@ def test_constructor_in_nix(servers: pytest.Pytester, state_root: Path) -> None:
 def test_plan(servers: pytest.Pytester, state_root: Path) -> None:
     """``--nixproc-plan`` compares, and starts nothing."""
     result = servers.runpytest_subprocess("--nixproc-plan", option("server"))
-    result.assert_outcomes(passed=1, skipped=14)
+    result.assert_outcomes(passed=1, skipped=16)
     result.stdout.fnmatch_lines(["  1. start server1, server2  *"])
     assert not state_root.exists()
 
 
 def test_constructor_under_xdist(servers: pytest.Pytester, state_root: Path) -> None:
     """The workers collect the same items, and one of them has all of a constructor."""
-    servers.runpytest_subprocess("-n", "2", option("server"), BOTH).assert_outcomes(passed=30)
+    servers.runpytest_subprocess("-n", "2", option("server"), BOTH).assert_outcomes(passed=34)
     assert not list(state_root.glob("*"))
 
 
@@ -268,6 +268,6 @@ def test_constructors_of_real_servers(servers: pytest.Pytester, state_root: Path
     example = Path(__file__).parents[2] / "examples" / "databases" / "processes.py"
     shutil.copy(example, servers.path / "real.py")
     result = servers.runpytest_subprocess(f"--nixproc-constructor=real.py:{name}", BOTH)
-    result.assert_outcomes(passed=30)
+    result.assert_outcomes(passed=34)
     assert "NP4" not in result.stdout.str()
     assert not list(state_root.glob("*"))

@@ -12,7 +12,7 @@ import pytest
 
 BOTH = "--nixproc-manager=supervisord,sysvinit"
 OF_SYSTEM = ["deploys", "has_no_conflicts", "upgrade_changes_nothing", "tears_down_clean"]
-OF_INSTANCE = ["is_ready", "listens", "pid_file", "writes_only_state", "restarts_alone"]
+OF_INSTANCE = ["is_ready", "listens", "pid_file", "writes_only_state", "runs_as_described", "restarts_alone"]
 HEAD = """
 import sys
 from pytest_nixproc import Instance, create_managed_process, ready
@@ -36,6 +36,10 @@ def outcomes(result: pytest.RunResult, word: str) -> set[str]:
     return {
         line.split("::", 1)[1].split(f" {word}")[0] for line in result.outlines if f" {word}" in line and "::[" in line
     }
+
+
+A_POINT = len(titles("first", "second"))
+"""How many items the project's model has at one point of the matrix."""
 
 
 def collected(result: pytest.RunResult) -> list[str]:
@@ -72,11 +76,11 @@ def test_collecting_starts_nothing(project: pytest.Pytester, state_root: Path) -
     ("selection", "count"),
     [
         (["processes.py::[sysvinit]::first::listens"], 1),
-        (["processes.py::[sysvinit]::first"], 5),
-        (["processes.py::[supervisord]"], 14),
-        (["processes.py::[supervisord]::first", "processes.py::[sysvinit]::second::is_ready"], 6),
+        (["processes.py::[sysvinit]::first"], len(OF_INSTANCE)),
+        (["processes.py::[supervisord]"], A_POINT),
+        (["processes.py::[supervisord]::first", "processes.py::[sysvinit]::second::is_ready"], len(OF_INSTANCE) + 1),
         (["processes.py", "-k", "second and listens"], 2),
-        (["processes.py", "-k", "sysvinit and not restarts"], 12),
+        (["processes.py", "-k", "sysvinit and not restarts"], A_POINT - 2),
         (["processes.py", "-m", "nixproc_disturbs"], 8),
         (["processes.py", "-m", "not nixproc_item"], 0),
     ],
@@ -84,7 +88,7 @@ def test_collecting_starts_nothing(project: pytest.Pytester, state_root: Path) -
 def test_items_are_selected(project: pytest.Pytester, selection: list[str], count: int) -> None:
     """Ids, beginnings of ids, keywords and markers choose items; each works without those that are left out."""
     result = project.runpytest_subprocess(BOTH, *selection)
-    result.assert_outcomes(passed=count, deselected=0 if "::" in selection[0] else 28 - count)
+    result.assert_outcomes(passed=count, deselected=0 if "::" in selection[0] else 2 * A_POINT - count)
 
 
 def test_unknown_selection_is_an_error(project: pytest.Pytester) -> None:
@@ -100,7 +104,7 @@ def test_a_point_has_one_deployment(project: pytest.Pytester) -> None:
         f"    note = 'echo started >> {project.path}/log'\n"
         "    return {'it': Instance(python('it', IDLE, initialize=note))}\n",
     )
-    project.runpytest_subprocess("processes.py", "--nixproc-ignore=NP214").assert_outcomes(passed=9)
+    project.runpytest_subprocess("processes.py", "--nixproc-ignore=NP214").assert_outcomes(passed=len(titles("it")))
     assert (project.path / "log").read_text(encoding="utf-8").splitlines() == ["started"] * 2
 
 
@@ -123,7 +127,7 @@ def test_files_that_the_option_names(project: pytest.Pytester, state_root: Path)
     project.runpytest_subprocess().assert_outcomes(passed=1)
     assert not state_root.exists()
     found = collected(project.runpytest_subprocess("--co", "-q", "-o", "nixproc_model_files=proc*.py, *.yaml"))
-    assert len(found) == 1 + 2 * 14
+    assert len(found) == 1 + 2 * A_POINT
     found = collected(project.runpytest_subprocess("--co", "-q", "--nixproc-model-files=below/*.py"))
     assert {name.split("::")[0] for name in found} == {"below/processes.py", "test_other.py"}
 
@@ -132,7 +136,7 @@ def test_models_of_one_name_in_one_run(project: pytest.Pytester) -> None:
     """Two files of the same name do not meet as Python modules."""
     below = project.mkdir("below")
     below.joinpath("processes.py").write_text((project.path / "processes.py").read_text("utf-8"), encoding="utf-8")
-    project.runpytest_subprocess("processes.py", "below/processes.py").assert_outcomes(passed=28)
+    project.runpytest_subprocess("processes.py", "below/processes.py").assert_outcomes(passed=2 * A_POINT)
 
 
 def test_a_file_can_be_both(project: pytest.Pytester) -> None:
@@ -140,7 +144,7 @@ def test_a_file_can_be_both(project: pytest.Pytester) -> None:
     with (project.path / "processes.py").open("a", encoding="utf-8") as file:
         file.write("\ndef test_first(nixproc_system):\n    assert nixproc_system['first'].is_running\n")
     result = project.runpytest_subprocess("-v", "processes.py")
-    result.assert_outcomes(passed=15)
+    result.assert_outcomes(passed=A_POINT + 1)
     result.stdout.fnmatch_lines(["processes.py::test_first?supervisord? PASSED*"])
 
 
@@ -153,7 +157,7 @@ def test_configuration_files(project: pytest.Pytester, suffix: str) -> None:
     text += ' "args": ["-m", "http.server", "${freePort.it}", "--bind", "127.0.0.1"]}}}}'
     (project.path / f"model.{suffix}").write_text(text, encoding="utf-8")
     result = project.runpytest_subprocess(f"model.{suffix}", "-v", f"--nixproc-param=python={shlex.quote(_python())}")
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=len(titles("it")))
     result.stdout.fnmatch_lines([f"model.{suffix}::?supervisord?::it::listens PASSED*"])
 
 
@@ -193,7 +197,7 @@ def test_failed_deployment_is_told_once(project: pytest.Pytester, state_root: Pa
         "    return {'dead': dead, 'idle': Instance(python('idle', IDLE))}\n",
     )
     result = project.runpytest_subprocess("processes.py", "-v", "-rs")
-    result.assert_outcomes(failed=1, skipped=13)
+    result.assert_outcomes(failed=1, skipped=A_POINT - 1)
     assert outcomes(result, "FAILED") == {"[supervisord]::deploys"}
     result.stdout.fnmatch_lines(
         ["dead did not start: *", "end of its log:", "no disk", "*not deployed: dead did not start*"]
@@ -203,14 +207,14 @@ def test_failed_deployment_is_told_once(project: pytest.Pytester, state_root: Pa
     assert not re.search(traceback, result.stdout.str(), re.MULTILINE)
     assert not list(state_root.glob("*"))
     alone = project.runpytest_subprocess("processes.py", "-k", "idle")
-    alone.assert_outcomes(errors=1, skipped=4, deselected=9)
+    alone.assert_outcomes(errors=1, skipped=len(OF_INSTANCE) - 1, deselected=A_POINT - len(OF_INSTANCE))
 
 
 def test_conflicting_model_is_refused(project: pytest.Pytester) -> None:
     """A model that static rules forbid fails with the finding, and nothing is started."""
     equal = ["--nixproc-param=port=4999", "--nixproc-param=second_port=4999"]
     result = project.runpytest_subprocess("processes.py", *equal)
-    result.assert_outcomes(failed=1, skipped=13)
+    result.assert_outcomes(failed=1, skipped=A_POINT - 1)
     result.stdout.fnmatch_lines(["NP101 error: first and second declare the same TCP port 4999"])
 
 
@@ -318,7 +322,9 @@ def test_first_failure_ends_the_run_cleanly(project: pytest.Pytester, state_root
     cache = ("-o", "addopts=--strict-markers")
     project.runpytest_subprocess("-x", "processes.py", *cache).assert_outcomes(failed=1, passed=3)
     assert not list(state_root.glob("*"))
-    project.runpytest_subprocess("--lf", "processes.py", *cache).assert_outcomes(failed=1, deselected=8)
+    project.runpytest_subprocess("--lf", "processes.py", *cache).assert_outcomes(
+        failed=1, deselected=len(titles("bad")) - 1
+    )
     assert not list(state_root.glob("*"))
 
 
@@ -332,7 +338,7 @@ def test_kept_system(project: pytest.Pytester, state_root: Path, when: str) -> N
         f"    return {{'bad': Instance(python('bad', {LISTEN!r}, up), ready=ready.file(up))}}\n",
     )
     result = project.runpytest_subprocess(f"--nixproc-keep={when}", "-rs", "processes.py")
-    result.assert_outcomes(failed=1, passed=7, skipped=1)
+    result.assert_outcomes(failed=1, passed=len(titles("bad")) - 2, skipped=1)
     result.stdout.fnmatch_lines(["SKIPPED*the system is kept"])
     (command,) = [line.split("stop:")[1].strip() for line in result.outlines if "stop:" in line]
     assert len(list(state_root.iterdir())) == 1
@@ -343,7 +349,7 @@ def test_kept_system(project: pytest.Pytester, state_root: Path, when: str) -> N
 def test_plan(project: pytest.Pytester, state_root: Path) -> None:
     """``--nixproc-plan`` plans each point once, and starts nothing."""
     result = project.runpytest_subprocess("--nixproc-plan", "processes.py", BOTH)
-    result.assert_outcomes(skipped=28)
+    result.assert_outcomes(skipped=2 * A_POINT)
     assert len([line for line in result.outlines if "1. start first" in line]) == 2
     assert not state_root.exists()
 
@@ -352,22 +358,22 @@ def test_absent_manager_is_skipped_with_its_reason(project: pytest.Pytester, mon
     """A manager that cannot run here is named, with the reason, and costs no other its items."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{project.path}/nowhere")
     result = project.runpytest_subprocess("-rs", "processes.py", "--nixproc-manager=docker,supervisord")
-    result.assert_outcomes(passed=14, skipped=14)
-    result.stdout.fnmatch_lines(["SKIPPED ?14? *docker cannot run here: *"])
+    result.assert_outcomes(passed=A_POINT, skipped=A_POINT)
+    result.stdout.fnmatch_lines([f"SKIPPED ?{A_POINT}? *docker cannot run here: *"])
 
 
 @pytest.mark.parametrize("distribution", ["load", "loadscope", "loadfile", "loadgroup", "worksteal"])
 def test_workers_share_no_point(project: pytest.Pytester, state_root: Path, distribution: str) -> None:
     """However pytest-xdist spreads tests, one worker has all items of a model, whose points use the same ports."""
     result = project.runpytest_subprocess("-n", "2", f"--dist={distribution}", "-v", "processes.py", BOTH)
-    result.assert_outcomes(passed=28)
+    result.assert_outcomes(passed=2 * A_POINT)
     assert len({line.split("]")[0] for line in result.outlines if line.startswith("[gw")}) == 1
     assert not list(state_root.glob("*"))
 
 
 def test_junit_report(project: pytest.Pytester) -> None:
     """Each item is a test case with a name that can be read."""
-    project.runpytest_subprocess("processes.py", "--junit-xml=report.xml").assert_outcomes(passed=14)
+    project.runpytest_subprocess("processes.py", "--junit-xml=report.xml").assert_outcomes(passed=A_POINT)
     cases = ET.parse(project.path / "report.xml").getroot().iter("testcase")  # noqa: S314 - our own file
     assert {case.attrib["name"] for case in cases} == {f"[supervisord]::{title}" for title in titles("first", "second")}
 
@@ -381,5 +387,5 @@ def test_awkward_names(project: pytest.Pytester) -> None:
         "    return {name: Instance(python(name.replace(':', '-').replace(' ', '-'), IDLE)) for name in names}\n",
     )
     result = project.runpytest_subprocess("-v", "processes.py")
-    result.assert_outcomes(passed=19)
+    result.assert_outcomes(passed=len(titles("a", "b", "c")))
     assert {"[supervisord]::deploys::is_ready", "[supervisord]::deploys"} <= outcomes(result, "PASSED")
