@@ -64,6 +64,7 @@ class Deployment:
         self._traces: tuple[ProcessesModel, Traces] | None = None
         self._claimed = False
         self._is_guest = False
+        self._is_open = False
         self._out_of_reach = False
 
     @property
@@ -112,6 +113,7 @@ class Deployment:
             self._refuse_held_ports(draft.model)
             self._settle_in()
             self.driver.open(self.machine.deadline(self.planner.settings.start_seconds))
+            self._is_open = True
             for step in draft.steps():
                 self.carry_out(step)
             self._refuse_live_conflicts()
@@ -140,7 +142,7 @@ class Deployment:
         self._journal = Journal(self.site.journal)
         self._driver = self.planner.manager.driver(self.machine, self.draft.target)
         self.running = list(self.draft.model)
-        self._claimed = True
+        self._is_open = self._claimed = True
         self.snapshot()
 
     def switch(self, load: Load) -> None:
@@ -450,6 +452,7 @@ class Deployment:
                 problems += self._stop(Step("stop", names, step.reason))
         if self._driver is not None:
             problems += attempt(self._close)
+            problems += attempt(self._remains) if self._is_open and not self._out_of_reach else []
         problems += attempt(lambda: end_strays(self.machine, self._strays))
         return problems + attempt(self._held_ports)
 
@@ -467,6 +470,10 @@ class Deployment:
             self._out_of_reach = True
             return [str(error), LEFT_TO_REAPER.format(root=self.site.root)]
         return []
+
+    def _remains(self) -> list[str]:
+        """Return what the manager still has, where it has said that it is closed."""
+        return [f"left after the teardown: {item}" for item in self.driver.remains()]
 
     def _held_ports(self) -> list[str]:
         """Return the declared ports that are not free again, with who holds them."""

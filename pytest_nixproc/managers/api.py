@@ -168,7 +168,7 @@ class Driver(ABC):
     def remains(self) -> Sequence[str]:
         """Return what the manager still has of the deployment where neither processes nor files of the machine show it.
 
-        Asked when the deployment's directory may be gone already.
+        Asked when the manager is closed, and the deployment's directory may be gone already.
         """
         return ()
 

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -109,8 +109,8 @@ class DockerDriver(Driver):
         return "; ".join(problems.values()) or ", ".join((*containers, *found))
 
     def remains(self) -> Sequence[str]:
-        """Return the deployment's containers, images and volumes."""
-        with self._connection.asking() as client:
+        """Return the deployment's containers, images and volumes, from an engine that is not held on to."""
+        with closing(self._connection), self._connection.asking() as client:
             volumes = client.api.volumes(filters={"label": self._label})["Volumes"] or ()
             return [
                 *(f"container {name}" for name in self._containers_here()),

@@ -29,12 +29,13 @@ MakeModel = Callable[..., ProcessesModel]
 
 @dataclass
 class Orders:
-    """What drivers are asked, and how they are to answer: the verbs and units that fail."""
+    """What drivers are asked, and how they are to answer: the verbs and units that fail, and what they leave."""
 
     asked: list[tuple[str, str]] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     is_out_of_reach: bool = False
     refusals: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
 
 
 class FakeGenerator(Generator):
@@ -71,6 +72,10 @@ class FakeDriver(Driver):
     def close(self, deadline: Deadline) -> None:  # noqa: ARG002
         """Note it."""
         self.note("close")
+
+    def remains(self) -> Sequence[str]:
+        """Return what is to be left."""
+        return self.orders.left
 
     def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:  # noqa: ARG002
         """Note it."""

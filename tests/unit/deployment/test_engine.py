@@ -270,6 +270,23 @@ def test_teardown_goes_on_past_failures(
     assert (machine.running(), machine.exists(system.root), system.is_deployed) == ([], False, False)
 
 
+def test_what_the_manager_keeps_is_an_error(deploy: Any, three_levels: ProcessesModel, orders: Orders) -> None:
+    """After it was closed, a manager is asked what it still has; that is the teardown's error, and all else is done."""
+    system = deploy(three_levels)
+    orders.left = ["container web", "volume data"]
+    with pytest.raises(TeardownError) as caught:
+        system.stop()
+    assert list(caught.value.problems) == [f"left after the teardown: {item}" for item in orders.left]
+    assert not system.is_deployed
+
+
+def test_manager_that_was_never_open_is_not_asked(refused: Any, make_model: MakeModel, orders: Orders) -> None:
+    """A start that fails before the manager is up has one error, and nothing to add about what is left."""
+    orders.broken |= {"open"}
+    orders.left = ["container of somebody"]
+    assert not hasattr(refused(MachineError, make_model(web={})), "__notes__")
+
+
 def test_manager_out_of_reach_is_told_of_once(
     deploy: Any, three_levels: ProcessesModel, machine: FakeMachine, orders: Orders, tmp_path: Path
 ) -> None:
