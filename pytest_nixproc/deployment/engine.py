@@ -107,7 +107,7 @@ class Deployment:
             return
         with self._undone_on_error():
             self._claim(guardian)
-            others = without_ports(living(self.leases, self.machine.name, self.site.root))
+            others = without_ports(living(self.leases, self.machine, self.site.root))
             draft = self._draft = self.planner.draft(load, self.site, self.assigner, others)
             self._refuse_conflicts(draft)
             self._refuse_held_ports(draft.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ from pytest_nixproc.deployment.journal import Journal, events
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Draft, Load, Planner
 from pytest_nixproc.deployment.site import Site
+from pytest_nixproc.machines.api import Machine
 
 
 def neighbour_of(draft: Draft) -> Neighbour:
@@ -27,10 +29,16 @@ def note_claims(journal: Journal, draft: Draft) -> None:
     journal.write("claims", **asdict(neighbour_of(draft)))
 
 
-def living(leases: Leases, machine: str, root: str) -> list[Neighbour]:
+def living(leases: Leases, machine: Machine, root: str) -> list[Neighbour]:
     """Return what is deployed on a machine, by leases and journals; ``root`` is our own place."""
-    roots = [claim.root for claim in leases.claims() if claim.root != root and not claim.is_abandoned]
-    return [found for path in roots for found in claims_in(Site(path).journal, machine)]
+    others = [claim.root for claim in leases.claims() if claim.root != root and not claim.is_abandoned]
+    roots = [path for path in others if may_be_on(machine, path)]
+    return [found for path in roots for found in claims_in(Site(path).journal, machine.name)]
+
+
+def may_be_on(machine: Machine, root: str) -> bool:
+    """Tell whether a place can be a machine's: throwaway machines of one kind differ in their directories alone."""
+    return not machine.throwaway or os.path.dirname(root) == machine.place.directory
 
 
 def claims_in(path: str, machine: str) -> Iterable[Neighbour]:
@@ -64,7 +72,7 @@ def findings_beside(planners: Iterable[tuple[Planner, Load]], leases: Leases) ->
         others = [found for other, its in beside.items() if other is not load for found in its]
         assigner = Assigner(leases, planner.machine, site.root)
         try:
-            there = living(leases, planner.machine.name, site.root)
+            there = living(leases, planner.machine, site.root)
             draft = planner.draft(load, site, assigner, [*there, *others])
         finally:
             assigner.release()

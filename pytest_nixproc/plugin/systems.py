@@ -263,7 +263,7 @@ class Systems:
         site = planner.choose_site()
         assigner = Assigner(self.leases, planner.machine, site.root)
         try:
-            others = living(self.leases, planner.machine.name, site.root)
+            others = living(self.leases, planner.machine, site.root)
             return planner.draft(load, site.renamed("plan"), assigner, others)
         finally:
             assigner.release()
