@@ -129,7 +129,11 @@ class ToldPidFiles:
         return files
 
     def _look(self, told: Told) -> ToldPidFile:
-        content = self.driver.machine.read(told.path)
+        try:
+            content = self.driver.machine.read(told.path)
+        except OSError:
+            # Closed to us, or no file: nothing can be said about it.
+            return ToldPidFile(told.path, told.claims, None, None, is_required=False)
         text = None if content is None else content.decode(errors="replace")
         owner = self._owner(told.claims[0].instance, content or b"")
         # What lies elsewhere may be a container's own.
