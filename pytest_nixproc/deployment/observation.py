@@ -10,6 +10,7 @@ from pytest_nixproc.checks.api import Snapshot, ToldPidFile
 from pytest_nixproc.checks.claims import Told
 from pytest_nixproc.deployment.traces import Traces
 from pytest_nixproc.machines.api import Account, Listener, Machine, Sight
+from pytest_nixproc.machines.process_table import ancestors
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.model.accounts import needed_homes
 from pytest_nixproc.model.system import ProcessesModel
@@ -41,9 +42,7 @@ class Owners:
     def _by_ancestry(self, pid: int) -> str | None:
         if self._parents is None:
             self._parents = self.machine.parents()
-        while pid in self._parents and pid not in self.main:
-            pid = self._parents[pid]
-        return self.main.get(pid)
+        return next((self.main[above] for above in ancestors(pid, self._parents) if above in self.main), None)
 
     def _by_tag(self, pid: int) -> str | None:
         if not all(self.machine.has_tag(pid, f"{name}={value}") for name, value in self.target.tags.items()):
