@@ -13,6 +13,7 @@ from pytest_nixproc.machines.api import Account, Listener, Machine, Sight
 from pytest_nixproc.machines.process_table import ancestors
 from pytest_nixproc.managers.api import Driver, Status, Target, Unit
 from pytest_nixproc.model.accounts import needed_homes
+from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
 
 ZOMBIE_SECONDS: Final = 0.5
@@ -70,7 +71,7 @@ def observe(
     owners = Owners(driver.machine, target, {s.pid: name for name, s in statuses.items() if s.running and s.pid})
     sights = sights_of(driver.machine, owners.main, target)
     relevant = holders(driver, by_unit, owners, sights, model)
-    pid_files = read_pid_files(driver.machine, model, target)
+    pid_files = read_pid_files(driver.machine, model, units, target)
     named = named_by(driver, units, pid_files)
     accounts = accounts_to_run_as(model, target)
     own_places = (os.path.dirname(target.directory), *target.state.all(), *needed_homes(model))
@@ -226,9 +227,17 @@ def listeners(
     return [*forwarded, *(item for item in driver.machine.listeners(likely, wanted) if item.port not in ports)]
 
 
-def read_pid_files(machine: Machine, model: ProcessesModel, target: Target) -> dict[str, str]:
+def pid_file_of(unit: Unit, process: ManagedProcess, target: Target) -> str:
+    """Return where an instance's PID file is, if it has one: where its manager looks for it, or the usual place."""
+    return unit.pid_file or target.pid_file(process)
+
+
+def read_pid_files(
+    machine: Machine, model: ProcessesModel, units: Mapping[str, Unit], target: Target
+) -> dict[str, str]:
     """Return the contents of those PID files that exist, by instance."""
-    contents = {name: machine.read(target.pid_file(instance.pkg)) for name, instance in model.items()}
+    paths = {name: pid_file_of(units[name], instance.pkg, target) for name, instance in model.items()}
+    contents = {name: machine.read(path) for name, path in paths.items()}
     return {name: content.decode(errors="replace") for name, content in contents.items() if content is not None}
 
 

@@ -12,6 +12,7 @@ from pytest_nixproc.checks.api import Finding, errors_of
 from pytest_nixproc.deployment.departure import Witness
 from pytest_nixproc.deployment.engine import Deployment
 from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc.deployment.observation import pid_file_of
 from pytest_nixproc.deployment.plan import Step
 from pytest_nixproc.deployment.planner import Load, Planner
 from pytest_nixproc.deployment.sharing import Share
@@ -240,8 +241,9 @@ class RunningInstance:
 
     @property
     def pid_file(self) -> str:
-        """Where its PID file is, if it has one: the same under every manager."""
-        return self._deployment.draft.target.pid_file(self._deployment.draft.model[self.name].pkg)
+        """Where its PID file is, if it has one: the same under every manager, but for overrides."""
+        draft = self._deployment.draft
+        return pid_file_of(self._deployment.unit(self.name), draft.model[self.name].pkg, draft.target)
 
     @property
     def listening(self) -> set[int]:
