@@ -150,8 +150,9 @@ class Guardian:
         for argv, environment, output in request["commands"]:
             try:
                 pids.append(self.spawn(argv, environment, output or os.devnull))
-            except OSError as error:
-                errors.append(f"{error.strerror}: {argv[0]}")
+            except (OSError, ValueError) as error:
+                # The latter for text that no program can be given: one with a NUL.
+                errors.append(f"{error.strerror if isinstance(error, OSError) else error}: {argv[0]}")
         self.spawned.update(pids)
         self.send(spawned=request["spawn"], pids=pids, errors=errors)
 
@@ -196,7 +197,7 @@ class Guardian:
         """Run a command; return its exit status, or None when it has none in time or cannot be started."""
         try:
             pid = spawn(argv, {}, None, [*IGNORED, *PYTHON_IGNORES])
-        except OSError:
+        except (OSError, ValueError):
             return None
         self.ended.pop(pid, None)
         while pid not in self.ended and time.monotonic() < end:

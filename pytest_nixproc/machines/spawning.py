@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -14,8 +15,9 @@ ERROR_BYTES = 16
 
 
 def spawn(argv: list[str], environment: dict[str, str], output: str | None, defaults: Sequence[int]) -> int:
-    """Start a process in a new session, with nothing to read; raises OSError when it cannot be.
+    """Start a process in a new session, with nothing to read.
 
+    Raises OSError when it cannot be, and OSError or ValueError for text that no program can be given: one with a NUL.
     ``output`` is the file that its output is appended to; without one, it shares ours. ``defaults`` are signals that
     get their default action. FreeBSD's and Cygwin's posix_spawn(3) know no sessions, so they take the longer way.
     """
@@ -62,7 +64,7 @@ def become(
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is wanted
-    except OSError as error:
-        os.write(said, str(error.errno).encode())
+    except (OSError, ValueError) as error:
+        os.write(said, str(error.errno if isinstance(error, OSError) else errno.EINVAL).encode())
     finally:
         os._exit(127)

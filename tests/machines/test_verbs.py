@@ -45,6 +45,16 @@ def test_failures_show_command_status_and_output(machine: Machine) -> None:
     assert "no-such-program" in output
 
 
+def test_command_that_no_program_can_be_given(machine: Machine) -> None:
+    """A command with a NUL in it is refused in words, and all that runs on the machine goes on."""
+    pid = machine.spawn(Spawn((machine.facts.shell, "-c", "exec sleep 1000")))
+    with pytest.raises(MachineError, match=f"(embedded null byte|Invalid argument): {machine.facts.shell}"):
+        machine.succeed("printf 'a\0b'")
+    assert machine.succeed("echo on") == "on\n"
+    assert machine.ended([pid]) == set()
+    machine.signal(pid, 9)
+
+
 def test_time_limit_ends_what_a_command_has_started(machine: Machine) -> None:
     """At its time limit, a command is killed with its children, and has no exit status."""
     before = machine.now()

@@ -80,6 +80,15 @@ def test_what_cannot_be_started(spawn: Spawn, program: str) -> None:
     assert children() == before
 
 
+@pytest.mark.parametrize(("argument", "variable"), [("a\0b", "x"), ("x", "a\0b"), ("\ud800", "x")])
+def test_what_no_program_can_be_given(spawn: Spawn, argument: str, variable: str) -> None:
+    """A text that holds a NUL, or stands for no bytes, is an error at once, and leaves no child."""
+    before = children()
+    with pytest.raises((OSError, ValueError), match=r"null byte|surrogates not allowed|Invalid argument"):
+        spawn(["/bin/sh", "-c", argument], {"V": variable}, os.devnull, [])
+    assert children() == before
+
+
 def test_directory_for_the_output_is_missing(spawn: Spawn, tmp_path: Path) -> None:
     """An output that cannot be opened is an error too."""
     with pytest.raises(FileNotFoundError):
