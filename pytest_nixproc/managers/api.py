@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.machines.api import Accounts, Facts, Listener, Machine
@@ -14,6 +14,10 @@ from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.model.process import ManagedProcess, Mode
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
+
+PID_DIGITS: Final = 10
+LARGEST_PID: Final = (1 << 31) - 1
+"""Of the type that pids have (``pid_t``); the kernel is not asked about larger numbers."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ class Driver(ABC):
 
     def process_named(self, unit: Unit, content: bytes) -> int | None:  # noqa: ARG002 - most know one PID namespace
         """Return the process of the machine that the content of a unit's PID file names."""
-        return int(content) if content.strip().isdigit() else None
+        return pid_in(content)
 
     def members(self, unit: Unit) -> Sequence[int]:  # noqa: ARG002 - most know no others
         """Return processes of a unit, whether or not they are below its main process."""
@@ -233,6 +237,13 @@ class Driver(ABC):
     def log(self, unit: Unit, start: int = 0) -> str:
         """Return what a unit has logged from byte ``start`` on."""
         return (self.machine.read(unit.log_file, start) or b"").decode(errors="replace")
+
+
+def pid_in(content: bytes) -> int | None:
+    """Return the process that the content of a PID file names; 0 is none, but would be all of ours for a signal."""
+    digits = content.strip().lstrip(b"0")
+    pid = int(digits) if digits.isdigit() and len(digits) <= PID_DIGITS else None
+    return pid if pid is not None and pid <= LARGEST_PID else None
 
 
 def nothing_in_the_way(machine: type[Machine]) -> str:  # noqa: ARG001 - most need nothing of it

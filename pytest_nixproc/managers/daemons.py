@@ -14,7 +14,7 @@ from typing import Final
 
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import shell
-from pytest_nixproc.managers.api import Driver, Status, Target, Unit
+from pytest_nixproc.managers.api import Driver, Status, Target, Unit, pid_in
 from pytest_nixproc.model.process import Command, ManagedProcess, Mode
 
 HINT: Final = "\n(if the program stays in the foreground, give it as foreground_process instead of process)"
@@ -96,9 +96,8 @@ class Traces:
 
 
 def first_number(content: bytes) -> int | None:
-    """Return the process that a PID file or a record begins with; 0 is none, but would be all of ours for a signal."""
-    word = (content.split() or [b""])[0]
-    return int(word) or None if word.isdigit() else None
+    """Return the process that a PID file or a record begins with."""
+    return pid_in((content.split() or [b""])[0])
 
 
 class DaemonDriver(Driver):

@@ -388,8 +388,7 @@ class SupervisordDriver(Driver):
 
     def _daemon_pid(self, unit: Unit) -> int | None:
         """Return the pid of the daemon behind a foreground proxy."""
-        content = self.machine.read(unit.pid_file) if unit.pid_file else None
-        return int(content) if content and content.strip().isdigit() else None
+        return self.process_named(unit, self.machine.read(unit.pid_file) or b"") if unit.pid_file else None
 
     def _exit_status(self, unit: Unit, entry: Mapping[str, Any]) -> int:
         """Return the exit status; supervisord keeps -1 for any signal, and names the signal in its log only."""

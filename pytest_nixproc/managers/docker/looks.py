@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.process_table import descendants, innermost_pid
-from pytest_nixproc.managers.api import Target, Unit
+from pytest_nixproc.managers.api import Target, Unit, pid_in
 from pytest_nixproc.managers.docker.connection import Connection
 from pytest_nixproc.managers.docker.container import Container, published, read_container
 from pytest_nixproc.managers.docker.generator import LABEL, container_name
@@ -108,7 +108,7 @@ class Looks:
 
     def process_named(self, unit: Unit, content: bytes) -> int | None:
         """Return the process that a PID file names, which has the number of the container's own PID namespace."""
-        number = int(content) if content.strip().isdigit() else None
+        number = pid_in(content)
         first = self.first_process(unit) if number else None
         if first is None:
             return None

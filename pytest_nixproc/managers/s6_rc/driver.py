@@ -11,7 +11,7 @@ from typing import Final
 from pytest_nixproc.errors import CommandFailed, DeploymentError, MachineError, WaitTimeout
 from pytest_nixproc.machines.api import OUTPUT_TAIL, Machine, Spawn, describe_status
 from pytest_nixproc.machines.waiting import Deadline, wait_until
-from pytest_nixproc.managers.api import Driver, Status, Target, Unit
+from pytest_nixproc.managers.api import Driver, Status, Target, Unit, pid_in
 from pytest_nixproc.managers.s6_rc.generator import (
     LAUNCHER,
     SOURCES,
@@ -181,7 +181,7 @@ class S6RcDriver(Driver):
     def _scanner(self) -> int | None:
         """Return the process of s6-svscan, if it runs and is the deployment's."""
         first = (self.machine.read(scanner_file(self.target)) or b"").partition(b"\n")[0]
-        pid = int(first) if first.isdigit() else None
+        pid = pid_in(first)
         return pid if pid and not self.machine.ended([pid]) and self._is_ours(pid) else None
 
     def _is_ours(self, pid: int) -> bool:
@@ -334,8 +334,7 @@ class S6RcDriver(Driver):
 
     def _daemon_pid(self, unit: Unit) -> int | None:
         """Return the pid of the daemon behind a foreground proxy."""
-        content = self.machine.read(unit.pid_file) if unit.pid_file else None
-        return int(content) if content and content.strip().isdigit() else None
+        return self.process_named(unit, self.machine.read(unit.pid_file) or b"") if unit.pid_file else None
 
     def _own_daemon(self, unit: Unit) -> int | None:
         """Return the process that a PID file names, if it runs and is one of the deployment's."""

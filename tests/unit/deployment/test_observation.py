@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_nixproc.checks.api import ToldPidFile
 from pytest_nixproc.checks.claims import Claim, Told
-from pytest_nixproc.deployment.observation import Owners, observe
+from pytest_nixproc.deployment.observation import Owners, ToldPidFiles
 from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.managers.api import Target
+from pytest_nixproc.managers.api import Target, Unit
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess
 
@@ -17,15 +18,31 @@ if TYPE_CHECKING:
     from tests.unit.deployment.conftest import FakeDriver, MakeModel
 
 
+def look_at_told(path: Path, driver: FakeDriver, units: dict[str, Unit]) -> ToldPidFile:
+    """Look at a PID file of this machine, which ``web`` is told by an option."""
+    driver.machine = Host()
+    state = StateDirs.under(str(path.parent))
+    driver.target = Target(state, state.state_dir)
+    told = Told(str(path), (Claim("web", "pkg.args[1]", str(path), str(path)),), is_asked_for=True)
+    return ToldPidFiles(driver, units, Owners(driver.machine, driver.target, {}), []).settled([told])[0]
+
+
 def test_told_pid_file_that_cannot_be_read(
     driver: FakeDriver, make_model: MakeModel, units: Any, tmp_path: Path
 ) -> None:
     """What a program is told as a PID file, and is none that we can read, ends no look, and is not held against it."""
-    model = make_model(web={})
-    told = Told(str(tmp_path), (Claim("web", "pkg.args[1]", str(tmp_path), str(tmp_path)),), is_asked_for=True)
-    driver.machine, driver.target = Host(), Target(StateDirs.under(str(tmp_path.parent)), str(tmp_path))
-    (seen,) = observe(model, units(model), driver, driver.target, told=[told]).told_pid_files
+    seen = look_at_told(tmp_path, driver, units(make_model(web={})))
     assert (seen.content, seen.is_right) == (None, True)
+
+
+def test_told_pid_file_that_names_no_process(
+    driver: FakeDriver, make_model: MakeModel, units: Any, tmp_path: Path
+) -> None:
+    """A number that is no process's, such as the time, is wrong in a PID file, and ends no look."""
+    path = tmp_path / "web.pid"
+    path.write_text("1700000000000\n")
+    seen = look_at_told(path, driver, units(make_model(web={})))
+    assert (seen.content, seen.is_right) == ("1700000000000\n", False)
 
 
 def test_owner_by_ancestry(machine: FakeMachine, target: Target) -> None:
