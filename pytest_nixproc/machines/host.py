@@ -31,6 +31,8 @@ from pytest_nixproc.machines.software import Software
 from pytest_nixproc.machines.waiting import Deadline
 
 CONNECT_SECONDS: Final = 1.0
+NOT_THERE: Final = (FileNotFoundError, NotADirectoryError, ProcessLookupError)
+"""What the system says of a path that leads nowhere; the last, of a process that ends while its facts are read."""
 
 
 class Host(Machine):
@@ -315,14 +317,14 @@ class Host(Machine):
         """Return a file's content from byte ``start`` on; None without such a file."""
         try:
             return process_table.read_file(path, start)
-        except FileNotFoundError:
+        except NOT_THERE:
             return None
 
     def size(self, path: str) -> int:
         """Return a file's size in bytes; 0 without such a file."""
         try:
             return os.stat(path).st_size
-        except FileNotFoundError:
+        except NOT_THERE:
             return 0
 
     def exists(self, path: str) -> bool:
