@@ -107,8 +107,7 @@ class Deployment:
             return
         with self._undone_on_error():
             self._claim(guardian)
-            others = without_ports(living(self.leases, self.machine, self.site.root))
-            draft = self._draft = self.planner.draft(load, self.site, self.assigner, others)
+            draft = self._draft = self._drafted(load)
             self._refuse_conflicts(draft)
             self._refuse_held_ports(draft.model)
             self._settle_in()
@@ -131,6 +130,11 @@ class Deployment:
         if not self.share:
             self.leases.claim(Claim(self.site.root, (self.assigner.owner,), guardian))
 
+    def _drafted(self, load: Load) -> Draft:
+        """Draft a model beside what others have on the machine."""
+        others = without_ports(living(self.leases, self.machine, self.site.root))
+        return self.planner.draft(load, self.site, self.assigner, others)
+
     def _attach(self, load: Load) -> None:
         """Use what another process has deployed, as its journal describes it."""
         record = recall(self.site.journal)
@@ -147,7 +151,7 @@ class Deployment:
 
     def switch(self, load: Load) -> None:
         """Upgrade to another model; only instances whose configuration differs are stopped and started."""
-        old, new = self.draft, self.planner.draft(load, self.site, self.assigner)
+        old, new = self.draft, self._drafted(load)
         self._refuse_conflicts(new)
         note_claims(self.journal, new)
         self.accounts.provide(new.model, new.target)

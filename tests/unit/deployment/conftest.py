@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.checks.live import nixproc_checks as live_checks
+from pytest_nixproc.checks.place import nixproc_checks as place_checks
 from pytest_nixproc.checks.static import nixproc_checks as static_checks
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Planner, Settings
@@ -171,7 +172,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def planner(manager: Manager, machine: FakeMachine, settings: Settings) -> Planner:
     """Return a planner with the rules that are shipped."""
-    return Planner(manager, machine, [*static_checks(), *live_checks()], settings)
+    return Planner(manager, machine, [*static_checks(), *place_checks(), *live_checks()], settings)
 
 
 @pytest.fixture

@@ -350,6 +350,19 @@ def test_switch_to_a_conflict_changes_nothing(deploy: Any, make_model: MakeModel
     assert (activations(orders), list(system), system["web"].is_running) == ([], ["web"], True)
 
 
+def test_switch_to_what_a_neighbour_has_changes_nothing(
+    deploy: Any, planner: Planner, make_model: MakeModel, orders: Orders, tmp_path: Path
+) -> None:
+    """An upgrade to a model that claims what another deployment of the machine has is refused, as a start would be."""
+    other = System(planner, Leases(str(tmp_path / "leases" / "here")))
+    other.start(lambda _: make_model(db={"data_dir": "/srv/data"}))
+    system = deploy(make_model(web={}))
+    orders.asked.clear()
+    with pytest.raises(ConflictError, match="NP120 error: web claims /srv/data, and so does db"):
+        system.switch(make_model(web={"data_dir": "/srv/data"}))
+    assert (activations(orders), system["web"].is_running) == ([], True)
+
+
 def test_switch_that_fails_takes_everything_down(
     deploy: Any, make_model: MakeModel, machine: FakeMachine, orders: Orders
 ) -> None:
