@@ -234,10 +234,7 @@ class Deployment:
         """Make the directories, begin the journal, write the generated files."""
         draft = self.draft
         privileged = not draft.target.force_disable_user_change
-        # What lies above the directory that a throwaway machine shares with the host is none of the machine's.
-        shared = self.machine.place.directory
-        draft.site.make(for_others=privileged, within=os.path.dirname(shared) if shared else "/")
-        self._journal = Journal(draft.site.journal)
+        self._journal = self._make_site(draft.site, for_others=privileged)
         begin(self._journal, self.planner.manager.name, self.machine.name, draft.target)
         self._journal.write("assigned", facts=self.assigner.facts())
         note_claims(self._journal, draft)
@@ -251,6 +248,18 @@ class Deployment:
         self._write(draft)
         self._driver = self.planner.manager.driver(self.machine, draft.target)
         self._journal.write("open")
+
+    def _make_site(self, site: Site, *, for_others: bool) -> Journal:
+        """Make the deployment's directory, and the journal in it."""
+        # What lies above the directory that a throwaway machine shares with the host is none of the machine's.
+        shared = self.machine.place.directory
+        site.make(for_others=for_others, within=os.path.dirname(shared) if shared else "/")
+        try:
+            return Journal(site.journal)
+        except BaseException:
+            # Without one, nobody would take the directory for a deployment's.
+            site.remove()
+            raise
 
     def _write(self, draft: Draft) -> None:
         """Write the generated files, and run what processes add to them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_nixproc.deployment.journal import recall
+from pytest_nixproc.deployment import engine
+from pytest_nixproc.deployment.journal import Journal, recall
 from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Planner
 from pytest_nixproc.deployment.system import System
@@ -230,6 +232,20 @@ def test_live_check_refuses_a_deaf_instance(system: System, make_model: MakeMode
     with pytest.raises(ConflictError, match="NP202 error: web declares TCP port 80"):
         system.start(lambda _: make_model(web={"port": 80}))
     assert (machine.running(), system.is_deployed) == ([], False)
+
+
+def test_journal_that_cannot_be_begun(
+    refused: Any, system: System, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the disk has room for a directory and for nothing else, that directory is removed again."""
+
+    def full(path: str) -> Journal:
+        assert os.path.isdir(system.root)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(engine, "Journal", full)
+    assert "No space left on device" in refused(DeploymentError, make_model(web={})).brief
+    assert not os.path.exists(system.root)
 
 
 def test_post_install_runs_in_the_profile(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
