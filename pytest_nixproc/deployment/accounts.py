@@ -13,6 +13,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Final
 
 from pytest_nixproc.deployment.leases import Leases
@@ -72,8 +73,14 @@ class Ledger:
 
     def hold(self, item: Item, root: str) -> None:
         """Say that a deployment uses something."""
-        entry = self.entries.get(item.key, Entry(item))
+        entry = self.entries.get(item.key) or Entry(self._with_parents(item))
         self.entries[item.key] = replace(entry, holders=tuple(dict.fromkeys([*entry.holders, root])))
+
+    def _with_parents(self, item: Item) -> Item:
+        """Add the directories above a home that were made for others, which may be gone before it."""
+        made = {*item.parents, *(parent for entry in self.entries.values() for parent in entry.item.parents)}
+        above = map(str, PurePosixPath(item.name).parents)
+        return replace(item, parents=tuple(path for path in above if path in made))
 
     def drop(self, root: str, keep: Collection[str], living: Collection[str]) -> list[Item]:
         """Say that a deployment uses nothing but ``keep``; return what no living one uses, what was made last first."""

@@ -281,6 +281,19 @@ def test_home_without_account(accounts: Callable[[str], Accounts], tools: Tools,
     assert tools.commands == ["install -d -m 755 /srv/web"]
 
 
+def test_directory_above_homes_of_two_deployments(
+    accounts: Callable[[str], Accounts], tools: Tools, target: Target
+) -> None:
+    """What was made above the home of one deployment is removed with the last home in it, whosever that is."""
+    one, two = accounts("/r/one"), accounts("/r/two")
+    for owner, home in ((one, "/srv/apps/web"), (two, "/srv/apps/deep/db")):
+        owner.provide(model({"users": {"web": {"home_dir": home, "create_home_dir": True}}}), target)
+    assert one.release() == []
+    tools.commands.clear()
+    assert two.release() == []
+    assert tools.commands == ["rmdir /srv/apps/deep /srv/apps"]
+
+
 def test_home_in_the_deployment_goes_with_it(
     accounts: Callable[[str], Accounts], tools: Tools, target: Target, machine: FakeMachine
 ) -> None:
