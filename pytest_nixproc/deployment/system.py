@@ -147,9 +147,9 @@ class System(Mapping[str, "RunningInstance"]):
         :meth:`RunningInstance.stop` and :meth:`RunningInstance.start` raise.
         """
         witness = Witness(self._deployment, name)
-        self[name].stop()
         findings: list[Finding] = []
         try:
+            self[name].stop()
             findings += self._deployment.judge(witness.while_stopped())
         finally:
             self._start_again(name, findings)
@@ -266,10 +266,12 @@ class RunningInstance:
         self._deployment.carry_out(Step("stop", (self.name,), ASKED_BY_TEST))
 
     def restart(self) -> None:
-        """Stop it if it runs, and start it."""
-        if self.is_running:
-            self.stop()
-        self.start()
+        """Stop it if it runs, and start it, even if it had to be killed; raises what both do."""
+        try:
+            if self.is_running:
+                self.stop()
+        finally:
+            self.start()
 
     def reload(self) -> None:
         """Ask it to read its configuration again, in its manager's way (usually SIGHUP)."""
@@ -289,9 +291,9 @@ class RunningInstance:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop it for the time of a ``with`` block."""
-        self.stop()
+        """Stop it for the time of a ``with`` block, and start it again, even if it had to be killed."""
         try:
+            self.stop()
             yield
         finally:
             self.start()

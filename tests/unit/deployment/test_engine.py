@@ -403,6 +403,28 @@ def test_instances_can_be_stopped_and_started(deploy: Any, three_levels: Process
     assert web.pids == [web.pid, child]
 
 
+def stop_and_start(system: System) -> None:
+    """Do what a test does that wants an instance stopped for a moment."""
+    with system["web"].stopped():
+        pass
+
+
+@pytest.mark.parametrize(
+    "act", [stop_and_start, lambda system: system["web"].restart(), lambda system: system.restart_alone("web")]
+)
+def test_what_had_to_be_killed_is_started_again(
+    deploy: Any, make_model: MakeModel, machine: FakeMachine, act: Callable[[System], object]
+) -> None:
+    """Where the stop of an instance is unclean, that is the error; but the instance runs again for others."""
+    machine.program("/fake/web", ignores(signal.SIGTERM))
+    system = deploy(make_model(web={}))
+    before = system["web"].pid
+    with pytest.raises(TeardownError, match="web did not stop within 5 s and was ended by SIGKILL"):
+        act(system)
+    assert system["web"].is_running
+    assert system["web"].pid != before
+
+
 def test_pausing_freezes_all_processes(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
     """A paused instance is stopped with all its processes, and goes on afterwards."""
     web = deploy(make_model(web={}))["web"]
