@@ -9,6 +9,7 @@ from typing import Final
 from pytest_nixproc.checks.api import Departure
 from pytest_nixproc.checks.claims import Inventory
 from pytest_nixproc.deployment.engine import Deployment
+from pytest_nixproc.deployment.observation import who_holds
 from pytest_nixproc.deployment.stopping import all_ended
 from pytest_nixproc.errors import DeploymentError
 from pytest_nixproc.machines.api import Machine
@@ -118,14 +119,10 @@ class Witness:
         own = set(left)
         everybody = self.machine.listeners(wanted={port for _, port in self.ports}) if self.ports else []
         return {
-            f"{item.protocol.upper()} port {item.port}": self._named(item.pid)
+            f"{item.protocol.upper()} port {item.port}": who_holds(self.machine, item.pid)
             for item in everybody
             if (item.protocol, item.port) in self.ports and item.pid not in own
         }
-
-    def _named(self, pid: int | None) -> str:
-        """Say who holds a port."""
-        return f"process {pid} holds it ({self.machine.describe(pid)})" if pid else "a process of another user holds it"
 
     def _existing(self, paths: Iterable[str]) -> tuple[str, ...]:
         return tuple(path for path in sorted(paths) if self.machine.exists(path))

@@ -13,7 +13,7 @@ from pytest_nixproc.deployment.assigner import Assigner
 from pytest_nixproc.deployment.journal import Journal, begin, facts_of, recall
 from pytest_nixproc.deployment.leases import Claim, Leases
 from pytest_nixproc.deployment.neighbours import living, note_claims, without_ports
-from pytest_nixproc.deployment.observation import Owners, listeners, observe
+from pytest_nixproc.deployment.observation import Owners, listeners, observe, who_holds
 from pytest_nixproc.deployment.ownership import Owner
 from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.planner import Draft, Load, Planner
@@ -227,8 +227,7 @@ class Deployment:
         """Say who holds a port."""
         everybody = self.machine.listeners(wanted={port})
         pids = [listener.pid for listener in everybody if (listener.protocol, listener.port) == ("tcp", port)]
-        seen = [f"process {pid} holds it ({self.machine.describe(pid)})" for pid in pids if pid]
-        return " and ".join(seen) or ("a process of another user holds it" if pids else "it is in use")
+        return " and ".join(dict.fromkeys(who_holds(self.machine, pid) for pid in pids)) or "it is in use"
 
     def _settle_in(self) -> None:
         """Make the directories, begin the journal, write the generated files."""

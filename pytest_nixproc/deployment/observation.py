@@ -241,6 +241,11 @@ def read_pid_files(
     return {name: content.decode(errors="replace") for name, content in contents.items() if content is not None}
 
 
+def who_holds(machine: Machine, pid: int | None) -> str:
+    """Say in words who holds a port; ``pid`` is None for a process that cannot be seen."""
+    return f"process {pid} holds it ({machine.describe(pid)})" if pid else "a process of another user holds it"
+
+
 def describe(machine: Machine, owners: Mapping[Listener, str | None]) -> dict[int, str]:
     """Return the command lines of foreign processes that hold ports of ours."""
     return {item.pid: machine.describe(item.pid) for item, owner in owners.items() if item.pid and owner is None}
