@@ -302,7 +302,8 @@ class Deployment:
         problems = self.driver.activate(list(units.values()), deadline)
         for name, unit in units.items():
             if unit.name in problems:
-                raise start_error(self.driver, unit, f"{name} did not start: {problems[unit.name]}")
+                brief = f"{name} did not start: {problems[unit.name]}"
+                raise start_error(self.driver, unit, self.draft.model[name], brief)
         watch.until_ready(deadline)
 
     def _watch(self, names: Iterable[str]) -> Watch:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from pytest_nixproc.deployment.observation import Owners, listeners, who_holds
 from pytest_nixproc.deployment.planner import Settings
 from pytest_nixproc.deployment.readiness import Looker, Subject, condition_of
 from pytest_nixproc.deployment.timeline import Timeline
@@ -12,6 +13,7 @@ from pytest_nixproc.errors import StartError, WaitTimeout
 from pytest_nixproc.machines.api import describe_status
 from pytest_nixproc.machines.waiting import Deadline, wait_until
 from pytest_nixproc.managers.api import Driver, Status, Unit
+from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.system import ProcessesModel
 
 SETTLE_SECONDS: Final = 0.1
@@ -56,7 +58,7 @@ class Watch:
             name = self.pending[0]
             brief = f"{name} is not ready after {deadline.seconds:g} s"
             says = f"its manager says: {self._status(name).text}"
-            raise start_error(self.driver, self.units[name], brief, error.details, says) from error
+            raise self._error(name, brief, error.details, says) from error
 
     def _look(self) -> str:
         """Look at the pending instances in order: all have to be ready in any case."""
@@ -119,7 +121,10 @@ class Watch:
         ending = "ended" if status.exit_status is None else describe_status(status.exit_status)
         brief = f"{name} did not start: it {ending} after {seconds:.2f} s"
         waited = f"waited for: {condition_of(self.model[name]) or 'its manager to say that it runs'}"
-        return start_error(self.driver, self.units[name], brief, waited, f"its manager says: {status.text}")
+        return self._error(name, brief, waited, f"its manager says: {status.text}")
+
+    def _error(self, name: str, brief: str, *details: str) -> StartError:
+        return start_error(self.driver, self.units[name], self.model[name], brief, *details)
 
     def _report(self, missing: str) -> None:
         """Report progress now and then while it takes long."""
@@ -132,8 +137,23 @@ class Watch:
         self.settings.progress(f"{ready}, waiting for {self.pending[0]}: {missing}")
 
 
-def start_error(driver: Driver, unit: Unit, brief: str, *details: str) -> StartError:
-    """Return an error about an instance that did not start, with what its log says."""
+def start_error(driver: Driver, unit: Unit, instance: Instance, brief: str, *details: str) -> StartError:
+    """Return an error about an instance that did not start, with who has its ports, and what its log says."""
     log = driver.log(unit)
     tail = f"end of its log:\n{log[-LOG_TAIL:].rstrip()}" if log.strip() else "its log is empty"
-    return StartError(brief, details="\n".join((*details, tail)))
+    return StartError(brief, details="\n".join((*details, *rivals(driver, unit, instance), tail)))
+
+
+def rivals(driver: Driver, unit: Unit, instance: Instance) -> Iterable[str]:
+    """Say who else has the declared TCP ports of an instance that is not ready."""
+    ports = set(instance.declared_ports.values())
+    if not ports:
+        return ()
+    status = driver.status([unit])[unit.name]
+    main = {status.pid: unit.key} if status.running and status.pid else {}
+    owners = Owners(driver.machine, driver.target, main)
+    everybody = listeners(driver, {unit.name: status}, main, ports)
+    found = [item for item in everybody if item.protocol == "tcp" and item.port in ports]
+    # While the instance runs, what cannot be seen may be its own.
+    others = [item for item in found if (owners.owner(item.pid) is None if item.pid else not main)]
+    return dict.fromkeys(f"TCP port {item.port}: {who_holds(driver.machine, item.pid)}" for item in others)

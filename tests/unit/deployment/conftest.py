@@ -47,7 +47,8 @@ class FakeGenerator(Generator):
         process = model[key].pkg
         name = f"unit-{process.name}"
         files = (File(f"etc/{name}", " ".join(process.args)),)
-        return Unit(name, "foreground", target.log_file(process), None, files, (Link(f"on/{name}", f"../etc/{name}"),))
+        links = (Link(f"on/{name}", f"../etc/{name}"),)
+        return Unit(name, "foreground", target.log_file(process), None, files, links, key)
 
 
 class FakeDriver(Driver):

@@ -165,6 +165,16 @@ def test_manager_that_refuses_a_unit(refused: Any, make_model: MakeModel, orders
     assert refused(StartError, make_model(web={}, db={})).brief == "web did not start: no such file"
 
 
+def test_manager_that_refuses_a_unit_whose_port_is_taken(
+    system: System, make_model: MakeModel, machine: FakeMachine, orders: Orders
+) -> None:
+    """Who has taken the port of such an instance meanwhile is told with it."""
+    orders.refusals["unit-web"] = "it ended at once"
+    machine.program("/fake/web", each(lambda m, _: m.listen(80, m.spawn(Spawn(("/bin/nc", "-l")))), ends(1)))
+    with pytest.raises(StartError, match=r"it ended at once\nTCP port 80: process \d+ holds it \(/bin/nc -l\)\n"):
+        system.start(lambda _: make_model(web={"port": 80}))
+
+
 @pytest.mark.parametrize("verb", ["open", "activate"])
 def test_broken_manager_is_an_error(refused: Any, make_model: MakeModel, orders: Orders, verb: str) -> None:
     """A manager that fails is the error, and is closed all the same."""

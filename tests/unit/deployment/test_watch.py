@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,10 @@ from pytest_nixproc.deployment.planner import Settings
 from pytest_nixproc.deployment.starting import PROGRESS_SECONDS, SETTLE_SECONDS, Watch
 from pytest_nixproc.deployment.timeline import Timeline
 from pytest_nixproc.errors import StartError
+from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.machines.waiting import LONGEST_PAUSE
 from pytest_nixproc.model import ready
-from pytest_nixproc.testing.fake_machine import FakeMachine, Script, each, ends, listens
+from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess, Script, each, ends, listens
 
 if TYPE_CHECKING:
     from tests.unit.deployment.conftest import FakeDriver, MakeModel
@@ -127,6 +129,37 @@ def test_timeout_says_what_was_seen_last(start: Callable[..., Started]) -> None:
     assert error[1] == "last seen: web: port 81: Connection refused"
     assert error[2].startswith("its manager says: runs, pid ")
     assert started.machine.now() == 5
+
+
+NEVER: dict[str, Any] = {"port": 80, "ready": ready.file("/never")}
+
+
+def taken(machine: FakeMachine, _: FakeProcess) -> None:
+    """Have somebody else listen on the port."""
+    machine.listen(80, machine.spawn(Spawn(("/bin/nc", "-l", "80"))))
+
+
+@pytest.mark.parametrize("script", [each(taken, ends(1, after=0.1)), taken])
+def test_who_has_taken_the_port_is_named(start: Callable[..., Started], script: Script) -> None:
+    """When somebody else has a declared port, the error names who, whether or not the instance has ended over it."""
+    error = start(web=(NEVER, script)).error(5)
+    assert re.search(r"^TCP port 80: process \d+ holds it \(/bin/nc -l 80\)$", error, re.MULTILINE)
+
+
+def test_nobody_has_taken_the_port(start: Callable[..., Started], machine: FakeMachine) -> None:
+    """Neither the instance's own processes are blamed for its port, nor while it runs one that cannot be seen."""
+
+    def own(_: FakeMachine, process: FakeProcess) -> None:
+        machine.listen(80, machine.fork(process.pid, Spawn(("/bin/child",))))
+
+    assert "TCP port" not in start(web=(NEVER, own)).error(5)
+    assert "TCP port" not in start(web=(NEVER, lambda *_: machine.listen(80))).error(5)
+
+
+def test_unseen_holder(start: Callable[..., Started], machine: FakeMachine) -> None:
+    """Once the instance has ended, its port is somebody else's, even if that cannot be seen."""
+    machine.listen(80)
+    assert "TCP port 80: a process of another user holds it\n" in start(web=(NEVER, ends(1, after=0.1))).error()
 
 
 def test_progress_is_told_now_and_then(start: Callable[..., Started]) -> None:
