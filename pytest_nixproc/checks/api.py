@@ -136,7 +136,6 @@ class Snapshot:
     model: ProcessesModel
     units: Mapping[str, Unit]
     statuses: Mapping[str, Status]
-    listeners: tuple[Listener, ...]
     owners: Mapping[Listener, str | None]
     pid_files: Mapping[str, str]
     named: Mapping[str, int]

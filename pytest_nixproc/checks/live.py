@@ -24,7 +24,7 @@ def not_running(snapshot: Snapshot) -> Iterator[Finding]:
 def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
     """Find declared ports on which nobody listens, or somebody else than the instance's own processes."""
     holders = defaultdict(list)
-    for listener in snapshot.listeners:
+    for listener in snapshot.owners:
         holders[listener.protocol, listener.port].append(listener)
     for name, instance in snapshot.model.items():
         for endpoint in instance.endpoints:

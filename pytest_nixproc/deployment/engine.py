@@ -433,7 +433,9 @@ class Deployment:
         if self._journal is not None:
             problems += [] if self._is_gone else attempt(self._take_down)
             if self._is_gone:
-                problems = self._let_go()
+                # How the machine came to be down is told by who has booted it, and is no problem of the system's.
+                problems = []
+                self._let_go()
             if not keep_state and not self._out_of_reach:
                 problems += attempt(self._remove)
             if not self._out_of_reach and not self._is_gone:
@@ -448,14 +450,10 @@ class Deployment:
         """Tell whether the machine is down, or is not the one any more on which the system was started."""
         return not self.machine.is_up or self.machine.boots != self._boots
 
-    def _let_go(self) -> list[str]:
-        """Have the driver drop what it holds of a system that is gone with its machine.
-
-        How the machine came to be down is reported by who has booted it, and no problem of the system's.
-        """
+    def _let_go(self) -> None:
+        """Have the driver drop what it holds of a system that is gone with its machine."""
         if self._driver is not None:
             attempt(self._close)
-        return []
 
     def _take_down(self) -> list[str]:
         """Stop everything that runs; return what was not clean."""

@@ -80,7 +80,6 @@ def observe(
         model=model,
         units=units,
         statuses=statuses,
-        listeners=tuple(relevant),
         owners=relevant,
         pid_files=pid_files,
         named=named,

@@ -39,8 +39,7 @@ def seeing(*sights: Sight) -> dict[str, Any]:
 
 def listening(*holders: tuple[int, int | None, str | None], host: str = LOCAL) -> dict[str, Any]:
     """Return what a snapshot says about listeners: port, pid and owner of each."""
-    owners = {Listener(host, port, pid): owner for port, pid, owner in holders}
-    return {"listeners": tuple(owners), "owners": owners}
+    return {"owners": {Listener(host, port, pid): owner for port, pid, owner in holders}}
 
 
 def holding(contents: dict[str, str]) -> dict[str, Any]:
