@@ -32,7 +32,7 @@ def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
             if name not in (snapshot.owners[listener] for listener in found):
                 who, others, remedy = holder(snapshot, found)
                 problem = f"{name} declares {endpoint.protocol.upper()} port {endpoint.port}, {who}"
-                origin = f"processes.{name}.{endpoint.place} = {endpoint.port}"
+                origin = origin_of(snapshot.model, name, endpoint.place, endpoint.port)
                 yield Finding("NP202", "error", problem, (name, *others), (origin,), remedy)
 
 
@@ -121,8 +121,9 @@ def wrong_users(snapshot: Snapshot) -> Iterator[Finding]:
         if found is not None and found != (account.uid, account.gid):
             wanted = f"user {account.uid} ({account.user}) and group {account.gid} ({account.group})"
             problem = f"{name} runs as user {found[0]} and group {found[1]}, and not as {wanted}"
+            origin = origin_of(snapshot.model, name, "pkg.user", account.user)
             remedy = "if the program changes its user by itself, leave user out of the model"
-            yield Finding("NP206", "error", problem, (name,), (f"processes.{name}.pkg.user",), remedy)
+            yield Finding("NP206", "error", problem, (name,), (origin,), remedy)
 
 
 def wide_listeners(snapshot: Snapshot) -> Iterator[Finding]:

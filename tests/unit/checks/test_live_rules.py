@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.checks.api import Snapshot, ToldPidFile, Trace
+from pytest_nixproc.checks.api import Origin, Snapshot, ToldPidFile, Trace
 from pytest_nixproc.checks.claims import Claim
 from pytest_nixproc.checks.live import nixproc_checks
 from pytest_nixproc.machines.api import Account, Listener, Sight
@@ -332,6 +332,14 @@ def test_rule_finds(code: str, changes: dict[str, Any], instances: tuple[str, ..
     text = str(finding).splitlines()
     assert len(text) == len(lines)
     assert [wanted for wanted, line in zip(lines, text, strict=True) if wanted not in line] == []
+
+
+def test_values_of_the_model_have_their_line() -> None:
+    """Where a finding names a value of the model, the file and the line that say it go with it."""
+    findings = [finding for code, changes, *_ in FOUND for finding in RULES[code].live(replace(HEALTHY, **changes))]
+    values = [origin for finding in findings for origin in finding.origins if str(origin).startswith("processes.")]
+    assert {type(value) for value in values} == {Origin}
+    assert [value for value in values if isinstance(value, Origin) and value.location is None] == []
 
 
 @pytest.mark.parametrize(("code", "changes"), NEAR_MISSES)
