@@ -93,8 +93,8 @@ RULES: Final = [
         "NP106",
         "a user or group is described in one way",
         static=differing_accounts,
-        explanation="Several instances may describe one account, and what they say is put together. Where they"
-        " contradict each other, it would be chance what the account becomes.",
+        explanation="Several instances may describe one account, and their descriptions are put together. Where they"
+        " contradict each other, chance would decide what the account becomes.",
     ),
     Rule(
         "NP109",
@@ -108,13 +108,14 @@ RULES: Final = [
         "accounts that exist already have the ids of the model",
         static=existing_accounts,
         severity="warning",
-        explanation="Accounts that exist are used as they are; the ids that the model gives them do not count then.",
+        explanation="Accounts that exist are used as they are, so the ids that the model gives them have no effect.",
     ),
     Rule(
         "NP114",
         "no two accounts are given the same id",
         static=shared_ids,
-        explanation="To the kernel, two users with one number are one user: each can read, signal and trace what is"
-        " the other's. Compared are the `uid` of users and the `gid` of groups of different names.",
+        explanation="To the kernel, two users with one number are one user: each can read the other's files, and"
+        " signal and trace its processes. The rule compares the `uid` of users and the `gid` of groups of different"
+        " names.",
     ),
 ]

@@ -267,42 +267,42 @@ RULES: Final = [
         "NP401",
         "the names of processes follow from parameters",
         constructor=names_kept,
-        explanation="Looks at name and instance_name of the processes that a constructor makes of different "
-        "parameters. Two processes of one name would have one script, program section, unit or container, one PID "
-        "file and one log.",
+        explanation="It compares `name` and `instance_name` of the processes that a constructor makes of different"
+        " parameters. Two processes of one name would have one script, program section, unit or container, one PID"
+        " file and one log.",
     ),
     Rule(
         "NP402",
         "TCP ports follow from parameters",
         constructor=ports_kept,
-        explanation="Looks for ports in arguments, environment, shell text, overrides, attributes and "
-        "configuration files: numbers after an address, after a word or an option like port or listen, in "
-        "variables like PORT, and the defaults of parameters that are ports. It does not know whether a port is "
-        "listened on or connected to: what all instances are to connect to, let them share.",
+        explanation="It looks for ports in arguments, environment, shell text, overrides, attributes and configuration"
+        " files: numbers after an address, after a word or an option like `port` or `listen`, in variables like"
+        " `PORT`, and the defaults of parameters that are ports. It does not know whether a port is listened on or"
+        " connected to: if all instances are to connect to one, let them share it.",
     ),
     Rule(
         "NP403",
         "paths of sockets, logs and other state follow from parameters",
         constructor=paths_kept,
-        explanation="Looks in the same places for paths below the state directories, and below /var, /run and /tmp "
-        "where they are no files of the software. The state directories themselves may be common, and so may a "
-        "directory that shell text makes and in which each instance has its own.",
+        explanation="It looks in the same places for paths below the state directories, and below `/var`, `/run` and"
+        " `/tmp`, unless they are files of the software. The state directories themselves may be common, and so may a"
+        " directory that shell text makes and in which each instance has its own.",
     ),
     Rule(
         "NP404",
         "accounts follow from parameters",
         constructor=accounts_kept,
         severity="warning",
-        explanation="Looks at user, and at the names and numbers of accounts. Instances that run as one user can "
-        "read and write each other's state.",
+        explanation="It compares `user`, and the names and numbers of accounts. Instances that run as one user can"
+        " read and write each other's state.",
     ),
     Rule(
         "NP405",
         "every parameter changes something",
         constructor=idle_parameters,
         severity="warning",
-        explanation="Changes one parameter at a time, and compares everything that is made of it. What an "
-        "instance only declares, and its program is not told, counts as nothing. It is an error for ports, names "
-        "and required parameters. A value that the constructor refuses is taken for one that it looks at.",
+        explanation="It changes one parameter at a time, and compares everything that is made of it. A value that an"
+        " instance only declares, and its program is not told, does not count. It is an error for ports, names and"
+        " required parameters. If the constructor refuses a changed value, the parameter counts as used.",
     ),
 ]

@@ -70,48 +70,48 @@ RULES: Final = [
         "NP301",
         "no process of a stopped instance is left",
         leak=processes_left,
-        explanation="Looked at are the processes that the instance had, and what names it by `NIXPROC_INSTANCE` in its"
-        " environment and is below the process that starts everything. What has just ended may take a second to be"
+        explanation="It checks the processes that the instance had, and those that name it by `NIXPROC_INSTANCE` in"
+        " their environment and descend from the guardian. A process that has just ended may take a second to be"
         " waited for. A process that cleans its environment, and was started by the stop, is not known.",
     ),
     Rule(
         "NP302",
         "nobody listens on the ports of a stopped instance",
         leak=ports_held,
-        explanation="Looked at are the ports that the instance declares, and those that it listened on. Processes of"
-        " its own that still hold one are told of by NP301; this is about others, which took the port over or got it"
-        " from the program: the instance cannot be started again.",
+        explanation="It checks the ports that the instance declares, and those that it listened on. Processes of its"
+        " own that still hold one are reported by NP301; this rule is about others, which took the port over or got it"
+        " from the program, so that the instance cannot be started again.",
     ),
     Rule(
         "NP303",
         "a stopped instance leaves no PID file",
         leak=pid_files_left,
         severity="warning",
-        explanation="Looked at are the PID files of managers, and those that arguments and environment name. Their"
-        " numbers will be given to other processes, which are then taken for the program: it refuses to start, or the"
-        " other one is stopped. A warning, because many programs know how to tell.",
+        explanation="It checks the PID files of managers, and those that arguments and environment name. Their numbers"
+        " will be given to other processes, which are then taken for the program: it refuses to start, or the other"
+        " one is stopped. It is a warning, because many programs can tell them apart.",
     ),
     Rule(
         "NP304",
         "a stopped instance leaves no socket",
         leak=sockets_left,
         severity="warning",
-        explanation="Looked at are the Unix sockets that the model names, and those that its processes had bound, on"
-        " Linux. A warning, because many programs remove what they find when they start.",
+        explanation="It checks the Unix sockets that the model names, and those that the instance's processes had"
+        " bound, on Linux. It is a warning, because many programs remove an old socket when they start.",
     ),
     Rule(
         "NP305",
         "a stop ends no other instance",
         leak=others_ended,
-        explanation="Main processes are compared by number and start time, before the stop, while the instance is"
-        " stopped, and when it is started again. Instances that depend on it, directly or through others, are looked"
-        " at only for whether they are ready in the end.",
+        explanation="It compares main processes by number and start time: before the stop, while the instance is"
+        " stopped, and when it is started again. Instances that depend on it, directly or through others, only have to"
+        " be ready in the end.",
     ),
     Rule(
         "NP306",
         "other instances stay ready while one is stopped",
         leak=others_unready,
         explanation="The others' conditions have to hold, and the TCP ports on which they have answered before have to"
-        " answer. Those that depend on the stopped one are looked at when it is started again.",
+        " answer. Those that depend on the stopped one are checked when it is started again.",
     ),
 ]

@@ -243,15 +243,15 @@ RULES: Final = [
         "NP201",
         "every instance runs",
         live=not_running,
-        explanation="The manager is asked. An instance that a test has stopped counts as wrong: start it again before"
+        explanation="It asks the manager. An instance that a test has stopped is an error, too: start it again before"
         " the next look.",
     ),
     Rule(
         "NP202",
         "each declared port is listened on by the instance's own processes",
         live=ports_not_owned,
-        explanation="A port that answers proves little: another instance, or a stranger, may hold it. Looked at is"
-        " which process holds the listening socket, and whether that belongs to the instance.",
+        explanation="A port that answers proves little: another instance, or a stranger, may hold it. The rule checks"
+        " which process holds the listening socket, and whether that process belongs to the instance.",
     ),
     Rule(
         "NP203",
@@ -259,31 +259,32 @@ RULES: Final = [
         live=undeclared_listeners,
         severity="warning",
         explanation="A hidden second listener, for metrics or debugging, is the conflict of the second instance. It is"
-        " a warning, because some programs open ports that nobody has chosen. UDP ports out of those that the kernel"
+        " a warning, because some programs open ports that nobody has chosen. UDP ports in the range that the kernel"
         " gives to clients (`net.ipv4.ip_local_port_range`) are left out: every client has one for a moment.",
     ),
     Rule(
         "NP204",
         "each PID file exists and names a living process of its instance",
         live=pid_files_wrong,
-        explanation="What a manager finds in the PID file, it stops. Looked at are the PID files by which managers find"
-        " daemons, and those that programs write for themselves: what stands under the name of a PID file in arguments"
-        " or environment, and paths there that end in `.pid`. One that is stale, or names a process of another"
-        " instance, is an error; so is one that is missing and that a manager needs or an option asks for. With a"
-        " variable, many programs write one as daemons only. A wrong one is looked at again for half a second.",
+        explanation="A manager stops the process that the PID file names. The rule checks the PID files by which"
+        " managers find daemons, and those that programs write for themselves: values under the name of a PID file in"
+        " arguments or environment, and paths there that end in `.pid`. A stale one, or one that names a process of"
+        " another instance, is an error; so is a missing one that a manager needs or an option asks for. One that a"
+        " variable names may be missing, because many programs write it as daemons only. A wrong one is looked at"
+        " again for half a second.",
     ),
     Rule(
         "NP205",
         "no two PID files name the same process",
         live=pid_files_shared,
-        explanation="Two instances of which one has taken the other's place, or written over its PID file; or that have"
-        " the same path somewhere in their arguments, where it cannot be told before that it will be written.",
+        explanation="One of two instances has taken the other's place, or written over its PID file; or both have the"
+        " same path somewhere in their arguments, and only running them shows that it is a PID file.",
     ),
     Rule(
         "NP206",
         "in the profile privileged, each process runs as its user",
         live=wrong_users,
-        explanation="Compared are the effective user and group of the main process with those of the account that the"
+        explanation="It compares the effective user and group of the main process with those of the account that the"
         " manager was to switch to.",
     ),
     Rule(
@@ -291,39 +292,39 @@ RULES: Final = [
         "a port that is declared on one address is not open on all",
         live=wide_listeners,
         severity="warning",
-        explanation="Looked at are ports of instances with `bind_address` or the like. Listening on all addresses, the"
-        " program is open to the network, and in the way of an instance with the same port on another address.",
+        explanation="It checks the ports of instances with `bind_address` or the like. A program that listens on all"
+        " addresses is open to the network, and in the way of an instance with the same port on another address.",
     ),
     Rule(
         "NP208",
         "no file is open for writing in two instances",
         live=shared_files,
-        explanation="Looked at are the files, FIFOs and sockets that processes have open, with the mode in which they"
-        " were opened: exact on Linux, unknown elsewhere. What a program has closed again is not seen.",
+        explanation="It checks the files, FIFOs and sockets that processes have open, with the mode in which they were"
+        " opened: exact on Linux, unknown elsewhere. A file that a program has closed again is not seen.",
     ),
     Rule(
         "NP209",
         "instances write to the state directories only",
         live=files_elsewhere,
         severity="warning",
-        explanation="A file elsewhere is the same for every deployment, and stays. Seen are files and sockets that are"
-        " open for writing, and paths that the model names (PID files, logs, directories, sockets) when they have"
-        " changed since the system began to start. Homes that the model has created count as state. What a program"
-        " has written and closed again is the matter of NP214.",
+        explanation="A file elsewhere is the same for every deployment, and stays. The rule sees files and sockets"
+        " that are open for writing, and paths that the model names (PID files, logs, directories, sockets) when they"
+        " have changed since the system began to start. Homes that the model has created count as state. Files that"
+        " were written and closed again are the matter of NP214.",
     ),
     Rule(
         "NP210",
         "main processes have the umask of the model",
         live=wrong_umasks,
         severity="warning",
-        explanation="Looked at where the model gives one, on Linux (`/proc/PID/status`).",
+        explanation="It checks processes whose umask the model gives, on Linux (`/proc/PID/status`).",
     ),
     Rule(
         "NP211",
         "main processes work in the directory of the model",
         live=wrong_directories,
         severity="warning",
-        explanation="Looked at where the model gives one and the process stays in the foreground, on Linux"
+        explanation="It checks processes whose directory the model gives and that stay in the foreground, on Linux"
         " (`/proc/PID/cwd`). Daemons go to `/` by custom.",
     ),
     Rule(
@@ -331,8 +332,8 @@ RULES: Final = [
         "processes stay below their main process",
         live=escaped_processes,
         severity="warning",
-        explanation="A process that has detached itself is not stopped with its instance. Known by the variable"
-        " `NIXPROC_INSTANCE` in its environment, as far as it is below the process that starts everything.",
+        explanation="A process that has detached itself is not stopped with its instance. The rule recognises it by"
+        " the variable `NIXPROC_INSTANCE` in its environment, if it descends from the guardian.",
     ),
     Rule(
         "NP213",
@@ -340,19 +341,19 @@ RULES: Final = [
         live=zombies,
         severity="warning",
         explanation="A zombie keeps its number until its parent waits for it; a program that never does runs out of"
-        " processes. One that has just ended is looked at again for half a second.",
+        " processes. A process that has just ended is looked at again for half a second.",
     ),
     Rule(
         "NP214",
         "instances leave no files where all programs write",
         live=traces_elsewhere,
         severity="warning",
-        explanation="Seen is what has changed since the system began to start in `/tmp`, `/var/tmp`, `/var/log`, the"
-        " caller's home and the directories that main processes work in, even if it was closed again. Who has written a"
-        " file cannot be seen afterwards, so only those are told of that have a clue: the path stands in what the"
-        " instance is told, in its program, or in a file that it is told (of up to 2 MiB), and it has the right owner;"
-        " it belongs to the user that this instance alone runs"
-        " as, or its name has the number of one of its processes. All others are left out: they may be pytest's own,"
-        " or those of another deployment, and so may, rarely, those with a clue.",
+        explanation="It looks for what has changed since the system began to start in `/tmp`, `/var/tmp`, `/var/log`,"
+        " the caller's home and the directories that main processes work in, even if it was closed again. Nothing"
+        " shows afterwards which process has written a file, so a file is reported only with a clue. Either its path"
+        " stands in what the instance is told, in its program, or in a file that it is told (of up to 2 MiB), and it"
+        " has the right owner; or it belongs to the user that this instance alone runs as; or its name has the number"
+        " of one of its processes. All others are left out, because they may be pytest's own, or those of another"
+        " deployment. Rarely, so may one with a clue.",
     ),
 ]

@@ -105,9 +105,9 @@ RULES: Final = [
         "NP116",
         "the manager can carry every value",
         static=refused_values,
-        explanation="A value arrives in the process byte for byte, or is refused: a parameter that the manager does"
-        " not have, a character that its syntax cannot express, dependencies deeper than its priorities go. The"
-        " deployment is refused even if this rule is ignored.",
+        explanation="Every value arrives in the process byte for byte, or is refused. Managers refuse a parameter that"
+        " they do not have, a character that their syntax cannot express, and dependencies deeper than their"
+        " priorities go. The deployment is refused even if this rule is ignored.",
     ),
     Rule(
         "NP117",
@@ -115,12 +115,12 @@ RULES: Final = [
         static=overlapping_pools,
         severity="warning",
         explanation="Ports of overlapping pools are never given twice in one model, but the pools run out earlier than"
-        " they look, and two models that share them do not know of each other. Compared are pools whose names end"
+        " they look, and two models that share them do not know of each other. The rule compares pools whose names end"
         " in `ports`, `uids` and `gids`.",
     ),
     Rule(
         "NP119",
-        "who listens on a privileged port is root",
+        "only root listens on privileged ports",
         static=privileged_ports,
         explanation="Ports below 1024, or where the kernel says (`net.ipv4.ip_unprivileged_port_start`), are for root."
         " Unprivileged deployments run as the calling user; in the profile `privileged`, a process that the manager"
@@ -130,7 +130,7 @@ RULES: Final = [
         "NP120",
         "no two deployments of a machine claim the same",
         static=beside_others,
-        explanation="Compared are ports, paths outside the state directories, and the ids of accounts, with the models"
+        explanation="It compares ports, paths outside the state directories, and the ids of accounts, with the models"
         " that are checked together and with what is deployed on the machine already.",
     ),
 ]

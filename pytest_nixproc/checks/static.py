@@ -241,25 +241,25 @@ RULES: Final = [
         "NP101",
         "no two instances declare the same port",
         static=duplicate_ports,
-        explanation="Compared are the ports that instances declare: `port`, attributes that end in `_port`, the entries"
-        " of `ports`, and for UDP `udp_port`, `_udp_port`, `udp_ports`. TCP and UDP do not meet, nor do different"
-        " addresses; an instance without `bind_address` (or `bind_ip`, `listen_address`, `listen_host`, `address`) is"
-        " taken to listen on all of them.",
+        explanation="It compares the ports that instances declare: `port`, attributes that end in `_port`, the entries"
+        " of `ports`, and for UDP `udp_port`, `_udp_port`, `udp_ports`. One number may be used for TCP and for UDP,"
+        " and on different addresses; an instance without `bind_address` (or `bind_ip`, `listen_address`,"
+        " `listen_host`, `address`) is taken to listen on all of them.",
     ),
     Rule(
         "NP102",
         "no two instances have the same PID file",
         static=duplicate_pid_files,
-        explanation="Of two programs that write one PID file, the manager stops the wrong one. Compared are the files"
-        " that managers use (`pid_file`, or what follows from `instance_name`), and those that programs are told by"
-        " variables and options whose names end in `PID_FILE` or `pid-file`.",
+        explanation="When two programs write one PID file, the manager stops the wrong one. The rule compares the"
+        " files that managers use (`pid_file`, or what follows from `instance_name`), and those that programs are told"
+        " by variables and options whose names end in `PID_FILE` or `pid-file`.",
     ),
     Rule(
         "NP103",
         "no two instances have the same log file",
         static=duplicate_log_files,
-        explanation="Two writers garble a log, and rotating it for one takes it away from the other. Compared are the"
-        " files that managers keep (they follow from `instance_name`) and those that programs are told:"
+        explanation="Two writers garble a log, and rotating it for one takes it away from the other. The rule compares"
+        " the files that managers keep (they follow from `instance_name`) and those that programs are told:"
         " `LOG_FILE`, `--log-file`, `--error-log`, `--access-log`.",
     ),
     Rule(
@@ -267,8 +267,8 @@ RULES: Final = [
         "no two instances claim the same socket, data directory or home",
         static=duplicate_state_paths,
         explanation="Claims are attributes, variables and options whose names say so: `socket`, `data_dir`, `PGDATA`,"
-        " `--dbpath`, `--cache-dir`; and home directories that are to be created. The state directories themselves are"
-        " for all, but as a data directory. A variable such as `DB_SOCKET` is a client's and claims nothing, and"
+        " `--dbpath`, `--cache-dir`; and home directories that are to be created. The state directories themselves may"
+        " be shared, except as a data directory. A variable such as `DB_SOCKET` is a client's and claims nothing, and"
         " neither does a value of an instance that is depended on.",
     ),
     Rule(
@@ -276,7 +276,7 @@ RULES: Final = [
         "no two processes have the same name",
         static=duplicate_names,
         explanation="The name is that of a script, program section, unit or container. Case does not count: some file"
-        " systems and managers do not tell it apart.",
+        " systems and managers ignore it.",
     ),
     Rule(
         "NP107",
@@ -298,30 +298,30 @@ RULES: Final = [
         "NP111",
         "no program is told to listen on another instance's port",
         static=told_ports,
-        explanation="The typical fault of a constructor that ignores its `port`: the instances declare different ones,"
-        " and the programs are all told the same. Looked at are `PORT`, `LISTEN_PORT` and `BIND_PORT` and the options"
-        " of these names. Who depends on the owner of the port is taken for its client.",
+        explanation="The typical fault of a constructor that ignores its `port`: the instances declare different"
+        " ports, and the programs are all told the same one. The rule checks `PORT`, `LISTEN_PORT` and `BIND_PORT` and"
+        " the options of these names. An instance that depends on the owner of the port is taken for its client.",
     ),
     Rule(
         "NP112",
         "paths of Unix sockets are short enough",
         static=long_socket_paths,
-        explanation="An address holds 107 bytes on Linux and 103 on macOS and BSD (unix(7), unix(4)). Above the first"
-        " it is an error, between them a warning.",
+        explanation="An address holds 107 bytes on Linux and 103 on macOS and BSD (unix(7), unix(4)). A path that is"
+        " longer than both is an error, one between them a warning.",
     ),
     Rule(
         "NP113",
         "no instance keeps state inside another's directory",
         static=nested_paths,
-        explanation="Who claims a directory for itself may empty it, back it up or refuse to start when there is"
-        " something in it that it does not know.",
+        explanation="A program that has a directory for itself may empty it, back it up, or refuse to start when it"
+        " finds something unknown in it.",
     ),
     Rule(
         "NP118",
-        "who is told where another listens depends on it",
+        "an instance that is told where another listens depends on it",
         static=missing_dependencies,
         severity="warning",
-        explanation="Without the dependency the two are started side by side, and it is chance which is ready first."
-        " Recognised are local addresses with a port that another instance declares, and the paths of sockets.",
+        explanation="Without the dependency the two are started side by side, and chance decides which is ready first."
+        " The rule recognises local addresses with a port that another instance declares, and the paths of sockets.",
     ),
 ]
