@@ -58,26 +58,26 @@ class UnknownName(NixprocError):
 
 
 class Unsupported(NixprocError):
-    """A manager cannot express what a process asks for."""
+    """A process with a value that its manager cannot express."""
 
     def __init__(self, manager: str, process: str, what: str, *, remedy: str = "") -> None:
         super().__init__(f"{manager} cannot deploy {process!r}: {what}", remedy=remedy)
 
 
 class MachineError(NixprocError):
-    """The machine failed us: it could not start a command, or its guardian is gone."""
+    """A machine that failed: it could not start a command, or its guardian is gone."""
 
 
 class Unreachable(MachineError):
-    """A process manager does not answer: what it runs can be taken down only when it is back."""
+    """A process manager that does not answer: its processes can be taken down only when it is back."""
 
 
 class CommandFailed(NixprocError):
-    """A command ended otherwise than expected; shows its arguments, its status and the end of its output."""
+    """A command that ended otherwise than expected; shows its arguments, its status and the end of its output."""
 
 
 class WaitTimeout(NixprocError):
-    """A wait reached its deadline; says what was waited for, for how long, and what was seen last."""
+    """A wait that reached its deadline; says what was waited for, for how long, and what was seen last."""
 
 
 class DeploymentError(NixprocError):
@@ -101,7 +101,7 @@ class StartError(DeploymentError):
 
 
 class TeardownError(NixprocError):
-    """What went wrong while a system was stopped; the teardown went on past each of these problems."""
+    """A system that was not stopped cleanly, with all its problems; the teardown went on past each of them."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)

@@ -28,7 +28,7 @@ def nixproc_sources() -> Sequence[Source]:
 
 @hookspec
 def nixproc_checks() -> Sequence[Rule]:
-    """Offer rules about models and running systems."""
+    """Offer rules about models, running systems, stops of instances and constructors."""
     raise NotImplementedError
 
 

@@ -39,7 +39,7 @@ class Origin:
 class Finding:
     """One thing that a rule found: which instances, which resource, where its values come from, what to change.
 
-    ``origins`` may be texts, where no more is known. ``resource`` names what is fought for: ``tcp port 80``.
+    ``origins`` may be texts, where no more is known. ``resource`` names the thing in dispute: ``tcp port 80``.
     """
 
     code: str
@@ -65,8 +65,9 @@ def origin_of(model: ProcessesModel, instance: str, place: str, value: Any = UNS
 class Plan:
     """What static rules look at: a model, and where it will be deployed.
 
-    ``refusals`` are what the manager cannot express, by instance. ``fold`` makes of a process's name what its manager
-    makes of it. ``neighbours`` are the other deployments of the machine, or other models that are checked together.
+    ``refusals`` are the errors of values that the manager cannot express, by instance. ``fold`` changes a process's
+    name as its manager does. ``neighbours`` are the other deployments of the machine, or other models that are checked
+    together.
     """
 
     model: ProcessesModel
@@ -124,13 +125,14 @@ class Trace:
 class Snapshot:
     """What live rules look at: a running system, as it was at one moment.
 
-    ``owners`` tells for each listener which instance's process holds it, None for foreign ones; ``pid_files`` holds
-    the content of each PID file that exists, ``named`` the process that it names, ``members`` whose the living are.
-    ``accounts`` has who the processes of instances are to run as, where the manager switches, and ``run_as`` the user
-    and group that their main processes do run as. ``sights`` are all processes, each with its instance; ``changed`` the
-    paths that instances are told, and that have changed since the system began to start; ``own_places`` the
-    directories that it may write to. ``client_ports`` are what the machine gives to clients,
-    ``told_pid_files`` those that programs write for themselves, ``traces`` what has changed where all programs write.
+    ``owners`` has the instance whose process holds a listener, None for foreign ones. ``pid_files`` holds the content
+    of each PID file that exists, ``named`` the process that it names, by instance. ``members`` has the instance of each
+    of these processes that lives, ``commands`` command lines by pid. ``accounts`` has the accounts to which the manager
+    is to switch, by instance, and ``run_as`` the user and group of the main processes. ``sights`` are all processes,
+    each with its instance; ``changed`` the paths that instances are told and that have changed since the system began
+    to start; ``own_places`` the directories that it may write to. ``client_ports`` are those that the machine gives to
+    clients, ``told_pid_files`` the PID files that programs write for themselves, ``traces`` the changes in places where
+    all programs write.
     """
 
     model: ProcessesModel
@@ -180,9 +182,9 @@ def nothing(_: object) -> Iterable[Finding]:
 class Rule:
     """One rule: its code, what it asserts, and the function that finds where that does not hold.
 
-    ``static`` looks at a model before anything is started, ``live`` at a running system, ``leak`` at what a stop of one
-    instance has left and done, and ``constructor`` at what a constructor makes of different parameters. ``explanation``
-    is for the documentation: what is looked at, why it matters, and what the rule cannot know.
+    ``static`` looks at a model before anything is started, ``live`` at a running system, ``leak`` at the stop of one
+    instance, and ``constructor`` at the instances that a constructor makes of different parameters. ``explanation`` is
+    for the documentation: what the rule looks at, why that matters, and what it cannot know.
     """
 
     code: str

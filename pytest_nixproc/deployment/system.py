@@ -108,7 +108,7 @@ class System(Mapping[str, "RunningInstance"]):
 
     @property
     def is_unprivileged(self) -> bool:
-        """Whether its processes run as the calling user, whoever they declare."""
+        """Whether its processes run as the calling user, whatever user they declare."""
         return self._deployment.draft.target.force_disable_user_change
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Final
 import pytest
 import yaml
 
+from pytest_nixproc.checks.output import as_json, finding_from
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.registry import Registry
@@ -26,6 +28,9 @@ PAGES: Final = [
 ]
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NAMED: Final = re.compile(r"# (\S+\.(?:py|yaml))\n")
+FAULTY: Final = "conflict.py"
+"""The model of the README that is shown for what is wrong with it."""
+
 REGISTRY: Final = Registry()
 MANAGERS: Final = list(REGISTRY.managers.values())
 PRESENT: Final = [manager for manager in MANAGERS if not manager.obstacle(Host)]
@@ -86,7 +91,7 @@ def test_models_can_be_deployed(page: Path, pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_system(nixproc_system): pass")
     for name, text in files(page).items():
         (pytester.path / name).write_text(text, encoding="utf-8")
-        if "def processes(" in text or "\nprocesses:\n" in text:
+        if name != FAULTY and ("def processes(" in text or "\nprocesses:\n" in text):
             arguments = ["--nixproc-plan", "--nixproc-manager=all", f"--nixproc-model={name}"]
             result = pytester.runpytest(*arguments, "test_models_can_be_deployed.py")
             for manager in PRESENT:
@@ -119,38 +124,40 @@ def test_readme_shows_a_real_failure(pytester: pytest.Pytester) -> None:
     assert_shown(blocks(ROOT / "README.md", "text")[0], result.outlines)
 
 
-@pytest.mark.parametrize(
-    ("number", "model"),
-    [
-        (
-            1,
-            """
-            def processes(port):
-                sleep = ["-c", "sleep 60"]
-                pkg = lambda name: create_managed_process(name=name, foreground_process="/bin/sh", args=sleep)
-                return {name: Instance(pkg(name), port=port) for name in ("web1", "web2")}
-            """,
-        ),
-        (
-            2,
-            """
-            def processes(port):
-                text = "echo cannot read the settings; exit 3"
-                web = create_managed_process(name="web", foreground_process="/bin/sh", args=["-c", text])
-                return {"web": Instance(web, port=port)}
-            """,
-        ),
-    ],
-    ids=["conflict", "death"],
-)
-def test_readme_shows_real_errors(number: int, model: str, pytester: pytest.Pytester) -> None:
-    """What the README shows of a refused model and of a failed start is what pytest prints."""
-    pytester.makepyfile(processes=f"from pytest_nixproc import *\n{re.sub('^ {12}', '', model, flags=re.MULTILINE)}")
+def test_readme_shows_a_real_refusal(pytester: pytest.Pytester) -> None:
+    """What the README shows of a model with a conflict is what pytest prints about that model."""
+    pytester.makepyfile(conflict=files(ROOT / "README.md")[FAULTY])
+    assert_error_shown(1, FAULTY, pytester)
+
+
+def test_readme_shows_a_real_death(pytester: pytest.Pytester) -> None:
+    """What the README shows of a program that dies at its start is what pytest prints."""
+    pytester.makepyfile(
+        processes="""
+        from pytest_nixproc import Instance, create_managed_process
+
+        def processes(port):
+            text = "echo cannot read the settings; exit 3"
+            web = create_managed_process(name="web", foreground_process="/bin/sh", args=["-c", text])
+            return {"web": Instance(web, port=port)}
+        """
+    )
+    assert_error_shown(2, "processes.py", pytester)
+
+
+def assert_error_shown(number: int, model: str, pytester: pytest.Pytester) -> None:
+    """Fail unless one of the README's texts is the error of a model."""
     pytester.makepyfile("def test_web(nixproc_system): pass")
     (port,) = free_ports(1)
-    result = pytester.runpytest_subprocess("--nixproc-model=processes.py", f"--nixproc-param=port={port}")
+    result = pytester.runpytest_subprocess(f"--nixproc-model={model}", f"--nixproc-param=port={port}")
     result.assert_outcomes(errors=1)
     assert_shown(blocks(ROOT / "README.md", "text")[number], result.outlines)
+
+
+def test_readme_shows_the_whole_matrix() -> None:
+    """What the README shows of a test with all managers has a line for each that is registered."""
+    (shown,) = [text for text in blocks(ROOT / "README.md", "console") if "--nixproc-manager=all" in text]
+    assert re.findall(r"\[([\w-]+)\] (?:PASSED|SKIPPED)", shown) == list(REGISTRY.managers)
 
 
 def test_model_page_shows_real_faults(pytester: pytest.Pytester) -> None:
@@ -164,6 +171,20 @@ def test_model_page_shows_real_faults(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(errors=1)
     printed = [line.replace(f"{pytester.path}/", "") for line in result.outlines]
     assert_shown(blocks(ROOT / "docs" / "model.md", "text")[0], printed)
+
+
+def test_nix_page_shows_the_example() -> None:
+    """The test definition that the page about Nix shows is that of the example, which its tests run."""
+    (shown,) = [text for text in blocks(ROOT / "docs" / "nix.md", "nix") if "testService {" in text]
+    assert shown == (ROOT / "examples" / "webapps-nix" / "suite.nix").read_text(encoding="utf-8")
+
+
+def test_checks_page_shows_real_json() -> None:
+    """What the page about checks shows of a finding as JSON is what is written of such a finding."""
+    (text,) = blocks(ROOT / "docs" / "checks.md", "json")
+    shown = json.loads(text)
+    rules = [rule for rule in REGISTRY.rules if rule.code == "NP101"]
+    assert shown == json.loads(as_json([finding_from(facts) for facts in shown["findings"]], rules))
 
 
 def assert_shown(block: str, lines: list[str]) -> None:

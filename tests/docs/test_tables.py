@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
+from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from pytest_nixproc.checks.api import Rule, nothing
+import pytest_nixproc
+from pytest_nixproc import cli, errors, hookspecs
+from pytest_nixproc.checks.api import UNSAID, Departure, Finding, Origin, Plan, Rule, Snapshot, nothing
 from pytest_nixproc.deployment.system import RunningInstance, System
+from pytest_nixproc.deployment.timeline import Event, Timeline
+from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers import bsdrc, cygrunsrv
-from pytest_nixproc.managers.api import Target
+from pytest_nixproc.managers.api import File, Link, Status, Target
 from pytest_nixproc.managers.docker.generator import CONTAINER_PARAMETERS, IMAGE_PARAMETERS
 from pytest_nixproc.managers.s6_rc.parameters import PARAMETERS
 from pytest_nixproc.managers.sysvinit import default_parameters
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.credentials import Group, User
+from pytest_nixproc.model.instance import Endpoint, Instance
 from pytest_nixproc.model.names import camel_case
+from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess, create_managed_process
 from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import fixtures, options
 from pytest_nixproc.registry import Registry
+from pytest_nixproc.sources.api import Source
+from pytest_nixproc.testing import fake_machine
 from pytest_nixproc.testing.conformance import results
 from pytest_nixproc.testing.conformance.results import Results, read_all
+from pytest_nixproc.testing.fake_machine import FakeMachine
+from pytest_nixproc.testing.programs import models
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 Rows = Iterable[tuple[str, ...]]
+
+DAEMON_DEFAULT: Final = "whether it runs as a daemon"
+OF_CHOICES: Final = {"manager": "the managers for which models are checked", "format": "how findings are written"}
+STOP_DEFAULT: Final = "the stop time-out, in whole seconds"
 
 
 def option_rows() -> Iterator[tuple[str, ...]]:
@@ -72,13 +91,8 @@ def ready_rows() -> Iterator[tuple[str, ...]]:
     yield "in Python", "in JSON and YAML", "meaning"
     for maker in vars(ready).values():
         if getattr(maker, "__annotations__", {}).get("return") == "Condition" and maker is not ready.from_config:
-            parameters = ", ".join(str(item).split(":")[0] for item in inspect.signature(maker).parameters.values())
             key = camel_case(maker.__name__)
-            yield (
-                code(f"ready.{maker.__name__}({parameters})"),
-                code(key if is_configurable(key) else ""),
-                summary(maker),
-            )
+            yield code(f"ready.{call_of(maker)}"), code(key if is_configurable(key) else ""), summary(maker)
 
 
 def is_configurable(condition: str) -> bool:
@@ -105,22 +119,29 @@ def sysvinit_rows() -> Iterator[tuple[str, ...]]:
     """Yield what an override for sysvinit can change."""
     yield "in Python", "in JSON, YAML and Nix", "default"
     process = create_managed_process(name="NAME", process="/PROGRAM")
+    own = {
+        "process": "its executable",
+        "args": "its arguments",
+        "process_is_daemon": DAEMON_DEFAULT,
+        "instructions": "the activities of the Linux Standard Base",
+        "stop_seconds": STOP_DEFAULT,
+    }
     for name, value in default_parameters(process, Target(StateDirs.under(), "/DIRECTORY")).items():
-        default = "the activities of the Linux Standard Base" if name == "instructions" else code(repr(value))
-        yield (
-            code(name),
-            code(camel_case(name)),
-            {"process": "its executable", "args": "its arguments"}.get(name, default),
-        )
+        yield code(name), code(camel_case(name)), own.get(name, code(repr(value)))
 
 
 def bsdrc_rows() -> Iterator[tuple[str, ...]]:
     """Yield what an override for bsdrc can change."""
     yield "in Python", "in JSON, YAML and Nix", "default"
     process = create_managed_process(name="NAME", process="/PROGRAM")
+    own = {
+        "command": "its executable",
+        "command_args": "its arguments",
+        "command_is_daemon": DAEMON_DEFAULT,
+        "stop_seconds": STOP_DEFAULT,
+    }
     for name, value in bsdrc.default_parameters(process, Target(StateDirs.under(), "/DIRECTORY")).items():
-        default = {"command": "its executable", "command_args": "its arguments"}.get(name, code(repr(value)))
-        yield code(name), code(camel_case(name)), default
+        yield code(name), code(camel_case(name)), own.get(name, code(repr(value)))
 
 
 def cygrunsrv_rows() -> Iterator[tuple[str, ...]]:
@@ -202,13 +223,130 @@ def member_rows(kind: type[Any], *, leave_out: tuple[str, ...] = ()) -> Callable
         for name, member in vars(kind).items():
             if name.startswith("_") or name in leave_out or not (doc := inspect.getdoc(member)):
                 continue
-            if isinstance(member, property):
+            function = getattr(member, "__func__", member)
+            if isinstance(member, property | cached_property):
                 yield code(name), first_line(doc)
-            elif callable(member):
-                parameters = [str(item).split(":")[0] for item in inspect.signature(member).parameters.values()][1:]
-                yield code(f"{name}({', '.join(parameters)})"), first_line(doc)
+            elif callable(function):
+                yield code(call_of(function, bound=True)), first_line(doc)
 
     return rows
+
+
+class Shown:
+    """A default as one would write it."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        if isinstance(self.value, Enum):
+            return f"signal.{self.value.name}"
+        return json.dumps(self.value) if isinstance(self.value, str) else repr(self.value)
+
+
+def call_of(function: Callable[..., Any], *, bound: bool = False) -> str:
+    """Return how a function is called: its name and its parameters with their defaults."""
+    signature = inspect.signature(function)
+    shown = [
+        item.replace(annotation=item.empty, default=item.default if item.default is item.empty else Shown(item.default))
+        for item in list(signature.parameters.values())[bound:]
+    ]
+    return f"{function.__name__}{signature.replace(parameters=shown, return_annotation=signature.empty)}"
+
+
+def name_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the names that the package offers."""
+    yield "name", "what it is"
+    for name in pytest_nixproc.__all__:
+        yield code(name), summary(getattr(pytest_nixproc, name))
+
+
+def error_rows(kind: type[NixprocError] = NixprocError) -> Iterator[tuple[str, ...]]:
+    """Yield the exceptions, each after the one that it is a kind of."""
+    if kind is NixprocError:
+        yield "exception", "is a", "when"
+    (base,) = kind.__bases__
+    yield code(kind.__name__), code(base.__name__), summary(kind)
+    for child in kind.__subclasses__():
+        if child.__module__ == NixprocError.__module__:
+            yield from error_rows(child)
+
+
+def hook_rows() -> Iterator[tuple[str, ...]]:
+    """Yield the hooks."""
+    yield "hook", "returns", "what for"
+    for name, function in vars(hookspecs).items():
+        if name.startswith("nixproc_"):
+            yield code(f"{name}()"), code(function.__annotations__["return"]), summary(function)
+
+
+def command_rows() -> Iterator[tuple[str, ...]]:
+    """Yield what the commands for models take."""
+    yield "command", "argument", "default", "meaning"
+    commands = argparse.ArgumentParser().add_subparsers()
+    cli.add_check(commands)
+    cli.add_assign_ids(commands.add_parser("assign-ids"))
+    for command, parser in commands.choices.items():
+        for action in parser._actions[1:]:  # noqa: SLF001 - argparse tells its arguments in no other way
+            flag, value = "".join(action.option_strings), argument_of(action)
+            meaning = OF_CHOICES.get(action.dest, "") if action.help == cli.DEFAULT else action.help or ""
+            yield command, code(f"{flag}={value}" if flag and value else flag or value), default_of(action), meaning
+
+
+def argument_of(action: argparse.Action) -> str:
+    """Return what stands for the value of an argument."""
+    if action.choices:
+        return "|".join(action.choices)
+    many = "..." if action.nargs == "+" else ""
+    return f"{action.metavar or action.dest.upper()}{many}" if action.nargs != 0 else ""
+
+
+def default_of(action: argparse.Action) -> str:
+    """Return the default of an argument, where it has one."""
+    return code(str(action.default)) if action.default else ""
+
+
+def function_rows(*functions: Callable[..., Any]) -> Callable[[], Rows]:
+    """Return the function that yields functions."""
+    return lambda: (("function", "meaning"), *((code(call_of(item)), summary(item)) for item in functions))
+
+
+def functions_in(module: Any) -> list[Callable[..., Any]]:
+    """Return the functions that a module defines."""
+    return [item for item in vars(module).values() if inspect.isfunction(item) and item.__module__ == module.__name__]
+
+
+def class_pages(*kinds: type[Any]) -> Callable[[], str]:
+    """Return the function that makes a section for each of some classes of data."""
+    return lambda: "\n\n".join("\n\n".join((f"### {kind.__name__}", about(kind), field_table(kind))) for kind in kinds)
+
+
+def about(kind: type[Any]) -> str:
+    """Return the docstring of a class as paragraphs of Markdown."""
+    paragraphs = (inspect.getdoc(kind) or "").split("\n\n")
+    return "\n\n".join(textwrap.fill(first_line(text), 120, break_on_hyphens=False) for text in paragraphs)
+
+
+def field_table(kind: type[Any]) -> str:
+    """Return the table of the fields of a class."""
+    return rendered([("field", "type", "default"), *(field_row(item) for item in fields(kind))])
+
+
+def field_row(item: Field[Any]) -> tuple[str, ...]:
+    """Return the row of a field."""
+    return code(item.name), code(str(item.type)), default_of_field(item)
+
+
+def default_of_field(item: Field[Any]) -> str:
+    """Return the default of a field as one would write it, or word it."""
+    default: Any = item.default
+    if item.default_factory is not MISSING or default in ("", ()):
+        return "empty"
+    if default is MISSING or default is UNSAID:
+        return "" if default is MISSING else "unknown"
+    if item.name == "mode":
+        return code(f"0o{default:o}")
+    return code(getattr(default, "__name__", repr(Shown(default))))
 
 
 def conformance_rows(table: Callable[[list[Results]], Rows]) -> Callable[[], Rows]:
@@ -217,6 +355,10 @@ def conformance_rows(table: Callable[[list[Results]], Rows]) -> Callable[[], Row
 
 
 ABSTRACT: Final = tuple(Machine.__abstractmethods__)
+NOT_FOR_TESTS: Final = ("obstacle", "clear_away", "deadline", "path_variable")
+SCRIPTS: Final = [
+    function for function in functions_in(fake_machine) if function.__annotations__.get("return") == "Script"
+]
 
 TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("options.md", "options"): option_rows,
@@ -235,10 +377,26 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("conformance.md", "reasons"): conformance_rows(results.reason_rows),
     ("checks.md", "rules"): rule_rows,
     ("rules.md", "pages"): rule_pages,
+    ("reference.md", "names"): name_rows,
+    ("reference.md", "process"): member_rows(ManagedProcess),
+    ("reference.md", "instance"): member_rows(Instance),
+    ("reference.md", "model"): member_rows(ProcessesModel),
+    ("reference.md", "state"): member_rows(StateDirs),
+    ("reference.md", "files"): class_pages(File, Link),
+    ("reference.md", "data"): class_pages(Status, Event, Finding, Origin, Location, Endpoint),
+    ("reference.md", "timeline"): member_rows(Timeline, leave_out=("add",)),
+    ("reference.md", "errors"): error_rows,
+    ("reference.md", "hooks"): hook_rows,
+    ("reference.md", "rule"): class_pages(Rule, Plan, Snapshot, Departure),
+    ("reference.md", "source"): class_pages(Source),
+    ("reference.md", "commands"): command_rows,
+    ("reference.md", "fake"): member_rows(FakeMachine, leave_out=tuple(dir(Machine))),
+    ("reference.md", "scripts"): function_rows(*SCRIPTS),
+    ("reference.md", "programs"): function_rows(*functions_in(models)),
     ("testing.md", "fixtures"): fixture_rows,
     ("testing.md", "system"): member_rows(System, leave_out=("start", "stop", "abandon")),
     ("testing.md", "instance"): member_rows(RunningInstance),
-    ("testing.md", "machine"): member_rows(Machine, leave_out=(*ABSTRACT, "deadline", "path_variable")),
+    ("testing.md", "machine"): member_rows(Machine, leave_out=(*ABSTRACT, *NOT_FOR_TESTS)),
 }
 
 
@@ -295,6 +453,15 @@ def test_every_table_is_made_here() -> None:
         for name in re.findall(r"<!-- table: (\w+) -->", path.read_text(encoding="utf-8"))
     }
     assert found == TABLES.keys()
+
+
+def test_every_public_name_is_documented() -> None:
+    """What users import, and what they catch, occurs in the documentation."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
+    caught = [
+        name for name, item in vars(errors).items() if inspect.isclass(item) and item.__module__ == errors.__name__
+    ]
+    assert [name for name in (*pytest_nixproc.__all__, *caught) if not re.search(rf"`{name}\b", text)] == []
 
 
 def write_all() -> None:
