@@ -23,6 +23,7 @@ from typing import Final
 
 PLUGIN: Final = "nixproc"
 BAR_MILLISECONDS: Final = 10.0
+FILE: Final = "test_nothing.py"
 TEST: Final = "def test_nothing():\n    pass\n"
 
 
@@ -38,7 +39,8 @@ def command(*, loaded: bool) -> list[str]:
     """Return the command of a session with or without the plugin."""
     others = {point.name for point in entry_points(group="pytest11")} - {PLUGIN}
     off = sorted(others) if loaded else sorted({*others, PLUGIN})
-    return ["-m", "pytest", "-q", "-p", "no:cacheprovider", *(word for name in off for word in ("-p", f"no:{name}"))]
+    without = (word for name in off for word in ("-p", f"no:{name}"))
+    return ["-m", "pytest", "-q", "-p", "no:cacheprovider", *without, FILE]
 
 
 def run(directory: str, *, loaded: bool) -> Session:
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="end with status 1 unless the difference is small enough")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory, "test_nothing.py").write_text(TEST)
+        Path(directory, FILE).write_text(TEST)
         pair(directory, 0)  # compiles everything; the pairs that count find it done
         pairs = [pair(directory, number) for number in range(options.repetitions)]
         if options.explain:

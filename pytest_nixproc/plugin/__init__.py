@@ -25,6 +25,7 @@ from pytest_nixproc.plugin.fixtures import (
     nixproc_system,
 )
 from pytest_nixproc.plugin.ids import ItemNames
+from pytest_nixproc.plugin.modules import is_test_module
 
 __all__ = [
     "nixproc_constructor",
@@ -132,8 +133,8 @@ def pytest_collect_file(
 ) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
     """Collect model files as test modules."""
     others = yield
-    named = any(options.given(parent.config, name) for name in ("model-files", "constructor"))
-    if not parent.session.isinitpath(file_path) and not named:
+    is_given = parent.session.isinitpath(file_path) and not is_test_module(file_path, parent.config)
+    if not is_given and not names_files(parent.config):
         return others
     from pytest_nixproc.plugin.suites import collected
 
@@ -210,14 +211,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any | None:
 
 def names_models(config: pytest.Config) -> bool:
     """Tell whether the options or the arguments of pytest name model files."""
-    if any(options.given(config, name) for name in ("model-files", "constructor")):
+    if names_files(config):
         return True
-    files = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
-    if not any(file.is_file() for file in files):
+    paths = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
+    files = [path for path in paths if path.is_file() and not is_test_module(path, config)]
+    if not files:
         return False
     from pytest_nixproc.plugin.suites import is_given_module
 
-    return any(is_given_module(file, config) for file in files if file.is_file())
+    return any(is_given_module(file, config) for file in files)
+
+
+def names_files(config: pytest.Config) -> bool:
+    """Tell whether options say which files hold models or constructors."""
+    return any(options.given(config, name) for name in ("model-files", "constructor"))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -20,6 +20,7 @@ from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import matrix, options
 from pytest_nixproc.plugin.fixtures import failing_plainly
+from pytest_nixproc.plugin.modules import is_named_like_tests
 from pytest_nixproc.plugin.systems import Planned, Systems, systems_of
 from pytest_nixproc.sources.api import is_model_file
 from pytest_nixproc.sources.constructors import Trial
@@ -398,12 +399,6 @@ def is_given_model(path: Path, config: pytest.Config) -> bool:
 def is_readable(path: Path, config: pytest.Config) -> bool:
     """Tell whether a source recognises a file as a model."""
     return is_model_file(str(path), systems_of(config).registry.sources)
-
-
-def is_named_like_tests(path: Path, config: pytest.Config) -> bool:
-    """Tell whether pytest takes a file for a test module by its name; suffixes do not count."""
-    name = f"{path.name.partition('.')[0]}.py"
-    return name == "conftest.py" or any(fnmatchcase(name, pattern) for pattern in config.getini("python_files"))
 
 
 def has_tests(path: Path, config: pytest.Config) -> bool:

@@ -272,10 +272,11 @@ def test_workers_of_xdist_deploy_side_by_side(project: pytest.Pytester, state_ro
     assert left_in(state_root) == []
 
 
-def test_unused_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
-    """A session that uses no system loads none of the libraries that systems need."""
+@pytest.mark.parametrize("given", [(), ("test_it.py",), ("test_it.py::test_it",)], ids=["nothing", "file", "test"])
+def test_unused_plugin_imports_nothing_heavy(pytester: pytest.Pytester, given: tuple[str, ...]) -> None:
+    """A session that uses no system loads none of the libraries that systems need, whatever it is given."""
     pytester.makepyfile(
-        """
+        test_it="""
         import sys
 
         def test_it():
@@ -283,4 +284,5 @@ def test_unused_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
             assert heavy & set(sys.modules) == set()
         """
     )
-    pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist").assert_outcomes(passed=1)
+    arguments = ("-p", "no:cacheprovider", "-p", "no:xdist", *given)
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=1)
