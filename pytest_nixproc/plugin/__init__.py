@@ -184,10 +184,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if used and used.sharing:
         problems = used.leave_run()
         vars(session.config).get("workeroutput", {})["nixproc_problems"] = problems
-    if used and used.findings and hasattr(session.config, "workeroutput"):
+    if used and hasattr(session.config, "workeroutput"):
         from pytest_nixproc.plugin.reporting import packed_findings
 
         session.config.workeroutput["nixproc_findings"] = packed_findings(used)
+        session.config.workeroutput["nixproc_warnings"] = list(used.warnings)
     if used and used.problems:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -229,13 +230,16 @@ def names_files(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take in what a worker could not take down cleanly; the run has failed then."""
-    if problems := getattr(node, "workeroutput", {}).get("nixproc_problems"):
+    """Take in what a worker has found, and what it could not take down cleanly; the run has failed then."""
+    told = getattr(node, "workeroutput", {})
+    if problems := told.get("nixproc_problems"):
         all_systems(node.config).problems.extend(problems)
-    if packed := getattr(node, "workeroutput", {}).get("nixproc_findings"):
+    if packed := told.get("nixproc_findings"):
         from pytest_nixproc.plugin.reporting import take_findings
 
         take_findings(all_systems(node.config), packed)
+    if warnings := told.get("nixproc_warnings"):
+        all_systems(node.config).warnings.update(dict.fromkeys(warnings))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

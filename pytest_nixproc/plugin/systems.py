@@ -160,13 +160,13 @@ class Systems:
                 yield system
             return
         self.reap_abandoned()
-        with self.signals.handled():
+        with self.signals.handled(), self._conflicts_noted():
             system = self.sharing.system(self.planner(point, machine), identity_of(model, directory), load)
         self.live[system] = {}
         try:
             yield system
         finally:
-            del self.live[system]
+            self._put_aside(system)
 
     @contextmanager
     def deployed(
@@ -191,11 +191,8 @@ class Systems:
         self.reap_abandoned()
         system = System(planner, self.leases)
         with self.signals.handled():
-            try:
+            with self._conflicts_noted():
                 system.start(load)
-            except ConflictError as error:
-                self.note(finding for finding in error.findings if isinstance(finding, Finding))
-                raise
             self.live[system] = {}
             try:
                 yield system
@@ -277,11 +274,24 @@ class Systems:
             self.warnings[f"took down what an earlier run has left in {claim.root}"] = None
             self.warnings.update(dict.fromkeys(attempt(partial(reap, claim, self.registry, self.leases))))
 
-    def _end(self, system: System) -> None:
-        """Take a system down, unless it is to be kept."""
+    @contextmanager
+    def _conflicts_noted(self) -> Iterator[None]:
+        """Take the findings that refuse a deployment into the report of all."""
+        try:
+            yield
+        except ConflictError as error:
+            self.note(finding for finding in error.findings if isinstance(finding, Finding))
+            raise
+
+    def _put_aside(self, system: System) -> None:
+        """Take a system from those that tests use, and what was found in it into the report of all."""
         del self.live[system]
         self.note(system.findings)
         self.warnings.update(dict.fromkeys(map(str, system.findings)))
+
+    def _end(self, system: System) -> None:
+        """Take a system down, unless it is to be kept."""
+        self._put_aside(system)
         keep = options.read(self.config, "keep")
         if keep == "always" or (keep == "failed" and system in self.failed):
             system.abandon()

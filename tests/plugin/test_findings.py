@@ -75,6 +75,26 @@ def test_workers_report_to_their_controller(pytester: pytest.Pytester) -> None:
     assert codes_in(pytester.path / "found.json") == ["NP101"]
 
 
+SHARE = ("-n2", "--nixproc-scope=session", "--nixproc-share", "--nixproc-findings=json:found.json")
+
+
+def test_shared_systems_are_reported(pytester: pytest.Pytester) -> None:
+    """What is found in a system that workers share is in the report, and at the end of the terminal's output."""
+    (pytester.path / "noted.yaml").write_text(
+        "processes:\n  c: {pkg: {name: c, foregroundProcess: /bin/sleep, args: [60], environment: {NOTE: /var/x}}}\n"
+    )
+    result = pytester.runpytest_subprocess(*SHARE, "--nixproc-model=noted.yaml")
+    result.assert_outcomes(passed=1)
+    assert codes_in(pytester.path / "found.json") == ["NP108"]
+    result.stdout.fnmatch_lines(["*nixproc: findings*", "NP108 warning: c mentions a path outside the state"])
+
+
+def test_refused_shared_deployment_is_reported(pytester: pytest.Pytester) -> None:
+    """The findings that refuse a system that workers share are in the report."""
+    pytester.runpytest_subprocess(*SHARE, "--nixproc-model=model.py")
+    assert codes_in(pytester.path / "found.json") == ["NP101"]
+
+
 def test_report_without_findings(pytester: pytest.Pytester) -> None:
     """A session in which nothing is found says so in the file that was asked for."""
     pytester.makepyfile(test_it="def test_it(): pass")
