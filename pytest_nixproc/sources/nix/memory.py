@@ -77,9 +77,10 @@ class Memory:
     def recall(self, key: str) -> Any | None:
         """Return what is kept under a key, if all that it depends on is as it was."""
         text, written = self._read(key)
-        if text is None:
+        try:
+            entry = json.loads(text or "")
+        except ValueError:
             return None
-        entry = json.loads(text)
         unchanged = all(is_unchanged(path, stamp, written) for path, stamp in entry["inputs"].items())
         return entry["result"] if unchanged else None
 
@@ -91,9 +92,11 @@ class Memory:
                 kept[key] = text
             else:
                 path = f"{self.directory}/{key}.json"
-                with open(f"{path}.new", "w", encoding="utf-8", errors="surrogateescape") as file:
+                # Workers may keep the same entry at once: builds are under no lock.
+                temporary = f"{path}.{os.getpid()}.new"
+                with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
                     file.write(text)
-                os.replace(f"{path}.new", path)
+                os.replace(temporary, path)
         if self.directory is not None:
             self._forget_oldest(self.directory)
 
@@ -109,7 +112,7 @@ class Memory:
     def _forget_oldest(self, directory: str) -> None:
         """Keep the number of entries within bounds: those that name a deployment's directory are of no more use."""
         with contextlib.suppress(OSError):
-            entries = [entry for entry in os.scandir(directory) if entry.name.endswith(".json")]
+            entries = [entry for entry in os.scandir(directory) if entry.name.endswith((".json", ".new"))]
             entries.sort(key=lambda entry: entry.stat().st_mtime_ns)
             for entry in entries[:-MOST_ENTRIES]:
                 os.unlink(entry.path)
