@@ -114,7 +114,9 @@ class Lines:
 
         try:
             with open(self.path, encoding="utf-8") as file:
-                return yaml.compose(file, yaml.SafeLoader)
+                text = file.read()
+            # YAML refuses tabs between values, and JSON has them nowhere else.
+            return yaml.compose(text.replace("\t", " ") if self.path.endswith(".json") else text, yaml.SafeLoader)
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return None
 
@@ -131,7 +133,7 @@ class Lines:
 
 def child_of(node: Any, part: str) -> tuple[Any, int] | None:
     """Return what stands under a name, in either spelling, or a number of a node, and the line where it begins."""
-    if isinstance(node.value, str):
+    if node is None or isinstance(node.value, str):
         return None
     for index, item in enumerate(node.value):
         if isinstance(item, tuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -213,3 +214,17 @@ def test_file_that_is_no_text(write_file: WriteFile, arguments: Arguments) -> No
     for wrong in (path, f"{path}.absent.json"):
         with pytest.raises(SourceError, match=f"cannot read model file {wrong}"):
             read_config(wrong, arguments)
+
+
+def test_lines_of_json_with_tabs(read: ReadText) -> None:
+    """Values of a JSON file have their lines, also where tabs indent it, which YAML refuses."""
+    location = read(json.dumps(SYSTEM, indent="\t"), "json").locate("web", "port")
+    assert location is not None
+    assert location.line == 4
+
+
+def test_lines_of_a_file_that_is_gone(read: ReadText, tmp_path: Path) -> None:
+    """A finding about a file that cannot be read again has no line."""
+    model = read(YAML)
+    (tmp_path / "model.yaml").unlink()
+    assert model.locate("web", "port") is None
