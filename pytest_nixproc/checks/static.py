@@ -45,9 +45,9 @@ def conflict(plan: Plan, code: str, problem: str, claims: list[Claim], remedy: s
 
 
 def without_clients(model: ProcessesModel, claims: list[Claim]) -> list[Claim]:
-    """Leave out what instances are told of those that they depend on, when these claim it by themselves."""
+    """Leave out what instances are told of those that they need, when these claim it by themselves."""
     owners = {claim.instance for claim in claims if not claim.is_told}
-    return [claim for claim in claims if not (claim.is_told and owners & set(model.dependencies[claim.instance]))]
+    return [claim for claim in claims if not (claim.is_told and owners & model.needs[claim.instance])]
 
 
 def duplicate_ports(plan: Plan) -> Iterator[Finding]:
@@ -208,7 +208,8 @@ def missing_dependencies(plan: Plan) -> Iterator[Finding]:
     found: dict[tuple[str, str], Origin] = {}
     for name, place, _, value in plan.inventory.mentions:
         for other in spoken_of(value, ports, sockets):
-            if other != name and other not in plan.model.dependencies[name] and not depends(plan.model, other, name):
+            # Nobody can depend on who needs it: that would be a cycle.
+            if other != name and other not in plan.model.needs[name] and name not in plan.model.needs[other]:
                 origin = origin_of(plan.model, name, place, value)
                 found.setdefault((name, other), origin)
     for (name, other), origin in found.items():
@@ -223,11 +224,6 @@ def spoken_of(value: str, ports: Mapping[int, str], sockets: Mapping[str, str]) 
     elif ":" in value:
         found = (ports.get(int(port)) for port in LOCAL_ADDRESS.findall(value))
         yield from (name for name in found if name is not None)
-
-
-def depends(model: ProcessesModel, name: str, other: str) -> bool:
-    """Tell whether one instance depends on another: then the other cannot depend on it too."""
-    return model.level(name) > model.level(other) and other in model.dependencies[name]
 
 
 @hookimpl

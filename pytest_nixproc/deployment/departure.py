@@ -15,7 +15,6 @@ from pytest_nixproc.errors import DeploymentError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Status
 from pytest_nixproc.model.instance import Endpoint
-from pytest_nixproc.model.system import ProcessesModel
 
 LEFT_SECONDS: Final = 1.0
 """How long processes of a stopped instance may still take: whoever ended last may not have been waited for yet."""
@@ -35,16 +34,6 @@ def lives(statuses: Mapping[str, Status], machine: Machine) -> dict[str, Life]:
     """Return the runs of all instances that run now."""
     pids = {name: status.pid for name, status in statuses.items() if status.running and status.pid}
     return {name: Life(pid, machine.identity(pid)) for name, pid in pids.items()}
-
-
-def dependants(model: ProcessesModel, name: str) -> set[str]:
-    """Return the instances that depend on one, directly or through others."""
-    found: set[str] = set()
-    below = {name}
-    while below:
-        below = {key for key, needed in model.dependencies.items() if below & set(needed)} - found
-        found |= below
-    return found
 
 
 def be_ready(deployment: Deployment, name: str) -> None:
@@ -77,7 +66,7 @@ class Witness:
         told = [claim for file in inventory.told_pid_files() for claim in file.claims]
         self.pid_files = {claim.resource for claim in (*inventory.pid_files, *told) if claim.instance == name}
         self.lives = {other: life for other, life in lives(snapshot.statuses, self.machine).items() if other != name}
-        self.dependants = dependants(self.model, name)
+        self.dependants = {other for other, needed in self.model.needs.items() if name in needed}
         self.answering = {other: list(self._answering(other)) for other in self.lives}
 
     def _answering(self, name: str) -> Iterable[Endpoint]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from types import MappingProxyType
 
 from pytest_nixproc.errors import Fault, ModelError
@@ -124,6 +125,15 @@ class ProcessesModel(Mapping[str, Instance]):
             return self._locate(instance, place)
         made = self._instances[instance]
         return made.pkg.made_at if place.startswith("pkg.") else made.made_at
+
+    @cached_property
+    def needs(self) -> Mapping[str, frozenset[str]]:
+        """The instances that each depends on, directly or through others."""
+        needs: dict[str, frozenset[str]] = {}
+        for name in (name for level in self.levels for name in level):
+            direct = self.dependencies[name]
+            needs[name] = frozenset(direct).union(*(needs[other] for other in direct))
+        return needs
 
     def level(self, name: str) -> int:
         """Return how deep the dependencies of an instance go: 0 without any, else 1 more than theirs at most."""

@@ -364,6 +364,22 @@ NEAR_MISSES: list[tuple[str, dict[str, Instance]]] = [
             "far": instance("far", {"args": ["10.0.0.1:5432", "127.0.0.1:99999"]}),
         },
     ),
+    (
+        "NP118",
+        {
+            "db": instance("db", {"args": ["127.0.0.1:80"]}, port=5432),
+            "app": instance("app", {"dependencies": ["db"]}),
+            "web": instance("web", {"args": ["127.0.0.1:5432"], "dependencies": ["app"]}, port=80),
+        },
+    ),
+    (
+        "NP104",
+        {
+            "db": instance("db", socket="/s"),
+            "app": instance("app", {"dependencies": ["db"]}),
+            "web": instance("web", {"environment": {"SOCKET": "/s"}, "dependencies": ["app"]}),
+        },
+    ),
     ("NP107", {"a": instance("a", PID), "b": instance("b", {"user": "u"})}),
     ("NP108", {"a": instance("a", {"args": ["/tmp/program", "/srv/state/x", "run/x"]})}),
     ("NP108", {"a": instance("a", {"environment": {"X": "/srv/state/x", "Y": "/usr/x", "Z": "/variable"}})}),

@@ -154,3 +154,15 @@ def test_ready_must_be_a_condition() -> None:
 def test_key_must_be_a_name() -> None:
     """A key that is no text is a fault."""
     assert faults_of({5: Instance(process("web"))}) == ["processes.5: is 5, which is not a string"]
+
+
+def test_needs_go_through_others() -> None:
+    """An instance needs all that it depends on, directly or through others, and nothing else."""
+    model = model_of(web=["app"], app=["db", "cache"], db=[], cache=[], other=["db"])
+    assert model.needs == {
+        "web": {"app", "db", "cache"},
+        "app": {"db", "cache"},
+        "db": set(),
+        "cache": set(),
+        "other": {"db"},
+    }
