@@ -55,11 +55,18 @@ def executed(path: str) -> ModuleType:
 def read_constructor(path: str, name: str, arguments: Arguments) -> Constructor:  # noqa: ARG001 - told by its signature
     """Execute a file, and return the constructor that it defines under a name."""
     path = os.path.abspath(path)
-    with importing_from(os.path.dirname(path)):
+    neighbours: dict[str, ModuleType] = {}
+    with importing_from(os.path.dirname(path), neighbours):
         function = getattr(executed(path), name, None)
         if not callable(function):
             raise SourceError(f"{path} defines no constructor {name!r}", remedy="name one of its functions: FILE:NAME")
-        return constructor_of(function, origin=f"{path}:{name}")
+        constructor = constructor_of(function, origin=f"{path}:{name}")
+
+    def make(arguments: Arguments, sets: Sequence[Mapping[str, Any]]) -> Made:
+        with importing_from(os.path.dirname(path), neighbours):
+            return constructor.make(arguments, sets)
+
+    return replace(constructor, make=make)
 
 
 def constructor_of(function: Callable[..., Any], *, origin: str = "") -> Constructor:
@@ -212,9 +219,14 @@ def own_frames(error: BaseException) -> str:
 
 
 @contextmanager
-def importing_from(directory: str) -> Iterator[None]:
-    """Let a model import its neighbours; forget them afterwards, as another model's may have the same names."""
+def importing_from(directory: str, neighbours: dict[str, ModuleType] | None = None) -> Iterator[None]:
+    """Let a model import its neighbours; forget them afterwards, as another model's may have the same names.
+
+    ``neighbours`` remembers them instead, until it is given again.
+    """
+    own = {} if neighbours is None else neighbours
     before = set(sys.modules)
+    sys.modules.update({name: module for name, module in own.items() if name not in before})
     sys.path.insert(0, directory)
     try:
         yield
@@ -223,7 +235,7 @@ def importing_from(directory: str) -> Iterator[None]:
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None) or ""
             if file.startswith(f"{directory}{os.sep}"):
-                del sys.modules[name]
+                own[name] = sys.modules.pop(name)
 
 
 @hookimpl

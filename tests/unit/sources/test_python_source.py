@@ -13,7 +13,7 @@ import pytest
 
 from pytest_nixproc.errors import ModelError, NixprocError, SourceError
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.process import ManagedProcess, create_managed_process
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources import python
@@ -203,6 +203,20 @@ def test_neighbours_do_not_mix(write_file: WriteFile, no_arguments: Arguments, n
         write_file(f"{name}/{neighbour}", f"NAME = '{name}'")
         models += python.read_python(write_file(f"{name}/processes.py", text), no_arguments)
     assert models == ["a", "b"]
+    assert "nixproc_neighbour" not in sys.modules
+
+
+def test_constructor_imports_when_it_is_called(write_file: WriteFile, no_arguments: Arguments) -> None:
+    """A constructor can import its neighbours when it is called, too, and they are those that its file has seen."""
+    write_file("nixproc_neighbour.py", "class Name(str): pass")
+    path = write_file(
+        "lib.py",
+        f"from nixproc_neighbour import Name as Known\n{HEAD}def server(name):\n"
+        "    from nixproc_neighbour import Name\n    assert Name is Known\n"
+        "    return create_managed_process(name=Name(name), process='/bin/web')\n",
+    )
+    made = python.read_constructor(path, "server", no_arguments).make(no_arguments, [{"name": "web"}])
+    assert [process.name for process in made.items if isinstance(process, ManagedProcess)] == ["web"]
     assert "nixproc_neighbour" not in sys.modules
 
 
