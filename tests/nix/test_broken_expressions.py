@@ -162,6 +162,13 @@ def test_unknown_parameter_of_the_user(bench: Bench) -> None:
     assert caught.value.remedy == "it accepts colour, stateDir"
 
 
+@pytest.mark.parametrize("name", ["state", "free_port"])
+def test_parameter_of_the_user_called_like_one_of_python(bench: Bench, name: str) -> None:
+    """So is one that is called like something that only models in Python are told."""
+    with pytest.raises(SourceError, match=rf"processes\.nix: it has no parameter '{name}'"):
+        bench.read("{ stateDir }: { }", params={name: "x"})
+
+
 def test_error_in_an_imported_file(bench: Bench) -> None:
     """The place is where the error is, in whichever of the user's files."""
     bench.write("{ port }:\n  port.x", "web/default.nix")

@@ -208,6 +208,13 @@ def test_documented_expression(bench: Bench) -> None:
     assert model.levels == (("webapp",), ("proxy",))
 
 
+def test_parameter_in_both_spellings(bench: Bench) -> None:
+    """Of a parameter that is given in both spellings, each is passed on under its own, if the expression has that."""
+    process = 'createManagedProcess { name = "web"; process = "/bin/web"; args = [ greetAll greet_all ]; }'
+    text = f"{{ greetAll, greet_all }}: {{ web.pkg = {process}; }}"
+    assert bench.read(text, params={"greet_all": "a", "greetAll": "b"})["web"].pkg.args == ("b", "a")
+
+
 def test_flat_set(bench: Bench) -> None:
     """An expression may be a set, when it needs to be told nothing."""
     assert list(bench.read('{ web.pkg = createManagedProcess { name = "web"; process = "/bin/web"; }; }')) == ["web"]

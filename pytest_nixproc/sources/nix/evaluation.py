@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -87,8 +87,9 @@ class Evaluator:
     @cached_property
     def offered(self) -> dict[str, Any]:
         """The arguments that the expression can ask for, by their names in Nix."""
-        known = {camel_case(name): value for name, value in self.arguments.offered().items() if name not in FOR_SOURCES}
-        own = {name: known.pop(camel_case(name)) for name in self.arguments.params}
+        everywhere = replace(self.arguments, params={}).offered()
+        known = {camel_case(name): value for name, value in everywhere.items() if name not in FOR_SOURCES}
+        own = self.arguments.params
         ids = {pool: dict(numbers) for pool, numbers in self.arguments.ids.items()}
         return {**known, "ids": ids, **{camel_case(name): value for name, value in own.items()}, **own}
 
