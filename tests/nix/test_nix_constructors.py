@@ -77,7 +77,8 @@ def test_parameters(bench: Bench) -> None:
         port, # the first
         webapps
       , level ? "low", verbose ? false, jobs ? -4 /* more */, port2Port ? 81}: null;
-      computed = { a ? 1 + 1, b ? "${toString 1}", c ? [ ], d ? null, e'-x ? "a\\"b", f ? a.y or 2, ... }: null;
+      computed = { a ? 1 + 1, b ? "${toString 1}", c ? [ ], d ? null, e'-x ? "a\\"b", f ? a.y or 2
+        , g ? 0022, h ? "a\tb", ... }: null;
     }
     """
     found = constructor(bench, text).parameters
@@ -93,7 +94,7 @@ def test_parameters(bench: Bench) -> None:
     lines = [item.location.line for item in found.values() if item.location]
     assert [written[line - 1].partition(item)[1] for line, item in zip(lines, found, strict=True)] == list(found)
     computed = constructor(bench, text, "computed").parameters
-    assert {item.annotation for item in computed.values()} == {"Any"}
+    assert {item.annotation for item in computed.values()} == {"Any"}, "what JSON does not have is not read off either"
 
 
 def test_instances(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.sources.constructors import ANY_TYPE, Made, Parameter
 from pytest_nixproc.sources.nix.reading import Reader
 
-LITERAL: Final = re.compile(r"""[\w'-]+\s*\?\s*(-?\d+|true|false|"(?:[^"\\$\n])*")\s*(?=[,}#]|/\*)""")
+LITERAL: Final = re.compile(r"""[\w'-]+\s*\?\s*(-?(?:0|[1-9]\d*)|true|false|"[^"\\$\x00-\x1f]*")\s*(?=[,}#]|/\*)""")
 """A parameter with a default whose value can be read off, as it is also JSON."""
 
 
