@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple, Self
@@ -216,12 +216,12 @@ def decided(instance: str, process: ManagedProcess, parameter: str, path: str) -
 class Neighbour:
     """What another deployment of the same machine has: all that two of them cannot both have.
 
-    ``ports`` maps ``tcp 80`` to who declares it, ``paths`` what is claimed outside the state directories, ``ids`` the
+    ``ports`` are who declares which, ``paths`` maps what is claimed outside the state directories, ``ids`` the
     numbers that accounts get: ``user www`` to ``uid 900``.
     """
 
     name: str
-    ports: Mapping[str, str] = field(default_factory=dict)
+    ports: Sequence[tuple[str, Endpoint]] = ()
     paths: Mapping[str, str] = field(default_factory=dict)
     ids: Mapping[str, str] = field(default_factory=dict)
 
@@ -229,12 +229,11 @@ class Neighbour:
     def of(cls, name: str, model: ProcessesModel, target: Target, inventory: Inventory) -> Self:
         """Return what a model has, as others see it."""
         claims = (*inventory.pid_files, *inventory.log_files, *inventory.paths)
-        ports = {endpoint.text: instance for instance, endpoint in inventory.endpoints}
         paths = {claim.resource: claim.instance for claim in claims if not target.state.contains(claim.resource)}
         accounts = needed_accounts(model)
         ids = {f"user {user}": f"uid {account.uid}" for user, account in accounts.users.items() if account.uid}
         ids |= {f"group {group}": f"gid {entry.gid}" for group, entry in accounts.groups.items() if entry.gid}
-        return cls(name, ports, paths, {} if target.force_disable_user_change else ids)
+        return cls(name, tuple(inventory.endpoints), paths, {} if target.force_disable_user_change else ids)
 
 
 def by_resource(claims: Iterable[Claim]) -> Mapping[Any, list[Claim]]:

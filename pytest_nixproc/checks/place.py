@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Final
 
@@ -11,6 +12,7 @@ from pytest_nixproc.checks.claims import Claim, Neighbour
 from pytest_nixproc.checks.static import conflict, contested
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.ids import Pool
+from pytest_nixproc.model.instance import Endpoint
 
 POOL_KINDS: Final = ("ports", "uids", "gids")
 """How the names of pools end whose ids must not meet: ``webappPorts`` and ``nginxPorts``."""
@@ -71,20 +73,42 @@ def beside_others(plan: Plan) -> Iterator[Finding]:
         return
     own = Neighbour.of("", plan.model, plan.target, plan.inventory)
     for other in plan.neighbours:
-        yield from met(other.name, own.ports, other.ports, "declares")
-        yield from met(other.name, own.paths, other.paths, "claims")
+        yield from met_ports(own.ports, other)
+        yield from met_paths(own.paths, other)
         for account in own.ids.keys() & other.ids.keys():
             if own.ids[account] != other.ids[account]:
                 problem = f"{account} gets {own.ids[account]} here and {other.ids[account]} in {other.name}"
                 yield Finding("NP120", "error", problem, (), (), "describe one account in one way", account)
 
 
-def met(other: str, own: Mapping[str, str], others: Mapping[str, str], verb: str) -> Iterator[Finding]:
-    """Yield the findings for what both have."""
-    for resource in own.keys() & others.keys():
-        problem = f"{own[resource]} {verb} {resource}, and so does {others[resource]} of {other}"
-        remedy = "derive it from a parameter, or from the state directories"
-        yield Finding("NP120", "error", problem, (own[resource],), (), remedy, resource)
+def met_ports(own: Iterable[tuple[str, Endpoint]], other: Neighbour) -> Iterator[Finding]:
+    """Yield a finding for each port that another one declares too, on the same address or on every one."""
+    theirs: dict[int, list[tuple[str, Endpoint]]] = defaultdict(list)
+    for name, endpoint in other.ports:
+        theirs[endpoint.port].append((name, endpoint))
+    found = {
+        (instance, endpoint.text): (name, met)
+        for instance, endpoint in own
+        for name, met in theirs.get(endpoint.port, ())
+        if endpoint.meets(met)
+    }
+    for (instance, text), (name, met) in found.items():
+        whose = f"{name} of {other.name}"
+        also = f"so does {whose}" if met.text == text else f"{whose} declares {met.text}"
+        yield shared_with_another(instance, f"declares {text}, and {also}", text)
+
+
+def met_paths(own: Mapping[str, str], other: Neighbour) -> Iterator[Finding]:
+    """Yield a finding for each path that another one claims too."""
+    for path in own.keys() & other.paths.keys():
+        problem = f"claims {path}, and so does {other.paths[path]} of {other.name}"
+        yield shared_with_another(own[path], problem, path)
+
+
+def shared_with_another(instance: str, problem: str, resource: str) -> Finding:
+    """Return the finding for something of an instance that one of another model has too."""
+    remedy = "derive it from a parameter, or from the state directories"
+    return Finding("NP120", "error", f"{instance} {problem}", (instance,), (), remedy, resource)
 
 
 @hookimpl

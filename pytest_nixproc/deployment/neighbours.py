@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from pytest_nixproc.checks.api import Finding, Plan
 from pytest_nixproc.checks.claims import Neighbour
@@ -15,6 +15,7 @@ from pytest_nixproc.deployment.leases import Leases
 from pytest_nixproc.deployment.planner import Draft, Load, Planner
 from pytest_nixproc.deployment.site import Site
 from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.model.instance import Endpoint
 
 
 def neighbour_of(draft: Draft) -> Neighbour:
@@ -26,7 +27,9 @@ def neighbour_of(draft: Draft) -> Neighbour:
 
 def note_claims(journal: Journal, draft: Draft) -> None:
     """Write down what others have to know of a deployment."""
-    journal.write("claims", **asdict(neighbour_of(draft)))
+    claims = neighbour_of(draft)
+    ports = {endpoint.text: instance for instance, endpoint in claims.ports}
+    journal.write("claims", name=claims.name, ports=ports, paths=claims.paths, ids=claims.ids)
 
 
 def living(leases: Leases, machine: Machine, root: str) -> list[Neighbour]:
@@ -50,13 +53,14 @@ def claims_in(path: str, machine: str) -> Iterable[Neighbour]:
             if event["event"] == "begin" and event["machine"] != machine:
                 return ()
             if event["event"] == "claims":
-                said = [Neighbour(event["name"], event["ports"], event["paths"], event["ids"])]
+                ports = [(instance, Endpoint.read(text)) for text, instance in event["ports"].items()]
+                said = [Neighbour(event["name"], ports, event["paths"], event["ids"])]
     return said
 
 
 def without_ports(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
     """Leave ports out, where the machine itself is asked for them."""
-    return [replace(neighbour, ports={}) for neighbour in neighbours]
+    return [replace(neighbour, ports=()) for neighbour in neighbours]
 
 
 def findings_beside(planners: Iterable[tuple[Planner, Load]], leases: Leases) -> list[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from pytest_nixproc.errors import Fault
 from pytest_nixproc.model.names import camel_case, snake_case
@@ -30,8 +30,20 @@ class Endpoint:
 
     @property
     def text(self) -> str:
-        """The endpoint for people and for comparison: ``tcp 80``, ``tcp 127.0.0.1:80``."""
+        """The endpoint for people and journals: ``tcp 80``, ``tcp 127.0.0.1:80``."""
         return f"{self.protocol} {f'{self.address}:' if self.address else ''}{self.port}"
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return what a text says, of which no attribute is known."""
+        protocol, _, rest = text.partition(" ")
+        address, _, port = rest.rpartition(":")
+        return cls("", int(port), "udp" if protocol == "udp" else "tcp", address)
+
+    def meets(self, other: Endpoint) -> bool:
+        """Tell whether only one of two endpoints can be listened on: every address is also the other one's."""
+        is_same_port = (self.protocol, self.port) == (other.protocol, other.port)
+        return is_same_port and (self.address == other.address or not self.address or not other.address)
 
 
 class Instance:

@@ -26,7 +26,7 @@ from pytest_nixproc.machines.api import Account, Accounts, Facts
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.managers.api import Target
 from pytest_nixproc.model import ready
-from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.instance import Endpoint, Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
@@ -83,7 +83,7 @@ PRIVILEGED: Final[Parameters] = {
     "accounts": Accounts({"old": Account("old", 900, "old", 901)}, {"old": 901}),
 }
 SHARED: Final = "/srv/state/lib/shared"
-OTHER: Final = Neighbour("other.py", {"tcp 5000": "web"}, {"/opt/data": "db"}, {})
+OTHER: Final = Neighbour("other.py", [("web", Endpoint("port", 5000))], {"/opt/data": "db"}, {})
 
 FAULTS: Final = {
     "a constructor that ignores port": Fault("NP101", *NONE, ({"port": 5000}, {"port": 5000})),

@@ -185,10 +185,11 @@ def deployed(pytester: pytest.Pytester) -> Iterator[None]:
         """
     )
     (pytester.path / "model.yaml").write_text(
-        "processes:\n  c: {pkg: {name: c, foreground_process: /bin/sleep, args: [60]}, address: 127.0.0.1}\n"
+        "processes:\n"
+        "  c: {pkg: {name: c, foreground_process: /bin/sleep, args: [60]}, address: 127.0.0.1, udpPort: 4998}\n"
         "  e: {pkg: {name: e, foreground_process: /bin/sleep, args: [60]}, data_dir: /nowhere/x}\n"
     )
-    command = [sys.executable, "-m", "pytest", "-s", "-q", "test_long.py"]
+    command = [sys.executable, "-m", "pytest", "-s", "-q", "--nixproc-ignore=NP202", "test_long.py"]
     session = subprocess.Popen(
         command, cwd=pytester.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -210,9 +211,10 @@ def deployed(pytester: pytest.Pytester) -> Iterator[None]:
 def test_what_is_deployed_already(pytester: pytest.Pytester) -> None:
     """What another session has deployed is known, when a model is checked."""
     (pytester.path / "second.yaml").write_text(
-        "processes:\n  f: {pkg: {name: f, process: /bin/f}, dataDir: /nowhere/x}\n"
+        "processes:\n  f: {pkg: {name: f, process: /bin/f}, dataDir: /nowhere/x, udpPort: 4998}\n"
     )
     with deployed(pytester):
         done = check(pytester, "second.yaml")
     assert "NP120 error: f claims /nowhere/x, and so does e of " in done.stdout
+    assert "NP120 error: f declares udp 4998, and c of " in done.stdout
     assert check(pytester, "second.yaml").stdout == "no findings\n"

@@ -13,7 +13,7 @@ from pytest_nixproc.checks.place import nixproc_checks
 from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.machines.api import Account, Facts
 from pytest_nixproc.managers.api import Target
-from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.instance import Endpoint, Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
@@ -35,7 +35,7 @@ def plan(
     """Return a plan of instances that are all alike but for their names."""
     privileged = rest.pop("privileged", False)
     target = Target(STATE, "/srv/profile", facts=facts or Facts(), force_disable_user_change=not privileged)
-    port = {"port": rest.pop("port")} if "port" in rest else {}
+    port = {name: rest.pop(name) for name in ("port", "bind_address") if name in rest}
     instances = {
         name: Instance(create_managed_process(name=name, process="/bin/x", **(parameters or {})), **port)
         for name in names
@@ -44,7 +44,12 @@ def plan(
 
 
 REFUSAL = Unsupported("x", "web", "it cannot be said", remedy="say something else")
-OTHER = Neighbour("other.py", {"tcp 80": "web"}, {"/home/www": "web"}, {"user www": "uid 5"})
+PORTS = [
+    ("web", Endpoint("port", 80)),
+    ("web", Endpoint("dns_udp_port", 53, "udp")),
+    ("db", Endpoint("port", 5432, address="127.0.0.1")),
+]
+OTHER = Neighbour("other.py", PORTS, {"/home/www": "web"}, {"user www": "uid 5"})
 HOME = {"credentials": {"users": {"www": {"home_dir": "/home/www", "create_home_dir": True}}}}
 
 FOUND: list[tuple[str, Plan, tuple[str, ...], str]] = [
@@ -59,6 +64,18 @@ FOUND: list[tuple[str, Plan, tuple[str, ...], str]] = [
     ("NP119", plan("web", port=80, facts=ME), ("web",), "web declares tcp 80, and runs as me, who cannot listen on it"),
     ("NP119", plan("web", port=1023, parameters=USER, privileged=True), ("web",), "and runs as www, who cannot listen"),
     ("NP120", plan("a", port=80, neighbours=[OTHER]), ("a",), "a declares tcp 80, and so does web of other.py"),
+    (
+        "NP120",
+        plan("a", port=5432, neighbours=[OTHER]),
+        ("a",),
+        "a declares tcp 5432, and db of other.py declares tcp 127.0.0.1:5432",
+    ),
+    (
+        "NP120",
+        plan("a", port=80, bind_address="10.0.0.1", neighbours=[OTHER]),
+        ("a",),
+        "a declares tcp 10.0.0.1:80, and web of other.py declares tcp 80",
+    ),
     (
         "NP120",
         plan("a", parameters=HOME, neighbours=[OTHER]),
@@ -83,6 +100,8 @@ NEAR_MISSES: list[tuple[str, Plan]] = [
     ("NP119", plan("web", port=80, facts=replace(ME, first_unprivileged_port=80))),
     ("NP119", plan("web", port=80, parameters=USER)),
     ("NP120", plan("a", port=81, parameters=USER, neighbours=[OTHER])),
+    ("NP120", plan("a", port=53, neighbours=[OTHER])),
+    ("NP120", plan("a", port=5432, bind_address="10.0.0.1", neighbours=[OTHER])),
     ("NP120", plan("a", port=80)),
 ]
 
