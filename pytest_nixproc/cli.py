@@ -24,14 +24,16 @@ from pytest_nixproc.model.ids import ProvisionalIds, assign
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.registry import Registry
+from pytest_nixproc.report.files import write_report
 from pytest_nixproc.sources.api import DEFAULT_MANAGER, Arguments, params_in, read_model, source_of
 
 DEFAULT: Final = "%(default)s unless something else is said"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit status: 0, 1 when it failed, 2 for a wrong call."""
+    """Run a command; return the exit status: 0, 1 when it failed, 2 for a wrong call or when nothing can be checked."""
     parser = argparse.ArgumentParser(prog="pytest-nixproc", description=__doc__)
+    parser.set_defaults(failure=1)
     commands = parser.add_subparsers(dest="command", required=True)
     stop = commands.add_parser("stop", help="stop a system that --nixproc-keep has kept, and remove its state")
     stop.add_argument("directory", help="the deployment's directory, as it was printed")
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except NixprocError as error:
         print(error, file=sys.stderr)
-        return 1
+        status = options.failure
     return status
 
 
@@ -65,7 +67,7 @@ def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     check.add_argument("--ignore", default="", metavar="CODE[,CODE...]", help="rules not to apply")
     check.add_argument("--format", default="text", choices=FORMATS, help=DEFAULT)
     check.add_argument("--output", default="", metavar="FILE", help="where to write the findings, not to the terminal")
-    check.set_defaults(run=check_models)
+    check.set_defaults(run=check_models, failure=2)
 
 
 def check_models(options: argparse.Namespace) -> int:
@@ -74,11 +76,15 @@ def check_models(options: argparse.Namespace) -> int:
     rules = chosen(registry.rules, names_in(options.select), names_in(options.ignore))
     names = list(registry.managers) if options.manager == "all" else names_in(options.manager)
     settings = Settings(params=params_in(options.param), privileged=options.privileged)
-    machine = registry.machine("host")()
-    planners = [Planner(registry.manager(name), machine, rules, settings) for name in names]
     loads = [partial(load_model, path, registry) for path in options.models]
-    findings = findings_beside([(planner, load) for load in loads for planner in planners], Leases())
-    write(FORMATS[options.format](findings, rules), options.output)
+    with closing(registry.machine("host")()) as machine:
+        planners = [Planner(registry.manager(name), machine, rules, settings) for name in names]
+        findings = findings_beside([(planner, load) for load in loads for planner in planners], Leases())
+    text = FORMATS[options.format](findings, rules)
+    if options.output:
+        write_report(options.output, text)
+    else:
+        print(text)
     return 1 if errors_of(findings) else 0
 
 
@@ -90,15 +96,6 @@ def load_model(path: str, registry: Registry, arguments: Arguments) -> Processes
 def names_in(text: str) -> list[str]:
     """Return the names of a list that is separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def write(text: str, path: str) -> None:
-    """Write a report into a file, or to the terminal."""
-    if path:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
-    else:
-        print(text)
 
 
 def add_assign_ids(parser: argparse.ArgumentParser) -> None:

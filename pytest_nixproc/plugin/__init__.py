@@ -7,6 +7,7 @@ a test uses it.
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if any(options.given(config, name) for name in ("param", "start-timeout", "stop-timeout", "build-timeout")):
         _ = all_systems(config).settings
     if any(options.given(config, name) for name in ("select", "ignore", "findings")):
-        options.read_findings(config)
-        all_systems(config).refuse_unknown_rules()
+        prepare_findings(config)
+
+
+def prepare_findings(config: pytest.Config) -> None:
+    """Refuse rules and reports that there cannot be; have the report written at the end."""
+    _, path = options.read_findings(config)
+    all_systems(config).refuse_unknown_rules()
+    if path and not hasattr(config, "workerinput"):
+        options.refuse_missing_directory(path)
+        config.add_cleanup(partial(write_findings, config))
 
 
 def collect_constructors(config: pytest.Config) -> None:
@@ -242,16 +251,18 @@ def pytest_testnodedown(node: Any) -> None:
         all_systems(node.config).warnings.update(dict.fromkeys(warnings))
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
+def write_findings(config: pytest.Config) -> None:
     """Write the findings of the session into the file that was asked for, if only to say that there are none."""
-    if hasattr(config, "workerinput") or not options.given(config, "findings"):
-        return
-    kind, path = options.read_findings(config)
-    if path:
-        from pytest_nixproc.plugin.reporting import findings_text
+    from pytest_nixproc.errors import NixprocError
+    from pytest_nixproc.plugin.reporting import findings_text
+    from pytest_nixproc.report.files import write_report
 
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(f"{findings_text(all_systems(config), kind)}\n")
+    kind, path = options.read_findings(config)
+    try:
+        write_report(path, findings_text(all_systems(config), kind))
+    except NixprocError as error:
+        # Nobody handles errors this late: this one ends pytest with its text, and with status 1.
+        raise SystemExit(str(error)) from error
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

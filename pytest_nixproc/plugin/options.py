@@ -173,6 +173,13 @@ def read_findings(config: pytest.Config) -> tuple[str, str]:
     return kind, str(config.invocation_params.dir / path) if path else ""
 
 
+def refuse_missing_directory(path: str) -> None:
+    """Raise a usage error if the findings are to be written where there is no directory."""
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise pytest.UsageError(f"{BY_NAME['findings'].flag}: there is no directory {directory}")
+
+
 def file_and_name(text: str) -> tuple[str, str]:
     """Return the parts of ``FILE:NAME``, where a name may be a path of them: ``web.server``."""
     file, colon, name = text.strip().rpartition(":")

@@ -1,1 +1,1 @@
-"""Pictures of a model or of a run."""
+"""Reports on a model or on a run."""

@@ -102,6 +102,17 @@ def test_report_without_findings(pytester: pytest.Pytester) -> None:
     assert codes_in(pytester.path / "found.json") == []
 
 
+def test_report_that_cannot_be_written(pytester: pytest.Pytester) -> None:
+    """A report that cannot be written at the end of a session is one error, after everything else was told."""
+    pytester.makepyfile(test_it="import os\ndef test_it(): os.rmdir('found')")
+    pytester.mkdir("found")
+    result = pytester.runpytest_subprocess("--nixproc-findings=json:found/found.json")
+    result.assert_outcomes(passed=1)
+    assert result.ret == 1
+    (line, _) = result.stderr.lines
+    assert line.startswith("cannot write the report ")
+
+
 def test_report_on_the_terminal(pytester: pytest.Pytester) -> None:
     """Without a file the report is printed."""
     result = pytester.runpytest(*PLAN, "--nixproc-findings=json")
@@ -111,13 +122,14 @@ def test_report_on_the_terminal(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("option", "line"),
     [
+        ("--nixproc-findings=json:none/found", "*--nixproc-findings: there is no directory *none*"),
         ("--nixproc-findings=xml", "*--nixproc-findings=xml: choose one of text, json, sarif*"),
         ("--nixproc-select=NP9", "*unknown check 'NP9'*"),
         ("--nixproc-ignore=np101", "*unknown check 'np101'*"),
     ],
 )
 def test_nonsense_is_refused(pytester: pytest.Pytester, option: str, line: str) -> None:
-    """A format or a code that does not exist is a usage error."""
+    """A format, a directory or a code that does not exist is a usage error."""
     result = pytester.runpytest(option)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([line])
@@ -162,12 +174,13 @@ def test_command_writes_reports(pytester: pytest.Pytester) -> None:
         (["model.py", "--manager=none"], "unknown process manager 'none'"),
         (["model.py", "--ignore=none"], "unknown check 'none'"),
         (["model.py", "--param=1"], "1: write NAME=VALUE"),
+        (["model.py", "--output=none/found"], "cannot write the report none/found: No such file or directory"),
     ],
 )
 def test_command_refuses_nonsense(pytester: pytest.Pytester, arguments: list[str], problem: str) -> None:
-    """Nonsense gets one error that names it."""
+    """Nonsense gets one error that names it, and a status that no findings have."""
     done = check(pytester, *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith(problem)
     assert "Traceback" not in done.stderr
 
