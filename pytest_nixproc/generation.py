@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pytest_nixproc.managers.api import File, Link, Manager, Target, joined
 from pytest_nixproc.model.ids import ProvisionalIds, ProvisionalPorts
-from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.registry import Registry
-from pytest_nixproc.sources.api import Arguments, read_model
-from pytest_nixproc.sources.python import model_of
+from pytest_nixproc.sources.api import Arguments
+from pytest_nixproc.sources.forms import Forms, ModelLike
 
 ROOT: Final = "/srv/nixproc"
 
 
 def generated_files(
-    model: str | os.PathLike[str] | Callable[..., Any] | ProcessesModel | Mapping[str, Instance],
+    model: ModelLike,
     *,
     managers: Iterable[str] = (),
     root: str = ROOT,
@@ -36,9 +35,9 @@ def generated_files(
     chosen = [registry.manager(name) for name in managers] or registry.managers.values()
     state = StateDirs.under(f"{root}/var")
     target = Target(state, f"{root}/profile")
+    load = Forms(registry.sources, os.getcwd()).loader(model)
     return {
-        manager.name: files_of(manager, loaded(model, arguments_for(manager, state, params or {}), registry), target)
-        for manager in chosen
+        manager.name: files_of(manager, load(arguments_for(manager, state, params or {})), target) for manager in chosen
     }
 
 
@@ -46,15 +45,6 @@ def arguments_for(manager: Manager, state: StateDirs, params: Mapping[str, Any])
     """Return what a model is told where nothing is going to be deployed."""
     ids, ports = ProvisionalIds(), ProvisionalPorts()
     return Arguments(state=state, process_manager=manager.name, params=params, ids=ids, free_port=ports)
-
-
-def loaded(model: Any, arguments: Arguments, registry: Registry) -> ProcessesModel:
-    """Return a model that is given in any of its forms."""
-    if isinstance(model, str | os.PathLike):
-        return read_model(os.path.abspath(model), arguments, registry.sources)
-    if isinstance(model, ProcessesModel):
-        return model
-    return ProcessesModel(model) if isinstance(model, Mapping) else model_of(model, arguments)
 
 
 def files_of(manager: Manager, model: ProcessesModel, target: Target) -> tuple[File | Link, ...]:

@@ -24,6 +24,7 @@ from pytest_nixproc.model.ids import ProvisionalIds, ProvisionalPorts
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Tools
 from pytest_nixproc.sources.constructors import Trial
+from pytest_nixproc.sources.forms import Forms
 
 Load = Callable[[Arguments], ProcessesModel]
 
@@ -43,7 +44,8 @@ class Settings:
     then while one takes long; ``uninterrupted`` makes the context in which a teardown runs to its end.
     ``build_seconds`` is how long a program may take that reads or builds a model, and ``may_download`` whether it may
     fetch what this machine does not have; what is worth keeping of its results is kept in ``cache``. ``id_resources``
-    and ``ids_file`` replace the files on ids that are beside a model.
+    and ``ids_file`` replace the files on ids that are beside a model. ``forms`` is how a model is loaded that a running
+    system is upgraded to.
     """
 
     state_root: str | None = None
@@ -62,6 +64,7 @@ class Settings:
     cache: str | None = None
     id_resources: str = ""
     ids_file: str = ""
+    forms: Forms = field(default_factory=Forms)
 
 
 @dataclass(frozen=True)

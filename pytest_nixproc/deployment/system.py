@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.managers.api import Manager, Status
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.sources.forms import ModelLike
 
 ASKED_BY_TEST = "asked for by a test"
 
@@ -55,14 +56,9 @@ class System(Mapping[str, "RunningInstance"]):
         """Leave a shared system to the other members of the run."""
         self._deployment.detach()
 
-    def switch(self, model: ProcessesModel | Callable[..., Any]) -> None:
-        """Upgrade to another model, given as such or as a function; only what has changed is restarted."""
-        from pytest_nixproc.sources.python import model_of
-
-        if isinstance(model, ProcessesModel):
-            self.upgrade(lambda _: model)
-        else:
-            self.upgrade(lambda arguments: model_of(model, arguments))
+    def switch(self, model: ModelLike) -> None:
+        """Upgrade to another model, given in any of its forms; only what has changed is restarted."""
+        self.upgrade(self._deployment.planner.settings.forms.loader(model))
 
     def upgrade(self, load: Load) -> None:
         """Upgrade to what a function loads, when it is told about the place; only what has changed is restarted."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pytest_nixproc.machines.api import Machine
     from pytest_nixproc.managers.api import Manager
     from pytest_nixproc.model.state import StateDirs
-    from pytest_nixproc.plugin.matrix import ModelLike, Point
+    from pytest_nixproc.plugin.matrix import Point
+    from pytest_nixproc.sources.forms import ModelLike
 
     Deploy = Callable[..., AbstractContextManager[System]]
 
@@ -106,14 +107,14 @@ def nixproc_deploy(request: pytest.FixtureRequest, nixproc_point: Point, nixproc
     from pytest_nixproc.errors import NixprocError
     from pytest_nixproc.plugin.systems import Planned, systems_of
 
-    systems = systems_of(request.config)
+    systems, directory = systems_of(request.config), directory_of(request)
 
     @contextmanager
     def deploy(model: ModelLike | None = None, *, params: Mapping[str, Any] | None = None) -> Iterator[System]:
         __tracebackhide__ = True
-        load = systems.load(nixproc_point.model if model is None else model, directory_of(request))
+        load = systems.load(nixproc_point.model if model is None else model, directory)
         try:
-            with systems.deployed(nixproc_point, nixproc_machine, load, params) as system:
+            with systems.deployed(nixproc_point, nixproc_machine, load, params, directory) as system:
                 yield system
         except NixprocError as error:
             raise error.with_traceback(None) from None
@@ -135,7 +136,7 @@ def nixproc_constructor(request: pytest.FixtureRequest, nixproc_point: Point, ni
     from pytest_nixproc.errors import NixprocError
     from pytest_nixproc.plugin.systems import Planned, systems_of, trial_of
 
-    systems = systems_of(request.config)
+    systems, directory = systems_of(request.config), directory_of(request)
     marks = request.node.iter_markers("nixproc_vary")
     marked = {name: values for mark in marks for name, values in mark.kwargs.items()}
 
@@ -148,10 +149,10 @@ def nixproc_constructor(request: pytest.FixtureRequest, nixproc_point: Point, ni
     ) -> Iterator[System]:
         __tracebackhide__ = True
         try:
-            made = systems.constructor(nixproc_point, constructor, directory_of(request))
+            made = systems.constructor(nixproc_point, constructor, directory)
             trial = trial_of(made, {**marked, **(vary or {})}, shared)
             systems.check_constructor(nixproc_point, trial)
-            with systems.deployed(nixproc_point, nixproc_machine, trial.load) as system:
+            with systems.deployed(nixproc_point, nixproc_machine, trial.load, directory=directory) as system:
                 yield system
                 for name in system:
                     system.assert_stops_alone(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,13 +13,11 @@ import pytest
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
-from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import options
 from pytest_nixproc.registry import Registry
+from pytest_nixproc.sources.forms import ModelLike
 
 PRIVILEGED: Final = "privileged"
-ModelLike = str | os.PathLike[str] | Callable[..., Any] | ProcessesModel | Mapping[str, Instance]
 
 
 @dataclass(frozen=True, eq=False)

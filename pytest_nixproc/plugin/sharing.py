@@ -18,8 +18,8 @@ from pytest_nixproc.deployment.stopping import attempt
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.plugin import options
-from pytest_nixproc.plugin.matrix import ModelLike
 from pytest_nixproc.registry import Registry
+from pytest_nixproc.sources.forms import ModelLike
 
 PATIENCE: Final = 4
 """How many times the start's limit a worker waits for another one that starts a shared system."""

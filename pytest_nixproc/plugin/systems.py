@@ -25,13 +25,13 @@ from pytest_nixproc.errors import ConflictError, NixprocError, SourceError
 from pytest_nixproc.machines.api import Machine, Place
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.plugin import options
-from pytest_nixproc.plugin.matrix import PRIVILEGED, Matrix, ModelLike, Point
+from pytest_nixproc.plugin.matrix import PRIVILEGED, Matrix, Point
 from pytest_nixproc.plugin.sharing import Sharing, identity_of
 from pytest_nixproc.plugin.signals import Signals
 from pytest_nixproc.registry import Registry
-from pytest_nixproc.sources.api import read_model
 from pytest_nixproc.sources.constructors import Constructor, Trial
-from pytest_nixproc.sources.python import call, constructor_of, model_of
+from pytest_nixproc.sources.forms import Forms, ModelLike
+from pytest_nixproc.sources.python import call, constructor_of
 
 KEY: pytest.StashKey[Systems] = pytest.StashKey()
 
@@ -156,12 +156,13 @@ class Systems:
         """Deploy the model of a fixture for the time of a ``with`` block, or share it with the other workers."""
         load = self.load(model, directory)
         if self.sharing is None or options.read_flag(self.config, "plan"):
-            with self.deployed(point, machine, load) as system:
+            with self.deployed(point, machine, load, directory=directory) as system:
                 yield system
             return
         self.reap_abandoned()
         with self.signals.handled(), self._conflicts_noted():
-            system = self.sharing.system(self.planner(point, machine), identity_of(model, directory), load)
+            planner = self.planner(point, machine, directory=directory)
+            system = self.sharing.system(planner, identity_of(model, directory), load)
         self.live[system] = {}
         try:
             yield system
@@ -175,14 +176,16 @@ class Systems:
         machine: Machine,
         load: Load,
         params: Mapping[str, Any] | None = None,
+        directory: Path = Path(),
         *,
         tolerant: bool = False,
     ) -> Iterator[System]:
         """Deploy a model for the time of a ``with`` block; ``tolerant``: whatever is found in the running system.
 
-        Raises :class:`~pytest_nixproc.errors.NixprocError`, and :class:`Planned` under ``--nixproc-plan``.
+        Paths of models that it is upgraded to are relative to ``directory``. Raises
+        :class:`~pytest_nixproc.errors.NixprocError`, and :class:`Planned` under ``--nixproc-plan``.
         """
-        planner = self.planner(point, machine, params, tolerant=tolerant)
+        planner = self.planner(point, machine, params, directory, tolerant=tolerant)
         if options.read_flag(self.config, "plan"):
             draft = self._plan(planner, load)
             self.planned.append((point, draft))
@@ -246,13 +249,26 @@ class Systems:
             yield self.machine(point.machine)
 
     def planner(
-        self, point: Point, machine: Machine, params: Mapping[str, Any] | None = None, *, tolerant: bool = False
+        self,
+        point: Point,
+        machine: Machine,
+        params: Mapping[str, Any] | None = None,
+        directory: Path = Path(),
+        *,
+        tolerant: bool = False,
     ) -> Planner:
         """Return what plans deployments at a point; params of a call win over the marker's, and those over options."""
         merged = {**self.settings.params, **point.params, **(params or {})}
         root = machine.place.directory or self.settings.state_root
         privileged = point.profile == PRIVILEGED
-        settings = replace(self.settings, params=merged, state_root=root, privileged=privileged, tolerant=tolerant)
+        settings = replace(
+            self.settings,
+            params=merged,
+            state_root=root,
+            privileged=privileged,
+            tolerant=tolerant,
+            forms=self.forms(directory),
+        )
         return Planner(point.manager, machine, self.registry.rules, settings)
 
     def _plan(self, planner: Planner, load: Load) -> Draft:
@@ -304,15 +320,11 @@ class Systems:
         if model is None:
             remedy = "give --nixproc-model=PATH, mark the test with nixproc(model=...), or override nixproc_model"
             raise NixprocError("there is no model to deploy", remedy=remedy)
-        if isinstance(model, str | os.PathLike):
-            path = str(directory / model)
-            return lambda arguments: read_model(path, arguments, self.registry.sources)
-        if isinstance(model, ProcessesModel):
-            return lambda _: model
-        if isinstance(model, Mapping):
-            return lambda _: ProcessesModel(model)
-        function: Callable[..., Any] = model
-        return lambda arguments: model_of(function, arguments)
+        return self.forms(directory).loader(model)
+
+    def forms(self, directory: Path) -> Forms:
+        """Return how models are loaded whose paths are relative to a directory."""
+        return Forms(self.registry.sources, str(directory))
 
 
 def cache_of(config: pytest.Config) -> str | None:

@@ -272,6 +272,22 @@ def test_workers_of_xdist_deploy_side_by_side(project: pytest.Pytester, state_ro
     assert left_in(state_root) == []
 
 
+def test_upgrade_to_a_file(project: pytest.Pytester) -> None:
+    """The file of a model that a system is upgraded to is found beside the test, like that which is deployed."""
+    program = "foregroundProcess: /bin/sleep, args: [60]"
+    directory = project.mkdir("deeper")
+    for name in ("one", "two"):
+        text = f"processes: {{{name}: {{pkg: {{name: {name}, {program}}}}}}}"
+        (directory / f"{name}.yaml").write_text(text)
+    (directory / "test_upgrade.py").write_text(
+        "def test_upgrade(nixproc_deploy):\n"
+        "    with nixproc_deploy('one.yaml', params={}) as system:\n"
+        "        system.switch('two.yaml')\n"
+        "        assert list(system) == ['two']\n"
+    )
+    project.runpytest_subprocess("-o", "nixproc_param=").assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize("given", [(), ("test_it.py",), ("test_it.py::test_it",)], ids=["nothing", "file", "test"])
 def test_unused_plugin_imports_nothing_heavy(pytester: pytest.Pytester, given: tuple[str, ...]) -> None:
     """A session that uses no system loads none of the libraries that systems need, whatever it is given."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_nixproc import Instance, ProcessesModel, StateDirs, create_managed_process, generated_files
-from pytest_nixproc.errors import UnknownName
+from pytest_nixproc.errors import SourceError, UnknownName
 from pytest_nixproc.managers.api import File
 from pytest_nixproc.registry import Registry
 
@@ -71,6 +71,14 @@ def test_forms_of_a_model(form: str) -> None:
     found = generated_files(models[form], managers=["sysvinit"], root="/there")
     assert list(found) == ["sysvinit"]
     assert [file.path for file in found["sysvinit"]] == ["etc/rc.d/init.d/web", "etc/rc.d/rc3.d/S00web"]
+
+
+def test_what_is_no_model() -> None:
+    """Anything else is refused with the forms that there are."""
+    model: Any = 5
+    with pytest.raises(SourceError, match="5 is no model") as caught:
+        generated_files(model)
+    assert caught.value.remedy.startswith("give a path, a function")
 
 
 def test_unknown_manager() -> None:

@@ -22,6 +22,7 @@ from pytest_nixproc.errors import (
     DeploymentError,
     MachineError,
     NixprocError,
+    SourceError,
     StartError,
     TeardownError,
 )
@@ -349,6 +350,20 @@ def test_switch_restarts_only_what_changed(
     assert system["db"].pid == kept
     assert machine.read(f"{system.root}/profile/etc/unit-web") == b"-v2"
     assert list(system) == ["db", "new", "web"]
+
+
+def test_switch_takes_all_forms_of_a_model(deploy: Any, make_model: MakeModel, tmp_path: Path) -> None:
+    """An upgrade is to a mapping, a function or a path as well, and to nothing else."""
+    system = deploy(make_model(web={}))
+    system.switch({"mapped": make_model(web={})["web"]})
+    assert list(system) == ["mapped"]
+    system.switch(lambda process_manager: {"called": make_model(web={"args": [process_manager]})["web"]})
+    assert list(system) == ["called"]
+    with pytest.raises(SourceError, match="no model file"):
+        system.switch(tmp_path / "none.py")
+    with pytest.raises(SourceError, match="5 is no model"):
+        system.switch(5)
+    assert list(system) == ["called"]
 
 
 def test_switch_removes_files_of_what_is_gone(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
