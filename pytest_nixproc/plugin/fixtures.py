@@ -99,10 +99,16 @@ def nixproc_state(nixproc_system: System) -> StateDirs:
 
 
 @pytest.fixture
-def nixproc_deploy(request: pytest.FixtureRequest, nixproc_point: Point, nixproc_machine: Machine) -> Deploy:
+def nixproc_deploy(
+    request: pytest.FixtureRequest,
+    nixproc_point: Point,
+    nixproc_machine: Machine,
+    nixproc_model: ModelLike | None,
+) -> Deploy:
     """Return a function that deploys a model for the time of a ``with`` block.
 
-    ``with nixproc_deploy(model, params={...}) as system``: errors of the deployment are raised as they are.
+    ``with nixproc_deploy(model, params={...}) as system``: errors of the deployment are raised as they are. Without a
+    model it is that of ``nixproc_model``.
     """
     from pytest_nixproc.errors import NixprocError
     from pytest_nixproc.plugin.systems import Planned, systems_of
@@ -112,7 +118,7 @@ def nixproc_deploy(request: pytest.FixtureRequest, nixproc_point: Point, nixproc
     @contextmanager
     def deploy(model: ModelLike | None = None, *, params: Mapping[str, Any] | None = None) -> Iterator[System]:
         __tracebackhide__ = True
-        load = systems.load(nixproc_point.model if model is None else model, directory)
+        load = systems.load(nixproc_model if model is None else model, directory)
         try:
             with systems.deployed(nixproc_point, nixproc_machine, load, params, directory) as system:
                 yield system

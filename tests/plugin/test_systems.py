@@ -272,6 +272,30 @@ def test_workers_of_xdist_deploy_side_by_side(project: pytest.Pytester, state_ro
     assert left_in(state_root) == []
 
 
+def test_deployment_of_the_usual_model(project: pytest.Pytester) -> None:
+    """A test that deploys by itself without naming a model gets that of the option, or of an overriding fixture."""
+    project.makepyfile(
+        test_option="""
+        def test_option(nixproc_deploy):
+            with nixproc_deploy() as system:
+                assert list(system) == ["first", "second"]
+        """,
+        test_override="""
+        import pytest
+        from processes import server
+
+        @pytest.fixture(scope="module")
+        def nixproc_model():
+            return lambda port, second_port: {"alone": server("alone", port)}
+
+        def test_override(nixproc_deploy):
+            with nixproc_deploy() as system:
+                assert list(system) == ["alone"]
+        """,
+    )
+    project.runpytest_subprocess().assert_outcomes(passed=2)
+
+
 def test_upgrade_to_a_file(project: pytest.Pytester) -> None:
     """The file of a model that a system is upgraded to is found beside the test, like that which is deployed."""
     program = "foregroundProcess: /bin/sleep, args: [60]"
