@@ -158,7 +158,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     marker = metafunc.definition.get_closest_marker("nixproc")
     try:
-        parameters = all_systems(metafunc.config).matrix.parameters(marker)
+        parameters = all_systems(metafunc.config).matrix.parameters(marker, metafunc.definition.path.parent)
     except NixprocError as error:
         raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from error
     scope = options.read_scope(metafunc.config)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -43,16 +44,19 @@ class Matrix:
         self.registry = registry
         self._points: dict[object, Point] = {}
 
-    def parameters(self, marker: pytest.Mark | None) -> list[Any]:
+    def parameters(self, marker: pytest.Mark | None, directory: Path = Path()) -> list[Any]:
         """Return the points for a test with this marker, as parameters; those that cannot run here are skipped.
 
-        A plan starts nothing, so it is made for managers that cannot run here, too.
-        Raises :class:`~pytest_nixproc.errors.NixprocError` for a marker that makes no sense.
+        The path of a model is relative to ``directory``, that of the test, however long the system lives. A plan starts
+        nothing, so it is made for managers that cannot run here, too. Raises
+        :class:`~pytest_nixproc.errors.NixprocError` for a marker that makes no sense.
         """
         wanted = dict(marker.kwargs) if marker else {}
         if unknown := wanted.keys() - {"model", "managers", "profile", "params"}:
             remedy = "it takes model, managers, profile and params"
             raise NixprocError(f"the marker nixproc has no argument {min(unknown)!r}", remedy=remedy)
+        if isinstance(wanted.get("model"), str | os.PathLike):
+            wanted["model"] = str(directory / wanted["model"])
         profiles = self.profiles(wanted.get("profile"))
         plans = options.read_flag(self.config, "plan")
         return [
@@ -96,7 +100,8 @@ class Matrix:
 
     def _point(self, manager: Manager, profile: str, wanted: Mapping[str, Any]) -> Point:
         model, params = wanted.get("model"), wanted.get("params", {})
-        key = (manager.name, profile, id(model), json.dumps(params, sort_keys=True, default=repr))
+        which = model if isinstance(model, str) else id(model)
+        key = (manager.name, profile, which, json.dumps(params, sort_keys=True, default=repr))
         if key not in self._points:
             machine = options.read(self.config, "machine")
             is_private = options.read(self.config, "network") == "private"

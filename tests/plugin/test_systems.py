@@ -296,6 +296,19 @@ def test_deployment_of_the_usual_model(project: pytest.Pytester) -> None:
     project.runpytest_subprocess().assert_outcomes(passed=2)
 
 
+def test_markers_name_files_beside_their_tests(project: pytest.Pytester) -> None:
+    """The file of a model that a marker names is found beside the test, however long the system lives."""
+    for name in ("one", "two"):
+        directory = project.mkdir(name)
+        text = f"processes: {{{name}: {{pkg: {{name: {name}, foregroundProcess: /bin/sleep, args: [60]}}}}}}"
+        (directory / "model.yaml").write_text(text)
+        (directory / f"test_{name}.py").write_text(
+            "import pytest\n@pytest.mark.nixproc(model='model.yaml')\n"
+            f"def test_marked(nixproc_system):\n    assert list(nixproc_system) == ['{name}']\n"
+        )
+    project.runpytest_subprocess("-o", "nixproc_param=", "--nixproc-scope=session").assert_outcomes(passed=2)
+
+
 def test_upgrade_to_a_file(project: pytest.Pytester) -> None:
     """The file of a model that a system is upgraded to is found beside the test, like that which is deployed."""
     program = "foregroundProcess: /bin/sleep, args: [60]"
