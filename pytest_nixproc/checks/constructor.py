@@ -24,7 +24,7 @@ from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.sources.api import Arguments
-from pytest_nixproc.sources.constructors import ANY_TYPE, FILES, Constructor, Files, Parameter, Trial, Values
+from pytest_nixproc.sources.constructors import ANY_TYPE, Constructor, Files, Parameter, Trial, Values
 
 WORDS: Final[Mapping[Kind, tuple[str, str]]] = {
     "name": ("the name", "instance_suffix"),
@@ -117,7 +117,7 @@ def is_above(resource: Resource, paths: Iterable[str]) -> bool:
     return resource.kind == "path" and any(path.startswith(f"{resource.value}/") for path in paths)
 
 
-def compare(trial: Trial, arguments: Arguments, files: Files = FILES) -> Comparison:
+def compare(trial: Trial, arguments: Arguments, files: Files) -> Comparison:
     """Make instances from sets of parameters, and from sets that differ in one of them; nothing is leased or started.
 
     ``files`` are asked for the configuration that the processes refer to. Raises what constructors raise.

@@ -23,7 +23,7 @@ from pytest_nixproc.model.accounts import named_groups, named_users
 from pytest_nixproc.model.ids import ProvisionalIds, ProvisionalPorts
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Arguments, Tools
-from pytest_nixproc.sources.constructors import Trial
+from pytest_nixproc.sources.constructors import FILES, Trial
 from pytest_nixproc.sources.forms import Forms
 
 Load = Callable[[Arguments], ProcessesModel]
@@ -147,7 +147,7 @@ class Planner:
 
     def constructor_findings(self, trial: Trial) -> list[Finding]:
         """Return what the rules about constructors find in what one makes of different parameters."""
-        comparison = compare(trial, self.arguments(self.choose_site()))
+        comparison = compare(trial, self.arguments(self.choose_site()), FILES)
         return [finding for rule in self.rules for finding in rule.constructor(comparison)]
 
     def _generated(self, site: Site, target: Target, model: ProcessesModel) -> Draft:

@@ -16,7 +16,7 @@ from pytest_nixproc.checks.api import Finding
 from pytest_nixproc.checks.constructor import compare, nixproc_checks
 from pytest_nixproc.errors import ModelError, NixprocError, SourceError
 from pytest_nixproc.model.ids import ProvisionalPorts
-from pytest_nixproc.sources.constructors import Constructor, Trial
+from pytest_nixproc.sources.constructors import FILES, Constructor, Trial
 from pytest_nixproc.sources.nix import read_constructor
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def constructor(bench: Bench, text: str, name: str = "server", **params: Any) ->
 def findings(bench: Bench, text: str, vary: Mapping[str, list[Any]] | None = None, **params: Any) -> list[Finding]:
     """Return what all rules find in a constructor."""
     trial = Trial(constructor(bench, text, **params), vary or {})
-    comparison = compare(trial, replace(bench.arguments, params=params))
+    comparison = compare(trial, replace(bench.arguments, params=params), FILES)
     return [finding for rule in nixproc_checks() for finding in rule.constructor(comparison)]
 
 
@@ -223,7 +223,7 @@ ORIGINAL = """
 def test_constructor_of_the_original(bench: Bench, pid_file: str, codes: list[str]) -> None:
     """Constructors with the original framework make packages, whose configurations are compared."""
     path = bench.write(ORIGINAL.replace("PIDFILE", pid_file), "constructors.nix")
-    comparison = compare(Trial(read_constructor(path, "server", bench.arguments)), bench.arguments)
+    comparison = compare(Trial(read_constructor(path, "server", bench.arguments)), bench.arguments, FILES)
     assert [finding.code for rule in nixproc_checks() for finding in rule.constructor(comparison)] == codes
 
 

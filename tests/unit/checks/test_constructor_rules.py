@@ -15,7 +15,7 @@ from pytest_nixproc.checks.api import Finding, Origin
 from pytest_nixproc.checks.constructor import compare, nixproc_checks
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.sources.api import Arguments
-from pytest_nixproc.sources.constructors import Trial
+from pytest_nixproc.sources.constructors import FILES, Trial
 from pytest_nixproc.sources.python import constructor_of
 
 STATE = StateDirs.under("/run/test/var")
@@ -23,7 +23,7 @@ STATE = StateDirs.under("/run/test/var")
 
 def findings(function: Callable[..., Any], params: Mapping[str, Any] | None = None, **trial: Any) -> list[Finding]:
     """Return what all rules find in a constructor."""
-    comparison = compare(Trial(constructor_of(function), **trial), Arguments(state=STATE, params=params or {}))
+    comparison = compare(Trial(constructor_of(function), **trial), Arguments(state=STATE, params=params or {}), FILES)
     return [finding for rule in nixproc_checks() for finding in rule.constructor(comparison)]
 
 
@@ -199,7 +199,7 @@ def test_given_values_are_used() -> None:
         return server(f"w-{level}", args=[port])
 
     trial = Trial(constructor_of(named), vary={"level": ["low", "mid", "high"]})
-    comparison = compare(trial, Arguments(state=STATE))
+    comparison = compare(trial, Arguments(state=STATE), FILES)
     assert [variant.name for variant in comparison.schemes[0]] == ["w-low", "w-mid", "w-high"]
     assert len({variant.values["port"] for variant in comparison.schemes[0]}) == 3
     assert comparison.kept == ()
