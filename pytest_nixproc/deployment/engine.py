@@ -29,7 +29,7 @@ from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError, 
 from pytest_nixproc.machines.api import Machine, Spawn, describe_status
 from pytest_nixproc.machines.process_table import ancestors, descendants
 from pytest_nixproc.machines.waiting import Deadline
-from pytest_nixproc.managers.api import Driver, Status, Unit, joined
+from pytest_nixproc.managers.api import Driver, Status, Unit
 from pytest_nixproc.model.system import ProcessesModel
 
 CLOSE_SECONDS: Final = 10.0
@@ -262,10 +262,9 @@ class Deployment:
 
     def _write(self, draft: Draft) -> None:
         """Write the generated files, and run what processes add to them."""
-        units = draft.profile.units.values()
-        for file in joined((*draft.shared, *(file for unit in units for file in unit.files))):
+        for file in draft.files:
             self.machine.write(f"{draft.target.directory}/{file.path}", file.content, file.mode)
-        for link in (link for unit in units for link in unit.links):
+        for link in draft.links:
             self.machine.link(f"{draft.target.directory}/{link.path}", link.target)
         for name, instance in draft.model.items():
             if instance.pkg.post_install:

@@ -18,7 +18,7 @@ from pytest_nixproc.deployment.plan import Profile, Step, steps_between
 from pytest_nixproc.deployment.site import TAG, Site
 from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.machines.api import Accounts, Machine
-from pytest_nixproc.managers.api import File, Manager, Target, Unit
+from pytest_nixproc.managers.api import File, Link, Manager, Target, Unit, joined
 from pytest_nixproc.model.accounts import named_groups, named_users
 from pytest_nixproc.model.ids import ProvisionalIds, ProvisionalPorts
 from pytest_nixproc.model.system import ProcessesModel
@@ -78,6 +78,17 @@ class Draft:
     shared: tuple[File, ...]
     findings: tuple[Finding, ...]
     refusals: Mapping[str, Unsupported] = field(default_factory=dict)
+
+    @cached_property
+    def files(self) -> Sequence[File]:
+        """All generated files, whole."""
+        units = self.profile.units.values()
+        return joined((*self.shared, *(file for unit in units for file in unit.files)))
+
+    @property
+    def links(self) -> Iterable[Link]:
+        """All generated links."""
+        return (link for unit in self.profile.units.values() for link in unit.links)
 
     @cached_property
     def _inventory(self) -> Inventory:

@@ -14,7 +14,7 @@ from pytest_nixproc.deployment.planner import Draft
 from pytest_nixproc.deployment.system import System
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
-from pytest_nixproc.managers.api import Manager, joined
+from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.plugin import options
 from pytest_nixproc.plugin.systems import Systems
 
@@ -67,11 +67,10 @@ def plan_lines(manager: Manager, draft: Draft, *, whole: bool) -> Iterator[str]:
 
 def file_lines(draft: Draft) -> Iterator[str]:
     """Yield the generated files and links of a plan, as they would be written."""
-    units = draft.profile.units.values()
-    for file in joined((*draft.shared, *(file for unit in units for file in unit.files))):
+    for file in draft.files:
         yield f"  {file.path} (mode {file.mode:04o}):"
         yield from (f"    | {line}" for line in file.content.split("\n"))
-    for link in (link for unit in units for link in unit.links):
+    for link in draft.links:
         yield f"  {link.path} -> {link.target}"
 
 
