@@ -165,7 +165,7 @@ class Deployment:
         with self._undone_on_error():
             self._clean(old.profile, new.profile)
             self._refuse_held_ports({name for step in steps if step.verb == "start" for name in step.names})
-            self._write(new)
+            self._write(new, old)
             self.driver.refresh(list(old.profile.units.values()), list(new.profile.units.values()))
             for step in steps:
                 if step.verb == "start":
@@ -260,15 +260,19 @@ class Deployment:
             site.remove()
             raise
 
-    def _write(self, draft: Draft) -> None:
-        """Write the generated files, and run what processes add to them."""
+    def _write(self, draft: Draft, before: Draft | None = None) -> None:
+        """Write the generated files, and run what processes add to them; what is as it was has its additions."""
+        fresh = [name for name in draft.model if not (before and is_as_before(name, draft, before))]
+        own = {file.path for name in fresh for file in draft.profile.units[name].files}
+        kept = set(before.files) if before else set()
         for file in draft.files:
-            self.machine.write(f"{draft.target.directory}/{file.path}", file.content, file.mode)
+            if file not in kept or file.path in own:
+                self.machine.write(f"{draft.target.directory}/{file.path}", file.content, file.mode)
         for link in draft.links:
             self.machine.link(f"{draft.target.directory}/{link.path}", link.target)
-        for name, instance in draft.model.items():
-            if instance.pkg.post_install:
-                self._post_install(name, instance.pkg.post_install)
+        for name in fresh:
+            if text := draft.model[name].pkg.post_install:
+                self._post_install(name, text)
 
     def _clean(self, old: Profile, new: Profile) -> None:
         """Remove the generated files that a new profile does not have."""
@@ -532,3 +536,10 @@ class Deployment:
         self.journal.close()
         self._journal = None
         self._claimed = False
+
+
+def is_as_before(name: str, draft: Draft, before: Draft) -> bool:
+    """Tell whether an instance has the files that it had in another draft, and adds the same to them."""
+    if before.profile.units.get(name) != draft.profile.units[name]:
+        return False
+    return before.model[name].pkg.post_install == draft.model[name].pkg.post_install

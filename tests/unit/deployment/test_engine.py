@@ -366,6 +366,25 @@ def test_switch_takes_all_forms_of_a_model(deploy: Any, make_model: MakeModel, t
     assert list(system) == ["called"]
 
 
+def test_switch_adds_to_the_files_of_what_changed(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """An upgrade runs what processes add to their files for those that are new or changed, and leaves others alone."""
+    machine.program("/bin/sh", ends(0))
+    base: dict[str, Any] = {
+        "kept": {"post_install": "a"},
+        "changed": {"post_install": "b"},
+        "more": {"post_install": "c"},
+    }
+    system = deploy(make_model(**base))
+    for name in base:
+        machine.write(f"{system.root}/profile/etc/unit-{name}", "with an addition", 0o644)
+    base["changed"] = {"post_install": "b", "args": ["-v2"]}
+    system.switch(make_model(**base | {"more": {"post_install": "c2"}, "new": {"post_install": "d"}}))
+    run = [process.command.argv[-1] for process in machine.processes.values() if process.command.argv[0] == "/bin/sh"]
+    assert run == ["a", "b", "c", "b", "c2", "d"]
+    files = [machine.read(f"{system.root}/profile/etc/unit-{name}") for name in base]
+    assert files == [b"with an addition", b"-v2", b""]
+
+
 def test_switch_removes_files_of_what_is_gone(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
     """After an upgrade, the place holds the files and links of the new model, and no others."""
     system = deploy(make_model(web={}, old={}))
