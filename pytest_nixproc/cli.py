@@ -21,6 +21,7 @@ from pytest_nixproc.deployment.sharing import Run
 from pytest_nixproc.errors import NixprocError, SourceError
 from pytest_nixproc.machines.guardian import LEFT_TO_OTHERS
 from pytest_nixproc.model.ids import ProvisionalIds, assign
+from pytest_nixproc.model.names import names_in
 from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.registry import Registry
@@ -91,11 +92,6 @@ def check_models(options: argparse.Namespace) -> int:
 def load_model(path: str, registry: Registry, arguments: Arguments) -> ProcessesModel:
     """Read a model file."""
     return read_model(path, arguments, registry.sources)
-
-
-def names_in(text: str) -> list[str]:
-    """Return the names of a list that is separated by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def add_assign_ids(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""One parameter, two spellings: snake_case in Python, camelCase in Nix and in configuration files."""
+"""Names as text: parameters in two spellings, snake_case in Python and camelCase elsewhere, and lists of names."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def camel_case(name: str) -> str:
     """Return ``daemonExtraArgs`` for ``daemon_extra_args``."""
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
+
+
+def names_in(text: str) -> list[str]:
+    """Return names that are separated by commas as a list."""
+    return [part.strip() for part in text.split(",") if part.strip()]

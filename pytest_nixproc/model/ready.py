@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pytest_nixproc.errors import Fault
+
 Value = TypeVar("Value")
 
 
@@ -176,6 +178,15 @@ def from_config(value: object) -> Condition:
         return AllOf(tuple(makers[kind](argument) for kind, argument in value.items()))
     except re.error as error:
         raise ValueError(f"is {value!r}; its pattern is no regular expression: {error}") from error
+
+
+def read_condition(value: object, path: str, faults: list[Fault]) -> Condition | None:
+    """Read a condition of a configuration file; what is wrong with it is added to the faults."""
+    try:
+        return from_config(value)
+    except (ValueError, TypeError) as error:
+        faults.append(Fault(path, str(error)))
+        return None
 
 
 def checked(value: object, kind: type[Value], title: str) -> Value:

@@ -128,12 +128,9 @@ def read_flag(config: pytest.Config, name: str) -> bool:
 
 def read_names(config: pytest.Config, name: str) -> list[str]:
     """Return a comma-separated option as a list."""
+    from pytest_nixproc.model.names import names_in
+
     return names_in(read(config, name))
-
-
-def names_in(text: str) -> list[str]:
-    """Return comma-separated names as a list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def read_seconds(config: pytest.Config, name: str) -> float:

@@ -73,11 +73,7 @@ def read_instance(path: str, entry: object, faults: list[Fault]) -> Instance:
         return Instance(read_managed_process({"name": "missing", "process": "/missing"}))
     attributes = {str(name): value for name, value in entry.items() if name != "pkg"}
     if "ready" in attributes:
-        try:
-            attributes["ready"] = ready.from_config(attributes["ready"])
-        except (ValueError, TypeError) as error:
-            faults.append(Fault(f"{path}.ready", str(error)))
-            del attributes["ready"]
+        attributes["ready"] = ready.read_condition(attributes["ready"], f"{path}.ready", faults)
     return Instance(read_managed_process(entry["pkg"]), **attributes)
 
 

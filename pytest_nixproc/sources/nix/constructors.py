@@ -16,13 +16,10 @@ from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.sources.constructors import ANY_TYPE, Made, Parameter
 from pytest_nixproc.sources.nix.reading import Reader
+from pytest_nixproc.sources.nix.syntax import NoValue
 
 LITERAL: Final = re.compile(r"""[\w'-]+\s*\?\s*(-?(?:0|[1-9]\d*)|true|false|"[^"\\$\x00-\x1f]*")\s*(?=[,}#]|/\*)""")
 """A parameter with a default whose value can be read off, as it is also JSON."""
-
-
-class NoValue(TypeError):
-    """A value that Nix has none for."""
 
 
 def parameters_of(listed: Mapping[str, Any]) -> dict[str, Parameter]:

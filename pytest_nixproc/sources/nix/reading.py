@@ -90,11 +90,7 @@ class Reader:
     def _instance(self, name: str, entry: Mapping[str, Any], faults: list[Fault]) -> Instance:
         attributes = {key: value_of(item) for key, item in entry["attributes"].items() if not is_function(item)}
         if "ready" in attributes:
-            try:
-                attributes["ready"] = ready.from_config(attributes["ready"])
-            except (ValueError, TypeError) as error:
-                faults.append(Fault(f"processes.{name}.ready", str(error)))
-                del attributes["ready"]
+            attributes["ready"] = ready.read_condition(attributes["ready"], f"processes.{name}.ready", faults)
         return Instance(self._process(name, entry), **attributes)
 
     def _process(self, name: str, entry: Mapping[str, Any]) -> ManagedProcess:

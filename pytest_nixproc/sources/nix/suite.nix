@@ -47,7 +47,6 @@ in
       exprFile = toString given.exprFile;
       inherit (given) processManagers profiles;
       needsMachine = !isEmpty (given.nixosConfig or null);
-      place = unsafeGetAttrPos "exprFile" given;
     })
     definitions;
 

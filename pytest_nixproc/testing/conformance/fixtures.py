@@ -12,8 +12,8 @@ import pytest
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.model.names import names_in
 from pytest_nixproc.model.process import Mode
-from pytest_nixproc.plugin import options
 from pytest_nixproc.plugin.matrix import PRIVILEGED, obstacle_to_privileged, skip_marks
 from pytest_nixproc.plugin.systems import systems_of
 from pytest_nixproc.registry import Registry
@@ -103,7 +103,7 @@ def points_of(config: pytest.Config, names: str, profile: str, *, starts: bool) 
     matrix = systems_of(config).matrix
     machine = matrix.registry.machine("host")
     try:
-        managers = matrix.named(options.names_in(names)) if names else matrix.managers()
+        managers = matrix.named(names_in(names)) if names else matrix.managers()
     except NixprocError as error:
         raise pytest.Collector.CollectError(str(error)) from error
     obstacle = obstacle_to_privileged(config, machine) if profile == PRIVILEGED else ""
