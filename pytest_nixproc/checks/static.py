@@ -47,7 +47,7 @@ def conflict(plan: Plan, code: str, problem: str, claims: list[Claim], remedy: s
 def without_clients(model: ProcessesModel, claims: list[Claim]) -> list[Claim]:
     """Leave out what instances are told of those that they need, when these claim it by themselves."""
     owners = {claim.instance for claim in claims if not claim.is_told}
-    return [claim for claim in claims if not (claim.is_told and owners & model.needs[claim.instance])]
+    return [claim for claim in claims if not claim.is_told or not any(model.needs(claim.instance, it) for it in owners)]
 
 
 def duplicate_ports(plan: Plan) -> Iterator[Finding]:
@@ -209,7 +209,7 @@ def missing_dependencies(plan: Plan) -> Iterator[Finding]:
     for name, place, _, value in plan.inventory.mentions:
         for other in spoken_of(value, ports, sockets):
             # Nobody can depend on who needs it: that would be a cycle.
-            if other != name and other not in plan.model.needs[name] and name not in plan.model.needs[other]:
+            if other != name and not plan.model.needs(name, other) and not plan.model.needs(other, name):
                 origin = origin_of(plan.model, name, place, value)
                 found.setdefault((name, other), origin)
     for (name, other), origin in found.items():

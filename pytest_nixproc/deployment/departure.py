@@ -66,7 +66,7 @@ class Witness:
         told = [claim for file in inventory.told_pid_files() for claim in file.claims]
         self.pid_files = {claim.resource for claim in (*inventory.pid_files, *told) if claim.instance == name}
         self.lives = {other: life for other, life in lives(snapshot.statuses, self.machine).items() if other != name}
-        self.dependants = {other for other, needed in self.model.needs.items() if name in needed}
+        self.dependants = {other for other in self.model if self.model.needs(other, name)}
         self.answering = {other: list(self._answering(other)) for other in self.lives}
 
     def _answering(self, name: str) -> Iterable[Endpoint]:

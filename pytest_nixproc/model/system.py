@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
-from functools import cached_property
 from types import MappingProxyType
 
 from pytest_nixproc.errors import Fault, ModelError
@@ -126,14 +125,20 @@ class ProcessesModel(Mapping[str, Instance]):
         made = self._instances[instance]
         return made.pkg.made_at if place.startswith("pkg.") else made.made_at
 
-    @cached_property
-    def needs(self) -> Mapping[str, frozenset[str]]:
-        """The instances that each depends on, directly or through others."""
-        needs: dict[str, frozenset[str]] = {}
-        for name in (name for level in self.levels for name in level):
-            direct = self.dependencies[name]
-            needs[name] = frozenset(direct).union(*(needs[other] for other in direct))
-        return needs
+    def needs(self, name: str, other: str) -> bool:
+        """Tell whether an instance depends on another one, directly or through others.
+
+        It looks only at what lies between them, as all instances' needs together grow with the square of their number.
+        """
+        left, seen = [name], {name}
+        while left:
+            dependencies = self.dependencies[left.pop()]
+            if other in dependencies:
+                return True
+            between = {found for found in dependencies if self.level(found) > self.level(other)} - seen
+            seen |= between
+            left += between
+        return False
 
     def level(self, name: str) -> int:
         """Return how deep the dependencies of an instance go: 0 without any, else 1 more than theirs at most."""

@@ -159,10 +159,20 @@ def test_key_must_be_a_name() -> None:
 def test_needs_go_through_others() -> None:
     """An instance needs all that it depends on, directly or through others, and nothing else."""
     model = model_of(web=["app"], app=["db", "cache"], db=[], cache=[], other=["db"])
-    assert model.needs == {
-        "web": {"app", "db", "cache"},
-        "app": {"db", "cache"},
-        "db": set(),
-        "cache": set(),
-        "other": {"db"},
+    assert {(name, other) for name in model for other in model if model.needs(name, other)} == {
+        ("web", "app"),
+        ("web", "db"),
+        ("web", "cache"),
+        ("app", "db"),
+        ("app", "cache"),
+        ("other", "db"),
     }
+
+
+def test_needs_of_a_long_chain() -> None:
+    """Each of ten thousand in a row can be asked; what all of them need would be fifty million pairs."""
+    names = [f"web{number:05}" for number in range(10_000)]
+    model = model_of(**{name: [before] for before, name in pairwise(names)}, web00000=[])
+    assert all(model.needs(name, before) for before, name in pairwise(names))
+    assert model.needs(names[-1], names[0])
+    assert not any(model.needs(before, name) for before, name in pairwise(names))
