@@ -457,12 +457,17 @@ class Machine(ABC):
 
     def _repeat(self, command: AnyCommand, wanted: Callable[[int | None], bool], timeout: float, verb: str) -> str:
         deadline = self.deadline(timeout)
-        last = ""
+        last, missing = "", ""
 
         def look() -> str:
-            nonlocal last
+            nonlocal last, missing
             status, last = self.execute(command, timeout=max(deadline.remaining, 0.1))
-            return "" if wanted(status) else f"{describe_failure(command, status)}\n{last[-OUTPUT_TAIL:]}"
+            if wanted(status):
+                return ""
+            # A try that the end of the wait has cut short says less than the one before it.
+            if status is not None or not missing:
+                missing = f"{describe_failure(command, status)}\n{last[-OUTPUT_TAIL:]}"
+            return missing
 
         wait_until(look, deadline, f"wait for a command to {verb}: {text_of(command)}")
         return last
