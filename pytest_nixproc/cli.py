@@ -153,8 +153,13 @@ def current_umask() -> int:
 
 
 def stop_kept(directory: str) -> int:
-    """Stop what still runs of a kept deployment, by its journal."""
-    take_down(os.path.abspath(directory), Registry(), Leases())
+    """Stop what still runs of a kept deployment, by its journal; one that a test run uses is that run's to stop."""
+    root, leases = os.path.abspath(directory), Leases()
+    for claim in leases.claims():
+        users = [owner.pid for owner in claim.users if owner.is_alive]
+        if claim.root == root and users and not claim.kept:
+            raise NixprocError(f"{root} is in use by process {users[0]}", remedy="end that test run, and it stops it")
+    take_down(root, Registry(), leases)
     print(f"stopped, and removed {directory}")
     return 0
 
