@@ -179,10 +179,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the systems' logs and statuses to the report of a failing test."""
     report = yield
-    if report.failed and (used := systems_in_use(item.config)) and used.live:
-        from pytest_nixproc.plugin.reporting import add_sections
+    if used := systems_in_use(item.config):
+        if report.failed and (used.live or used.noted):
+            from pytest_nixproc.plugin.reporting import add_sections
 
-        add_sections(used, report)
+            add_sections(used, report)
+        used.noted.clear()
     return report
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -17,9 +19,14 @@ if TYPE_CHECKING:
     from pytest_nixproc.managers.api import Manager
     from pytest_nixproc.model.state import StateDirs
     from pytest_nixproc.plugin.matrix import Point
+    from pytest_nixproc.plugin.systems import Systems
+    from pytest_nixproc.sources.constructors import Trial
     from pytest_nixproc.sources.forms import ModelLike
 
     Deploy = Callable[..., AbstractContextManager[System]]
+
+
+Result = TypeVar("Result")
 
 
 def system_scope(fixture_name: str, config: pytest.Config) -> options.Scope:  # noqa: ARG001 - pytest passes it by name
@@ -110,22 +117,16 @@ def nixproc_deploy(
     ``with nixproc_deploy(model, params={...}) as system``: errors of the deployment are raised as they are. Without a
     model it is that of ``nixproc_model``.
     """
-    from pytest_nixproc.errors import NixprocError
-    from pytest_nixproc.plugin.systems import Planned, systems_of
+    from pytest_nixproc.plugin.systems import systems_of
 
     systems, directory = systems_of(request.config), directory_of(request)
 
-    @contextmanager
-    def deploy(model: ModelLike | None = None, *, params: Mapping[str, Any] | None = None) -> Iterator[System]:
+    def deploy(
+        model: ModelLike | None = None, *, params: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[System]:
         __tracebackhide__ = True
         load = systems.load(nixproc_model if model is None else model, directory)
-        try:
-            with systems.deployed(nixproc_point, nixproc_machine, load, params, directory) as system:
-                yield system
-        except NixprocError as error:
-            raise error.with_traceback(None) from None
-        except Planned:
-            pytest.skip("planned only")
+        return in_use(systems, systems.deployed(nixproc_point, nixproc_machine, load, params, directory))
 
     return deploy
 
@@ -139,8 +140,7 @@ def nixproc_constructor(request: pytest.FixtureRequest, nixproc_point: Point, ni
     values of a parameter, one for each instance, as has the marker ``nixproc_vary``; ``shared`` the values that all
     instances get, as a mapping, or a function that is called like a model's and returns one.
     """
-    from pytest_nixproc.errors import NixprocError
-    from pytest_nixproc.plugin.systems import Planned, systems_of, trial_of
+    from pytest_nixproc.plugin.systems import systems_of, trial_of
 
     systems, directory = systems_of(request.config), directory_of(request)
     marks = request.node.iter_markers("nixproc_vary")
@@ -154,21 +154,58 @@ def nixproc_constructor(request: pytest.FixtureRequest, nixproc_point: Point, ni
         shared: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None = None,
     ) -> Iterator[System]:
         __tracebackhide__ = True
-        try:
+
+        def compared() -> Trial:
             made = systems.constructor(nixproc_point, constructor, directory)
             trial = trial_of(made, {**marked, **(vary or {})}, shared)
             systems.check_constructor(nixproc_point, trial)
-            with systems.deployed(nixproc_point, nixproc_machine, trial.load, directory=directory) as system:
-                yield system
-                for name in system:
-                    system.assert_stops_alone(name)
-                system.assert_no_conflicts()
-        except NixprocError as error:
-            raise error.with_traceback(None) from None
-        except Planned:
-            pytest.skip("planned only")
+            return trial
+
+        load = plainly(compared).load
+        with in_use(systems, systems.deployed(nixproc_point, nixproc_machine, load, directory=directory)) as system:
+            yield system
+            for name in system:
+                plainly(partial(system.assert_stops_alone, name))
+            plainly(system.assert_no_conflicts)
 
     return validated
+
+
+@contextmanager
+def in_use(systems: Systems, deployed: AbstractContextManager[System]) -> Iterator[System]:
+    """Deploy a system for the time of a ``with`` block in a test.
+
+    It is gone before the report of a test that has failed is made: what is to be told of it is noted before that.
+    """
+    from pytest_nixproc.plugin.reporting import note_failure
+
+    __tracebackhide__ = True
+    stack = ExitStack()
+    system = plainly(lambda: stack.enter_context(deployed))
+    try:
+        yield system
+    except (Exception, pytest.fail.Exception):
+        note_failure(systems, system)
+        raise
+    finally:
+        plainly(stack.close)
+
+
+def plainly(action: Callable[[], Result]) -> Result:
+    """Do something, and raise our errors without lines of ours; those of a teardown below the test's own failure."""
+    from pytest_nixproc.errors import NixprocError, TeardownError
+    from pytest_nixproc.plugin.systems import Planned
+
+    __tracebackhide__ = True
+    own_failure = sys.exc_info()[1]
+    try:
+        return action()
+    except TeardownError as error:
+        raise error.with_traceback(None) from own_failure
+    except NixprocError as error:
+        raise error.with_traceback(None) from None
+    except Planned:
+        pytest.skip("planned only")
 
 
 def directory_of(request: pytest.FixtureRequest) -> Path:

@@ -26,14 +26,21 @@ def mark_logs(systems: Systems) -> None:
 
 
 def add_sections(systems: Systems, report: pytest.TestReport) -> None:
-    """Add to a failing test's report what its systems did meanwhile."""
-    for system, sizes in systems.live.items():
-        systems.failed.add(system)
-        title = f"nixproc: {system.manager.name}, state in {system.state.state_dir}"
-        try:
-            report.sections.append((title, "\n".join(describe(system, sizes))))
-        except (NixprocError, OSError) as error:
-            report.sections.append((title, f"cannot be looked at: {error}"))
+    """Add to a failing test's report what its systems did meanwhile, those too that are gone by now."""
+    for system in systems.live:
+        note_failure(systems, system)
+    report.sections += systems.noted
+
+
+def note_failure(systems: Systems, system: System) -> None:
+    """Remember that a test has failed with a system, and what its report is to tell of it."""
+    systems.failed.add(system)
+    title = f"nixproc: {system.manager.name}, state in {system.state.state_dir}"
+    try:
+        text = "\n".join(describe(system, systems.live[system]))
+    except (NixprocError, OSError) as error:
+        text = f"cannot be looked at: {error}"
+    systems.noted.append((title, text))
 
 
 def describe(system: System, sizes: dict[str, int]) -> Iterator[str]:

@@ -50,6 +50,8 @@ class Systems:
         self.live: dict[System, dict[str, int]] = {}
         """Systems that are up, each with the sizes of its logs when the current test began."""
         self.failed: set[System] = set()
+        self.noted: list[tuple[str, str]] = []
+        """Sections for the report of the current test."""
         self.kept: list[System] = []
         self.planned: list[tuple[Point, Draft]] = []
         self.warnings: dict[str, None] = {}

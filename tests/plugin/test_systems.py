@@ -95,6 +95,57 @@ def test_keep_leaves_a_failed_system_to_look_at(project: pytest.Pytester, state_
     assert running_with(root) == []
 
 
+def test_system_of_a_with_block_is_told_of_and_kept(project: pytest.Pytester, state_root: Path) -> None:
+    """What a test deploys for a block is gone before its report is made: it is in it all the same, and can be kept."""
+    project.makepyfile("def test_failing(nixproc_deploy):\n    with nixproc_deploy():\n        assert 1 == 2, 'mine'\n")
+    result = project.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["E * mine", "*nixproc: supervisord, state in *", "first: RUNNING *"])
+    assert left_in(state_root) == []
+    kept = project.runpytest_subprocess("--nixproc-keep=failed")
+    (command,) = [line.split("stop:")[1].strip() for line in kept.outlines if "stop:" in line]
+    subprocess.run(shlex.split(command), capture_output=True, check=True)
+    assert left_in(state_root) == []
+
+
+def test_failure_is_shown_beside_that_of_the_teardown(project: pytest.Pytester, state_root: Path) -> None:
+    """A test that fails, and whose system does not stop cleanly, shows both, its own line first."""
+    project.makepyfile(
+        """
+        import sys
+        from pytest_nixproc import Instance, create_managed_process, ready
+
+        TEXT = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+
+        def test_failing(nixproc_deploy):
+            stubborn = create_managed_process(name="it", foreground_process=sys.executable, args=["-c", TEXT])
+            with nixproc_deploy({"it": Instance(stubborn, ready=ready.log("up"), stop_timeout=0.5)}):
+                assert 1 == 2, "mine"
+        """
+    )
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(['>*assert 1 == 2, "mine"', "E*AssertionError: mine", "E*TeardownError: *"])
+    assert left_in(state_root) == []
+
+
+def test_stop_refuses_a_system_that_a_run_uses(project: pytest.Pytester, state_root: Path) -> None:
+    """``stop`` is for kept systems: one in use is left to its run, whose process is named."""
+    project.makepyfile(
+        """
+        import os, subprocess, sys
+
+        def test_in_use(nixproc_system):
+            argv = [sys.executable, "-m", "pytest_nixproc", "stop", nixproc_system.root]
+            done = subprocess.run(argv, capture_output=True, text=True)
+            assert done.returncode == 1
+            assert f"is in use by process {os.getpid()}" in done.stderr
+            assert nixproc_system["first"].is_running
+        """
+    )
+    project.runpytest_subprocess(BOTH).assert_outcomes(passed=2)
+    assert left_in(state_root) == []
+
+
 def test_keep_failed_keeps_no_passed_system(project: pytest.Pytester, state_root: Path) -> None:
     """A system whose tests passed is not kept by ``failed``."""
     project.makepyfile("def test_passing(nixproc_system): ...\n")
