@@ -10,6 +10,7 @@ import pytest
 
 from pytest_nixproc.errors import CommandFailed, MachineError, WaitTimeout
 from pytest_nixproc.machines.api import Machine, Spawn
+from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.waiting import wait_until
 
 HOSTILE = 'it\'s "50%" $HOME `id` \\ *\nnaïve'
@@ -17,8 +18,13 @@ HOSTILE = 'it\'s "50%" $HOME `id` \\ *\nnaïve'
 LISTEN = "import socket, time; s = socket.socket({family}); s.bind({address!r}); s.listen(); time.sleep(100)"
 
 
-def directory_on(machine: Machine) -> str:
-    """Make an empty directory there."""
+@pytest.fixture
+def directory(machine: Machine, tmp_path: Path) -> str:
+    """Return an empty directory there; one of this host is pytest's, a throwaway machine takes its own with it."""
+    if isinstance(machine, Host):
+        there = tmp_path / "there"
+        there.mkdir()
+        return str(there)
     return machine.succeed("mktemp -d").strip()
 
 
@@ -70,9 +76,8 @@ def test_time_limit_ends_what_a_command_has_started(machine: Machine) -> None:
         machine.succeed("sleep 1234.5", timeout=0.2)
 
 
-def test_waiting_for_commands(machine: Machine) -> None:
+def test_waiting_for_commands(machine: Machine, directory: str) -> None:
     """A command is repeated until it succeeds or fails; a limit that is reached shows the last output."""
-    directory = directory_on(machine)
     count = f"cd {directory}; echo x >> tries; cat tries; test $(wc -l < tries)"
     assert machine.wait_until_succeeds(f"{count} -ge 3", timeout=10) == "x\n" * 3
     assert machine.wait_until_fails(f"{count} -lt 6", timeout=10) == "x\n" * 6
@@ -80,9 +85,8 @@ def test_waiting_for_commands(machine: Machine) -> None:
         machine.wait_until_succeeds("echo still not; false", timeout=0.3)
 
 
-def test_waiting_for_ports_sockets_and_files(machine: Machine) -> None:
+def test_waiting_for_ports_sockets_and_files(machine: Machine, directory: str) -> None:
     """Ports, Unix sockets and files are waited for until they are there, and ports until they are not."""
-    directory = directory_on(machine)
     port = next(port for port in range(23000, 24000) if machine.port_is_free(port))
     environment = {"PATH": machine.path_variable}
     addresses = {"AF_INET": ("127.0.0.1", port), "AF_UNIX": f"{directory}/socket"}
@@ -106,7 +110,7 @@ def test_waiting_for_ports_sockets_and_files(machine: Machine) -> None:
         machine.wait_for_file(f"{directory}/nothing", timeout=0.1)
 
 
-def test_copies(machine: Machine, tmp_path: Path) -> None:
+def test_copies(machine: Machine, directory: str, tmp_path: Path) -> None:
     """Files and whole directories are copied there and back: contents, modes, links, names of any kind."""
     source = tmp_path / "source"
     (source / HOSTILE).mkdir(parents=True)
@@ -115,7 +119,7 @@ def test_copies(machine: Machine, tmp_path: Path) -> None:
     (source / "link").symlink_to("nowhere")
     (source / "one").write_text("same")
     os.link(source / "one", source / "two")
-    there = f"{directory_on(machine)}/deep/er"
+    there = f"{directory}/deep/er"
     machine.copy_from_host(source, there)
     assert machine.read(f"{there}/{HOSTILE}/a program") == b"#!/bin/sh\necho \xff\n"
     assert machine.succeed(["stat", "-c", "%a %U", f"{there}/{HOSTILE}/a program"]) == "750 root\n"
