@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,13 +55,14 @@ def namespace(root: str) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is marked so once more, alone; its result is what counts."""
+    """Run a test that is marked so once more, alone; its result is what counts, a skip included."""
     if pyfuncitem.get_closest_marker("alone") is None or INSIDE in os.environ:
         return None
     command = namespace(str(pyfuncitem.config.rootpath))
     if not command:
         pytest.skip("this user cannot make mount namespaces (unshare -m)")
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--color=no", pyfuncitem.nodeid]
+    # Its time is over before ours, so that it can clean up and say where it was.
+    options = ["-q", "-rs", "-p", "no:cacheprovider", "-p", "no:xdist", "--color=no", "--timeout=90", pyfuncitem.nodeid]
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TMPDIR"))}
     done = subprocess.run(
         [*command, sys.executable, "-m", "pytest", *options],
@@ -69,7 +71,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         text=True,
         check=False,
     )
-    if done.returncode != 0:
+    if done.returncode == 0 and (skipped := re.search(r"^SKIPPED \[1\] \S+: (.+)", done.stdout, re.MULTILINE)):
+        pytest.skip(skipped[1])
+    if done.returncode != 0 or not re.search(r"^1 passed\b", done.stdout, re.MULTILINE):
         pytest.fail(f"alone:\n{done.stdout}\n{done.stderr}", pytrace=False)
     return True
 
