@@ -110,15 +110,17 @@ def test_guardian_of_a_dead_member_leaves_it_to_the_living(new_member: Make) -> 
     assert second.leave() == [ROOT]
 
 
-def test_guardian_of_the_last_member_takes_down(new_member: Make) -> None:
+def test_guardian_of_the_last_member_takes_down(new_member: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """When all members are dead, one guardian takes everything down, and a second one at the same time nothing."""
-    (first, process), (second, another) = new_member(), new_member()
+    (first, process), (second, another), (_, guardian) = new_member(), new_member(), new_member("another run")
     first.join(ROOT, None)
     first.opened(ROOT)
     end(process)
     end(another)
     assert first.recover() == [ROOT]
     assert second.recover() == [ROOT], "the same process may ask twice"
+    monkeypatch.setattr(Owner, "current", lambda: Owner.of(guardian.pid))
+    assert second.recover() == []
 
 
 def test_half_started_system_of_a_dead_member_is_taken_down(new_member: Make) -> None:
