@@ -26,17 +26,6 @@ case $root in /tmp/*) mkdir -p "$root" && mount --move /mnt "$root" || exit ;; e
 cd "$root" && exec "$@"
 """
 
-PROGRAM = """
-import sys
-
-from pytest_nixproc import Instance, create_managed_process, ready
-
-def processes(state):
-    pkg = create_managed_process(name="hostile", foreground_process=sys.executable, args=["-I", "-c", CODE.format(
-        tmp=state.tmp_dir)])
-    return {"hostile": Instance(pkg, ready=ready.file(f"{state.tmp_dir}/ready"))}
-"""
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
