@@ -250,11 +250,11 @@ def test_what_is_no_directory_is_refused(leases: Leases, top: Path, tmp_path: Pa
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-@root_only
 def test_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     """A place where nothing can be written is an error that names it and the reason."""
-    leases = Leases("/proc/nowhere/leases")
-    with pytest.raises(NixprocError):
+    (tmp_path / "file").touch()
+    leases = Leases(f"{tmp_path}/file/top/leases")
+    with pytest.raises(NixprocError, match=f"cannot write leases in {tmp_path}/file/top/leases: Not a directory"):
         leases.claim(Claim(str(tmp_path), (ME,)))
 
 

@@ -231,9 +231,9 @@ NO_ARCHIVES = {
     "truncated": (tar(SAVED)[:20_000], "unexpected end of data"),
     "gzip truncated": (gzip.compress(tar(SAVED))[:20_000], "end-of-stream marker"),
     "bzip2 truncated": (bz2.compress(tar(SAVED))[:20_000], "file could not be opened successfully"),
-    "bzip2 damaged": (damaged(bz2.compress(tar(SAVED))), ""),
+    "bzip2 damaged": (damaged(bz2.compress(tar(SAVED))), "file could not be opened successfully"),
     "xz truncated": (lzma.compress(tar(SAVED))[:20_000], "end-of-stream marker"),
-    "xz damaged": (damaged(lzma.compress(tar(SAVED))), ""),
+    "xz damaged": (damaged(lzma.compress(tar(SAVED))), "Corrupt input data"),
     "not a tar": (b"#!/bin/sh\nexit 0\n" * 100, "file could not be opened successfully"),
     "empty": (b"", "file could not be opened successfully"),
 }

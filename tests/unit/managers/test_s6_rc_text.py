@@ -32,6 +32,9 @@ FILES: Final = {
 }
 """What a definition can hold besides its type ("Source format" of s6-rc-compile)."""
 
+SWITCHES: Final = ("flag_essential", "auto_generate_log_service")
+"""The parameters that are on or off, whatever is given for them."""
+
 AWKWARD: Final = (
     "web",
     "web-srv",
@@ -286,12 +289,18 @@ def test_override_that_cannot_be_written(generate: Callable[..., Unit], name: st
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name not in SWITCHES])
 def test_every_parameter_is_read(generate: Callable[..., Unit], name: str) -> None:
     """None that the documentation lists is ignored: each is refused when it is something else altogether."""
-    if name not in ("flag_essential", "auto_generate_log_service"):
-        with pytest.raises(Unsupported, match=name):
-            generate(overrides={"s6-rc": {name: object()}})
+    with pytest.raises(Unsupported, match=name):
+        generate(overrides={"s6-rc": {name: object()}})
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_is_read(generate: Callable[..., Unit], name: str) -> None:
+    """Those that any value turns on or off make other definitions in the two cases."""
+    on, off = (texts(generate(overrides={"s6-rc": {name: value}})) for value in (True, False))
+    assert on != off
 
 
 def test_names_are_never_those_of_others(generate: Callable[..., Unit]) -> None:

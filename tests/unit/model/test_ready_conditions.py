@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,27 +57,27 @@ def test_conditions_of_configuration_files(value: object, condition: ready.Condi
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "reason"),
     [
-        5,
-        "tcp",
-        {},
-        [],
-        {"tpc": 80},
-        {"any": [5]},
-        {"any": []},
-        {"tcp": "80"},
-        {"tcp": True},
-        {"file": 5},
-        {"http": 5},
-        {"log": "("},
-        {"command": "ls"},
-        {"command": []},
+        (5, "is 5; conditions are tcp, "),
+        ("tcp", "is 'tcp'; conditions are tcp, "),
+        ({}, "is {}; conditions are tcp, "),
+        ([], "is []; conditions are tcp, "),
+        ({"tpc": 80}, "is {'tpc': 80}; conditions are tcp, "),
+        ({"any": [5]}, "is 5; conditions are tcp, "),
+        ({"any": []}, "holds [], which is not a list"),
+        ({"tcp": "80"}, "holds '80', which is not a number"),
+        ({"tcp": True}, "holds True, which is not a number"),
+        ({"file": 5}, "holds 5, which is not text"),
+        ({"http": 5}, "holds 5, which is not text"),
+        ({"log": "("}, "is {'log': '('}; its pattern is no regular expression: missing )"),
+        ({"command": "ls"}, "holds 'ls', which is not a list"),
+        ({"command": []}, "holds [], which is not a list"),
     ],
 )
-def test_what_is_no_condition_is_refused(value: object) -> None:
+def test_what_is_no_condition_is_refused(value: object, reason: str) -> None:
     """A value that is no condition, or would hold in any case or in none, is refused with its reason."""
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}"):
         ready.from_config(value)
 
 
