@@ -94,7 +94,7 @@ def test_models_can_be_deployed(page: Path, pytester: pytest.Pytester) -> None:
         if name != FAULTY and ("def processes(" in text or "\nprocesses:\n" in text):
             arguments = ["--nixproc-plan", "--nixproc-manager=all", f"--nixproc-model={name}"]
             result = pytester.runpytest(*arguments, "test_models_can_be_deployed.py")
-            for manager in PRESENT:
+            for manager in MANAGERS:
                 result.stdout.fnmatch_lines([f"{manager.name}: *{name}, in *", "  1. start *", "         writes *"])
             assert " error: " not in result.stdout.str()
 
