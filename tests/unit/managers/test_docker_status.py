@@ -320,11 +320,12 @@ def test_address_of_the_current_context(config: Path) -> None:
 def test_default_context_is_the_usual_socket(config: Path, tmp_path: Path) -> None:
     """The default context, named or not, has no address of its own; neither has one that the file does not know."""
     usual = f"unix://{tmp_path}/system.sock"
-    assert address({}) == usual
+    environment = {"XDG_RUNTIME_DIR": f"{tmp_path}/runtime"}
+    assert address(environment) == usual
     add_context(config, "current", "unix:///current.sock", is_current=True)
-    assert address({"DOCKER_CONTEXT": "default"}) == usual
+    assert address({**environment, "DOCKER_CONTEXT": "default"}) == usual
     (config / "config.json").unlink()
-    assert address({}) == usual
+    assert address(environment) == usual
 
 
 def test_context_that_is_not_there() -> None:
@@ -363,9 +364,18 @@ def test_rootless_engine(tmp_path: Path, sockets: list[str], chosen: str) -> Non
     assert address({"XDG_RUNTIME_DIR": f"{tmp_path}/runtime"}) == f"unix://{tmp_path}/{chosen}"
 
 
-def test_runtime_directory_of_a_session_without_variables() -> None:
+@pytest.mark.parametrize("environment", [{}, {"XDG_RUNTIME_DIR": ""}], ids=["unset", "empty"])
+def test_runtime_directory_of_a_session_without_variables(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
     """Without ``XDG_RUNTIME_DIR``, the usual directory is looked in, and nothing is expected there."""
-    assert address({}) == address({"XDG_RUNTIME_DIR": ""}) == f"unix://{engine.SYSTEM_SOCKET}"
+    own = f"/run/user/{os.getuid()}/docker.sock"
+    sockets = {own}
+    # What is there is this machine's own matter.
+    monkeypatch.setattr(os.path, "exists", sockets.__contains__)
+    assert address(environment) == f"unix://{own}"
+    sockets.clear()
+    assert address(environment) == f"unix://{engine.SYSTEM_SOCKET}"
 
 
 def test_settings_lead_to_the_same_engine(config: Path, tmp_path: Path) -> None:
