@@ -284,9 +284,11 @@ def archive(engine: DockerClient, tmp_path: Path) -> Path:
     changes = ['ENTRYPOINT ["/bin/busybox", "httpd", "-f", "-h", "/www"]', 'CMD ["-p", "8000"]']
     engine.api.import_image_from_data(buffer.getvalue(), repository=repository, tag=tag, changes=changes)
     path = tmp_path / "page.tar"
-    with path.open("wb") as file:
-        file.writelines(engine.images.get(name).save(named=True))
-    engine.images.remove(name)
+    try:
+        with path.open("wb") as file:
+            file.writelines(engine.images.get(name).save(named=True))
+    finally:
+        engine.images.remove(name)
     return path
 
 

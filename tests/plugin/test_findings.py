@@ -218,7 +218,12 @@ def deployed(pytester: pytest.Pytester) -> Iterator[None]:
             pytest.fail("".join(seen))
         yield
     finally:
-        session.communicate("\n", timeout=60)
+        try:
+            session.communicate("\n", timeout=60)
+        except subprocess.TimeoutExpired:
+            session.kill()
+            session.communicate()
+            raise
 
 
 def test_what_is_deployed_already(pytester: pytest.Pytester) -> None:
