@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from glob import glob
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import psutil
@@ -131,13 +134,18 @@ def test_slow_evaluation(bench: Bench) -> None:
 
 def test_slow_build(bench: Bench) -> None:
     """So is a build."""
-    refuse_to_wait(bench)
-    model = bench.read("""
+    text = """
         let sleeper = derivation {
           name = "sleeper"; system = builtins.currentSystem; builder = "/bin/sleep"; args = [ "61" ];
         };
         in { web.pkg = createManagedProcess { name = "web"; process = sleeper; }; }
-    """)
+    """
+    bench.read(text)
+    # The evaluation, which may take longer than the build is given, is remembered.
+    refuse_to_wait(bench)
+    bench.commands.clear()
+    model = bench.read(text)
+    assert bench.commands == []
     with pytest.raises(SourceError, match=r"processes\.nix: building took longer than 1 s") as caught:
         model.provide(str(bench.directory))
     assert "--nixproc-build-timeout" in caught.value.remedy
@@ -176,16 +184,53 @@ def test_error_in_an_imported_file(bench: Bench) -> None:
         bench.read("{ web = (import ./web) { port = 1; }; }")
 
 
-FETCHES = {
-    "a file": 'builtins.fetchurl "https://example.org/file"',
-    "an archive": 'fetchTarball "http://example.org/archive.tar.gz"',
-}
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """Return the address of a web server on this machine, and the paths that it has been asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"8080")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    # The machine's own proxy, if it has one, could not reach it.
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+FETCHES = {"a file": "builtins.fetchurl", "an archive": "fetchTarball"}
 
 
 @pytest.mark.parametrize("what", FETCHES)
-def test_no_network(bench: Bench, what: str) -> None:
-    """Nix may not fetch anything; the error names the option that allows it."""
+def test_no_network(bench: Bench, server: tuple[str, list[str]], what: str) -> None:
+    """Nix fetches nothing, although it could; the error names the option that allows it."""
+    address, asked = server
     with pytest.raises(SourceError, match=r"processes\.nix") as caught:
-        bench.read(f"{{ web.port = {FETCHES[what]}; web.pkg = null; }}")
+        bench.read(f'{{ web.port = {FETCHES[what]} "{address}/file.tar.gz"; web.pkg = null; }}')
+    assert asked == []
     assert "unable to download" in caught.value.brief
     assert caught.value.remedy == "allow it: --nixproc-download"
+
+
+def test_network_that_is_allowed(bench: Bench, server: tuple[str, list[str]]) -> None:
+    """Where it may download, Nix reads what a server has."""
+    address, asked = server
+    fetched = f'builtins.fromJSON (builtins.readFile (builtins.fetchurl "{address}/port"))'
+    model = bench.read(
+        f'{{ web.port = {fetched}; web.pkg = createManagedProcess {{ name = "web"; process = "/bin/web"; }}; }}',
+        tools=replace(bench.arguments.tools, may_download=True),
+    )
+    assert model["web"].port == 8080
+    assert "/port" in asked
