@@ -18,18 +18,22 @@ from typing import Final
 
 import pytest
 
-from pytest_nixproc.deployment.site import TAG
+from pytest_nixproc._plugin import options, session_in_use
 from pytest_nixproc.machines.process_table import command_line, environment_of, parents
-from pytest_nixproc.plugin import options, systems_in_use
+from pytest_nixproc.testing.pace import slowness
+from pytest_nixproc.values.tags import DEPLOYMENT
 
 pytest_plugins = ["pytester"]
 
 PLACE: Final = pytest.StashKey[str]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the session its own temporary directory; short, because socket paths are."""
+    """Give the session its own temporary directory, short because socket paths are, and the time that it needs here."""
     heed_signals()
+    if config.getoption("timeout", None) is None and (seconds := config.getini("timeout")):
+        config.option.timeout = float(seconds) * slowness()
     if options.read(config, "keep") != "never":
         return
     # A worker of pytest-xdist has its place beside the controller's, not in it: paths stay short.
@@ -41,6 +45,16 @@ def pytest_configure(config: pytest.Config) -> None:
     move_temporary_files(place, usual)
     config.add_cleanup(lambda: shutil.rmtree(place))
     config.add_cleanup(lambda: move_temporary_files(usual, None))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share the work out where directories of tests are run; a few files are done before workers have started."""
+    tests = config.rootpath / "tests"
+    chosen = [config.invocation_params.dir / argument for argument in config.args]
+    if not any(path.is_dir() and path.is_relative_to(tests) for path in chosen):
+        return 0
+    # Deployments wait more than they compute.
+    return (os.cpu_count() or 1) + 1
 
 
 def heed_signals() -> None:
@@ -138,7 +152,7 @@ def deployments(place: str | None) -> set[str]:
 
 def roots_in_use(config: pytest.Config) -> set[str]:
     """Return the directories of the systems that fixtures hold."""
-    used = systems_in_use(config)
+    used = session_in_use(config)
     return {system.root for system in used.live} if used else set()
 
 
@@ -150,4 +164,4 @@ def tagged_processes(place: str) -> dict[int, str]:
 def deployment_of(pid: int) -> str:
     """Return the deployment that a process belongs to; empty when it has just ended."""
     entries = os.fsdecode(environment_of(pid)).split("\0")
-    return next((entry.partition("=")[2] for entry in entries if entry.startswith(f"{TAG}=")), "")
+    return next((entry.partition("=")[2] for entry in entries if entry.startswith(f"{DEPLOYMENT}=")), "")

@@ -18,19 +18,21 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
-from deploy import Work, compile_server, free_ports
-from deploy import model_of as model_of_servers
-
-from pytest_nixproc.checks.api import Plan, static_findings
-from pytest_nixproc.deployment.planner import Planner, Settings
-from pytest_nixproc.deployment.system import System
+from benchmarks.deploy import Work, compile_server, free_ports
+from benchmarks.deploy import model_of as model_of_servers
+from benchmarks.results import Results, add_options, at_most
+from pytest_nixproc._planning.planner import Planner
+from pytest_nixproc._planning.settings import Settings
+from pytest_nixproc._registry import Registry
+from pytest_nixproc._system.system import System
+from pytest_nixproc.checks.api import RuleInput
+from pytest_nixproc.checks.rulebook import Rulebook
 from pytest_nixproc.machines.process_table import read_facts
-from pytest_nixproc.managers.api import Target
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.registry import Registry
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
 
 STATE: Final = StateDirs.under("/srv/state")
 SIZES: Final = (1_000, 10_000, 100_000)
@@ -92,25 +94,26 @@ def seconds(action: Callable[[], object], rounds: int = ROUNDS) -> float:
     return statistics.median(taken)
 
 
-def static() -> bool:
-    """Print how long the static rules take; tell whether that is short enough, and grows as the models do."""
+def static(results: Results) -> None:
+    """Measure how long the static rules take, and how that grows with the models."""
     rules = Registry().rules
     target = Target(STATE, "/srv/profile")
 
     def check(model: ProcessesModel) -> None:
-        found = static_findings(rules, Plan(model, target))
+        found = Rulebook(rules).static(RuleInput(model, target))
         assert not found, found[0]
 
-    print("| instances | one pass | static rules | per instance | x one pass |\n| --- | --- | --- | --- | --- |")
+    table = results.table("Static rules", "instances", "one pass", "static rules", "per instance", "to one pass")
     cost: dict[int, float] = {}
     for size in SIZES:
         model, rounds = model_of(size), max(ROUNDS, LEAST // size)
         floor, taken = (seconds(partial(action, model), rounds) for action in (one_pass, check))
         cost[size] = taken / size
-        print(f"| {size:,} | {floor:.4f} s | {taken:.3f} s | {cost[size] * 1e6:.1f} µs | {taken / floor:.1f} |")
+        each, ratio = f"{cost[size] * 1e6:.1f} µs", f"x {taken / floor:.1f}"
+        table.row(f"{size:,}", f"{floor:.4f} s", f"{taken:.3f} s", each, ratio)
     growth = cost[SIZES[-1]] / cost[SIZES[0]]
-    print(f"An instance of {SIZES[-1]:,} costs {growth:.2f} times as much as one of {SIZES[0]:,}.")
-    return cost[10_000] * 10_000 < SECONDS_BAR and growth <= GROWTH_BAR
+    results.bars.append(at_most("static rules, 10,000 instances", cost[10_000] * 10_000, SECONDS_BAR, " s"))
+    results.bars.append(at_most(f"an instance of {SIZES[-1]:,}, to one of {SIZES[0]:,}", growth, GROWTH_BAR))
 
 
 def pass_over_proc(pids: Iterable[int]) -> int:
@@ -125,11 +128,12 @@ def pass_over_proc(pids: Iterable[int]) -> int:
     return seen
 
 
-def live(count: int) -> None:
-    """Print how long a look at a running system and the live rules take, against one pass over its processes."""
+def live(results: Results, count: int) -> None:
+    """Measure how long a look at a running system and the live rules take, against one pass over its processes."""
     registry = Registry()
     machine = registry.machine("host")()
-    print("| manager | one pass over /proc | look and live rules | x one pass |\n| --- | --- | --- | --- |")
+    head = ("manager", "one pass over /proc", "look and live rules", "to one pass")
+    table = results.table(f"Live rules, {count} servers", *head)
     with tempfile.TemporaryDirectory() as directory:
         work = Work(compile_server(directory), free_ports(count), delay=0)
         for name in ("sysvinit", "supervisord"):
@@ -142,21 +146,23 @@ def live(count: int) -> None:
                 taken = seconds(system.assert_no_conflicts)
             finally:
                 system.stop()
-            print(f"| {name} | {floor * 1e3:.1f} ms | {taken * 1e3:.1f} ms | {taken / floor:.2f} |")
-    machine.close()
+            table.row(name, f"{floor * 1e3:.1f} ms", f"{taken * 1e3:.1f} ms", f"x {taken / floor:.2f}")
+    machine.lifecycle.close()
 
 
-def main() -> None:
-    """Run the benchmarks."""
+def main() -> int:
+    """Measure, and tell whether everything holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="?", choices=["static", "live"])
-    parser.add_argument("--check", action="store_true", help="fail unless the static rules are quick enough")
+    add_options(parser)
     options = parser.parse_args()
-    holds = options.which == "live" or static()
+    results = Results("checks")
+    if options.which != "live":
+        static(results)
     if options.which != "static":
-        live(INSTANCES)
-    sys.exit(options.check and not holds)
+        live(results, INSTANCES)
+    return results.finish(options.results, check=options.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

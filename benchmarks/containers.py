@@ -18,20 +18,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from deploy import Laboratory, Timing, Work, await_ports, compile_server, free_ports, model_of, refuse_left_ports
-
-from pytest_nixproc.managers.docker.container import Container, read_container
+from benchmarks.deploy import (
+    Laboratory,
+    Timing,
+    Work,
+    await_ports,
+    compile_server,
+    free_ports,
+    model_of,
+    refuse_left_ports,
+)
+from benchmarks.results import Results, Table, add_options, at_most
+from pytest_nixproc._registry import Registry
+from pytest_nixproc.managers.docker.container import ContainerSpec, read_container
 from pytest_nixproc.managers.docker.engine import connect
 from pytest_nixproc.managers.docker.images import packed
-from pytest_nixproc.registry import Registry
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 ALLOWED_RATIO: Final = 1.3
+COUNT_OF_BAR: Final = 10
 THREADS: Final = 8
 IMAGE: Final = "nixproc-benchmark"
 STOP_SECONDS: Final = 10
+HEAD: Final = ("servers", "SDK, seconds deploy + teardown", "ours", "deploy", "teardown")
 
 
 @dataclass(frozen=True)
@@ -63,21 +74,23 @@ def image(client: DockerClient) -> Iterator[str]:
         client.api.remove_image(f"{IMAGE}:latest", force=True)
 
 
-def drafted(laboratory: Laboratory, work: Work) -> tuple[str, list[Container]]:
+def planned_containers(laboratory: Laboratory, work: Work) -> tuple[str, list[ContainerSpec]]:
     """Write the files of a deployment of ours that is never started, and return what its containers would be."""
     machine = laboratory.machine
-    draft = laboratory.planner(laboratory.registry.manager("docker")).draft(lambda _: model_of(work))
-    machine.make_directory(draft.target.state.runtime_dir)
-    units = draft.profile.units.values()
+    plan = laboratory.planner(laboratory.registry.manager("docker")).plan(lambda _: model_of(work))
+    machine.files.make_directory(plan.target.state.runtime_dir)
+    units = plan.unit_set.units.values()
     for file in (file for unit in units for file in unit.files):
-        machine.write(f"{draft.target.directory}/{file.path}", file.content, file.mode)
-    return draft.site.root, [read_container(machine, draft.target, unit) for unit in units]
+        machine.files.write(f"{plan.target.directory}/{file.path}", file.content, file.mode)
+    return plan.directory.root, [read_container(machine, plan.target, unit) for unit in units]
 
 
-def by_sdk(client: DockerClient, tag: str, software: Sequence[Any], planned: Sequence[Container], work: Work) -> Timing:
+def by_sdk(
+    client: DockerClient, tag: str, software: Sequence[Any], planned: Sequence[ContainerSpec], work: Work
+) -> Timing:
     """Create and start containers with the SDK alone, wait for their ports, stop and remove them."""
 
-    def start(container: Container) -> Any:
+    def start(container: ContainerSpec) -> Any:
         mounts = list(software)
         made = client.containers.create(tag, list(container.command), mounts=mounts, **container.keywords)
         made.start()
@@ -101,23 +114,23 @@ def measure(laboratory: Laboratory, client: DockerClient, work: Work, repetition
     from docker.types import Mount
 
     manager, machine = laboratory.registry.manager("docker"), laboratory.machine
-    root, planned = drafted(laboratory, work)
-    software = [Mount(place, place, type="bind", read_only=True) for place in machine.software(planned[0].paths)]
+    root, planned = planned_containers(laboratory, work)
+    software = [Mount(place, place, type="bind", read_only=True) for place in machine.files.software(planned[0].paths)]
     pairs = []
     with image(client) as tag:
         for _ in range(repetitions):
             sdk = by_sdk(client, tag, software, planned, work)
             pairs.append(Pair(laboratory.deployed(manager, lambda _: model_of(work)), sdk))
             refuse_left_ports(work)
-    machine.remove(root)
+    machine.files.remove(root)
     return pairs
 
 
-def show(work: Work, pairs: Sequence[Pair]) -> float:
-    """Print one row of the table; return the ratio of the deployments."""
+def show(table: Table, work: Work, pairs: Sequence[Pair]) -> float:
+    """Add one row to the table; return the ratio of the deployments."""
     ratio = statistics.median(pair.deploy for pair in pairs)
     teardown = statistics.median(pair.teardown for pair in pairs)
-    cells = [
+    table.row(
         str(len(work.ports)),
         *(
             f"{statistics.median(t.deploy for t in timings):.3f} + {statistics.median(t.teardown for t in timings):.3f}"
@@ -125,35 +138,34 @@ def show(work: Work, pairs: Sequence[Pair]) -> float:
         ),
         f"x {ratio:.2f} ({min(p.deploy for p in pairs):.2f}..{max(p.deploy for p in pairs):.2f})",
         f"x {teardown:.2f}",
-    ]
-    print("| " + " | ".join(cells) + " |", flush=True)
+    )
     return ratio
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and with ``--check`` return 1 when the bar does not hold."""
+    """Measure, and tell whether everything holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--counts", type=lambda text: [int(part) for part in text.split(",")], default=[1, 10, 50])
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--check", action="store_true")
+    add_options(parser)
     options = parser.parse_args(argv)
+    results = Results("containers")
+    results.figure("repetitions", str(options.repetitions))
     registry = Registry()
     machine = registry.machine("host")()
     client = connect(os.environ)
-    ratios = {}
-    print("| servers | SDK, seconds deploy + teardown | ours | deploy | teardown |\n| --- | --- | --- | --- | --- |")
+    table = results.table("Containers", *HEAD)
     with tempfile.TemporaryDirectory() as directory:
         laboratory = Laboratory(compile_server(directory), machine, registry, None)
         ports = free_ports(max(options.counts))
         for count in options.counts:
             work = Work(laboratory.server, ports[:count], 0)
-            ratios[count] = show(work, measure(laboratory, client, work, options.repetitions))
-    machine.close()
+            ratio = show(table, work, measure(laboratory, client, work, options.repetitions))
+            if count == COUNT_OF_BAR:
+                results.bars.append(at_most(f"{count} containers, deploy, to the SDK alone", ratio, ALLOWED_RATIO))
+    machine.lifecycle.close()
     client.close()
-    ratio = ratios.get(10, 0.0)
-    holds = ratio <= ALLOWED_RATIO
-    print(f"10 containers: x {ratio:.2f}, at most x {ALLOWED_RATIO}: {'holds' if holds else 'does NOT hold'}")
-    return 0 if holds or not options.check else 1
+    return results.finish(options.results, check=options.check)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ belong to one machine in one hour, ratios of one repetition can be compared.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -20,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -28,11 +27,13 @@ from xmlrpc import client
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from benchmarks.results import Bar, Results, Table, add_options, at_most
 from pytest_nixproc import Instance, ProcessesModel, System, create_managed_process
-from pytest_nixproc.deployment.planner import Load, Planner, Settings
+from pytest_nixproc._planning.planner import LoadModel, Planner
+from pytest_nixproc._planning.settings import Settings
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
-from pytest_nixproc.registry import Registry
 from pytest_nixproc.sources.api import read_model
 
 HERE: Final = Path(__file__).resolve().parent
@@ -41,6 +42,7 @@ EXAMPLE: Final = HERE.parent / "examples" / "webapps" / "processes_advanced.py"
 PORTS: Final = range(10_000, 20_000)
 """Below the ports that the package leases, and those that the kernel gives to clients, who could meet themselves."""
 
+HEAD: Final = ("delay", "servers", "by", "seconds deploy + teardown", "to the floor", "to the bare one")
 FLOOR_RUNS: Final = 3
 POLL_SECONDS: Final = 0.0005
 LIMIT_SECONDS: Final = 60.0
@@ -125,15 +127,6 @@ class Row:
         return [f"{self.delay} ms", str(self.count), self.contender, seconds, ratio, bare]
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One thing that has to hold, what was measured, and whether it holds."""
-
-    what: str
-    measured: str
-    holds: bool
-
-
 class Laboratory:
     """What all measurements share: the compiled server, one machine as in a pytest session, the managers."""
 
@@ -148,7 +141,7 @@ class Laboratory:
         settings = Settings(state_root=self.state_root, params=params)
         return Planner(manager, self.machine, self.registry.rules, settings)
 
-    def deployed(self, manager: Manager, load: Load, **params: int) -> Timing:
+    def deployed(self, manager: Manager, load: LoadModel, **params: int) -> Timing:
         """Deploy and take down a model by ``manager``."""
         system = System(self.planner(manager, **params))
         begin = time.perf_counter()
@@ -308,8 +301,8 @@ def refuse_left_ports(work: Work) -> None:
         raise SystemExit(f"still answering after the teardown: {left}")
 
 
-def measure(laboratory: Laboratory, options: argparse.Namespace) -> list[Row]:
-    """Return the rows of all numbers of servers, without delay and with it."""
+def measure(laboratory: Laboratory, options: argparse.Namespace, table: Table) -> list[Row]:
+    """Return the rows of all numbers of servers, without delay and with it; each is in the table as soon as it can."""
     contenders: dict[str, Contender] = {name: laboratory.contender(name) for name in options.managers}
     if TUNED in contenders:
         contenders = {BARE: laboratory.bare_supervisord} | contenders
@@ -318,16 +311,10 @@ def measure(laboratory: Laboratory, options: argparse.Namespace) -> list[Row]:
     for delay in dict.fromkeys((0, options.delay)):
         for count in options.counts:
             work = Work(laboratory.server, ports[:count], delay)
-            rows += show_rows(repeat(contenders, work, options.repetitions))
+            for row in repeat(contenders, work, options.repetitions):
+                rows.append(row)
+                table.row(*row.cells())
     return rows
-
-
-def show_rows(rows: Iterable[Row]) -> list[Row]:
-    """Print rows as soon as they are there."""
-    shown = list(rows)
-    for row in shown:
-        print("| " + " | ".join(row.cells()) + " |", flush=True)
-    return shown
 
 
 def warm_up(laboratory: Laboratory, managers: Iterable[str]) -> dict[str, float]:
@@ -342,7 +329,7 @@ def example(laboratory: Laboratory, repetitions: int) -> list[Timing]:
         return []
     manager = laboratory.registry.manager(TUNED)
     sources = laboratory.registry.sources
-    load: Load = lambda arguments: read_model(str(EXAMPLE), arguments, sources)  # noqa: E731
+    load: LoadModel = lambda context: read_model(str(EXAMPLE), context, sources)  # noqa: E731
     params = {"base_port": (first := free_ports(EXAMPLE_PORTS)[0]), "proxy_port": first + EXAMPLE_PORTS - 2}
     return [laboratory.deployed(manager, load, **params) for _ in range(repetitions)]
 
@@ -397,25 +384,6 @@ def example_bars(timings: Sequence[Timing]) -> Iterator[Bar]:
         yield Bar(what, f"{seconds[part]:.3f} s to {original} s: {faster:.1f} times", faster >= EXAMPLE_BARS[part])
 
 
-def at_most(what: str, measured: float, allowed: float) -> Bar:
-    """Return the bar that a measured ratio is at most the allowed one."""
-    return Bar(f"{what}: at most {allowed:.2f}", f"{measured:.2f}", measured <= allowed)
-
-
-def show_bars(bars: Sequence[Bar]) -> None:
-    """Print what has to hold, and whether it does."""
-    print("\n| holds | what | measured |\n| --- | --- | --- |")
-    for bar in bars:
-        print(f"| {'yes' if bar.holds else 'NO'} | {bar.what} | {bar.measured} |")
-
-
-def write_json(path: str, rows: Sequence[Row], timings: Sequence[Timing], bars: Sequence[Bar]) -> None:
-    """Write everything that was measured."""
-    parts: dict[str, Sequence[Row | Timing | Bar]] = {"rows": rows, "example": timings, "bars": bars}
-    text = json.dumps({name: [asdict(item) for item in items] for name, items in parts.items()}, indent=1)
-    Path(path).write_text(text + "\n", encoding="utf-8")
-
-
 def numbers(text: str) -> list[int]:
     """Read a list of numbers, smallest first."""
     return sorted(int(part) for part in text.split(","))
@@ -435,32 +403,28 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--state-root", metavar="DIR", help="where deployments keep their files: a disk, or /dev/shm/np"
     )
-    parser.add_argument("--json", metavar="FILE", help="write all measurements there")
-    parser.add_argument("--check", action="store_true", help="end with status 1 unless everything holds")
+    add_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and tell whether everything holds."""
     options = parse(argv)
+    results = Results("deploy")
+    results.figure("repetitions", str(options.repetitions))
     registry = Registry()
     machine = registry.machine("host")()
     with tempfile.TemporaryDirectory(prefix="np-") as directory:
         laboratory = Laboratory(compile_server(directory), machine, registry, options.state_root)
         try:
             for name, seconds in warm_up(laboratory, options.managers).items():
-                print(f"first deployment of one server in this process, {name}: {seconds:.3f} s")
-            print("\n| delay | servers | by | seconds deploy + teardown | to the floor | to the bare one |")
-            print("| --- | --- | --- | --- | --- | --- |")
-            rows = measure(laboratory, options)
+                results.figure(f"first deployment of one server in this process, {name}", f"{seconds:.3f} s")
+            rows = measure(laboratory, options, results.table("Servers", *HEAD))
             timings = example(laboratory, options.repetitions) if TUNED in options.managers else []
         finally:
-            machine.close()
-    bars = list(bars_of(rows, timings))
-    show_bars(bars)
-    if options.json:
-        write_json(options.json, rows, timings, bars)
-    return int(options.check and not all(bar.holds for bar in bars))
+            machine.lifecycle.close()
+    results.bars.extend(bars_of(rows, timings))
+    return results.finish(options.results, check=options.check)
 
 
 if __name__ == "__main__":

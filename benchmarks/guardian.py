@@ -17,28 +17,28 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from deploy import Laboratory, Work, compile_server, free_ports, model_of
 
-from pytest_nixproc.machines.api import Spawn
+from benchmarks.deploy import Laboratory, Work, compile_server, free_ports
+from benchmarks.results import Results, add_options, at_most
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.host import Host
+from pytest_nixproc.machines.host.guardian import HostClock, HostLifecycle, OwnGuardian
+from pytest_nixproc.machines.host.processes import HostProcesses
 from pytest_nixproc.machines.subreaper import become_subreaper
 from pytest_nixproc.machines.waiting import Deadline
-from pytest_nixproc.registry import Registry
+from pytest_nixproc.values.commands import Spawn
 
 ALLOWED_RATIO: Final = 1.05
 ALLOWED_MEGABYTES: Final = 20.0
 
 
-class Unguarded(Host):
-    """This machine, with nobody between the test process and what it starts."""
+class UnguardedProcesses(HostProcesses):
+    """Processes that this one has started itself."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, guardian: OwnGuardian) -> None:
+        super().__init__(guardian)
         self.statuses: dict[int, int] = {}
         become_subreaper()
-
-    def prepare(self) -> None:
-        """Have nothing to prepare."""
 
     def spawn(self, command: Spawn) -> int:
         """Start a process, as the guardian does."""
@@ -79,6 +79,17 @@ class Unguarded(Host):
         """Take in the ends of children."""
         self.reap(block=False)
 
+    def strays(self, tag: str) -> list[int]:
+        """Look for what is left in the whole machine."""
+        return self.tagged(tag)
+
+
+class UnguardedLifecycle(HostLifecycle):
+    """Nobody outlives us."""
+
+    def prepare(self) -> None:
+        """Have nothing to prepare."""
+
     def guard(self, root: str, recovery: Sequence[str]) -> int | None:  # noqa: ARG002 - there is nobody to tell
         """Give the deployment to nobody."""
         return None
@@ -86,53 +97,72 @@ class Unguarded(Host):
     def unguard(self, root: str) -> None:
         """Take it back from nobody."""
 
-    def strays(self, tag: str) -> list[int]:
-        """Look for what is left in the whole machine."""
-        return self.tagged(tag)
+
+class UnguardedClock(HostClock):
+    """Time in which children may end."""
+
+    def __init__(self, guardian: OwnGuardian, processes: UnguardedProcesses) -> None:
+        super().__init__(guardian)
+        self.processes = processes
 
     def pause(self, seconds: float) -> None:
         """Sleep."""
         super().pause(seconds)
-        self.reap(block=False)
+        self.processes.reap(block=False)
+
+
+class Unguarded(Host):
+    """This machine, with nobody between the test process and what it starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        guardian = OwnGuardian()
+        processes = UnguardedProcesses(guardian)
+        self.processes = processes
+        self.lifecycle = UnguardedLifecycle(guardian, processes.forget)
+        self.clock = UnguardedClock(guardian, processes)
 
 
 def measure(name: str, count: int, pairs: int, server: str) -> tuple[list[float], float]:
     """Return the ratios of the deployments' seconds, and the guardian's resident megabytes while one is up."""
     registry = Registry()
     laboratories = [Laboratory(server, machine, registry, None) for machine in (Host(), Unguarded())]
-    manager = registry.manager(name)
     ratios = []
     for number in range(pairs + 1):
         work = Work(server, free_ports(count), 0)
         # In turn first: who comes second finds the machine warmer.
         order = laboratories if number % 2 else laboratories[::-1]
-        seconds = {lab: lab.deployed(manager, lambda _, work=work: model_of(work)).deploy for lab in order}
+        seconds = {lab: lab.contender(name)(work).deploy for lab in order}
         if number:
             ratios.append(seconds[laboratories[0]] / seconds[laboratories[1]])
     children = psutil.Process().children()
     megabytes = max((child.memory_info().rss for child in children), default=0) / 2**20
     for laboratory in laboratories:
-        laboratory.machine.close()
+        laboratory.machine.lifecycle.close()
     return ratios, megabytes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and tell with ``--check`` whether the bars hold."""
+    """Measure, and tell whether everything holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50, help="servers per deployment")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--managers", default="sysvinit,supervisord")
-    parser.add_argument("--check", action="store_true")
+    add_options(parser)
     options = parser.parse_args(argv)
-    holds = True
+    results = Results("guardian")
+    results.figure("servers", str(options.count))
+    results.figure("pairs of deployments", str(options.pairs))
+    table = results.table("Deployments through the guardian", "manager", "to those without it", "resident memory")
     with tempfile.TemporaryDirectory() as directory:
         server = compile_server(str(Path(directory)))
         for name in options.managers.split(","):
             ratios, megabytes = measure(name, options.count, options.pairs, server)
             ratio = statistics.median(ratios)
-            print(f"{name}: x {ratio:.3f} ({min(ratios):.2f}..{max(ratios):.2f}), guardian {megabytes:.1f} MB")
-            holds = holds and ratio <= ALLOWED_RATIO and megabytes <= ALLOWED_MEGABYTES
-    return 0 if holds or not options.check else 1
+            table.row(name, f"x {ratio:.3f} ({min(ratios):.2f}..{max(ratios):.2f})", f"{megabytes:.1f} MB")
+            results.bars.append(at_most(f"{name}, deploy, to one without the guardian", ratio, ALLOWED_RATIO))
+            results.bars.append(at_most(f"{name}, the guardian's memory", megabytes, ALLOWED_MEGABYTES, " MB"))
+    return results.finish(options.results, check=options.check)
 
 
 if __name__ == "__main__":

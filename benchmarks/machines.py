@@ -20,10 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_nixproc.deployment.booting import booted
-from pytest_nixproc.deployment.leases import Leases
-from pytest_nixproc.deployment.planner import Settings
-from pytest_nixproc.machines.nspawn import Nspawn, control_groups, directories_with_software, remove_groups, scope
+from benchmarks.results import Results, Table, add_options, at_most
+from pytest_nixproc._deployment.machines import boot_machine
+from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._planning.settings import Settings
+from pytest_nixproc.machines.nspawn import Nspawn
+from pytest_nixproc.machines.nspawn.boot import directories_with_software
+from pytest_nixproc.machines.nspawn.control_groups import control_groups, remove_groups, scope
 from pytest_nixproc.machines.process_table import descendants, is_alive, parents
 
 ALLOWED_SECONDS: Final = 5.0
@@ -83,22 +86,22 @@ def bare() -> tuple[float, float]:
 def ours() -> tuple[float, float]:
     """Boot a machine, ask it for something, and end it; return the same seconds."""
     begin = time.perf_counter()
-    with booted(Nspawn, Leases(), Settings()) as machine:
-        machine.exists("/")
+    with boot_machine(Nspawn, Leases(), Settings()) as machine:
+        machine.files.exists("/")
         up = time.perf_counter()
     return up - begin, time.perf_counter() - up
 
 
-def show(name: str, runs: Sequence[tuple[float, float]], floor: Sequence[tuple[float, float]]) -> None:
-    """Print one row: medians, extremes, and the ratio to the bare container."""
+def show(table: Table, name: str, runs: Sequence[tuple[float, float]], floor: Sequence[tuple[float, float]]) -> None:
+    """Add one row: medians, extremes, and the ratio to the bare container."""
     boots, ends = zip(*runs, strict=True)
     ratio = statistics.median(boots) / statistics.median(boot for boot, _ in floor)
-    cells = f"{statistics.median(boots):.3f} ({min(boots):.3f}..{max(boots):.3f}) | {statistics.median(ends):.3f}"
-    print(f"| {name} | {cells} | x {ratio:.2f} |", flush=True)
+    boot = f"{statistics.median(boots):.3f} ({min(boots):.3f}..{max(boots):.3f})"
+    table.row(name, boot, f"{statistics.median(ends):.3f}", f"x {ratio:.2f}")
 
 
-def example(manager: str, repetitions: int) -> float:
-    """Print how long the items of the basic example take on a machine of their own, with pytest; return the median."""
+def example(table: Table, manager: str, repetitions: int) -> float:
+    """Measure the items of the basic example on a machine of their own, with pytest; return the median."""
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)]
     argv += ["--nixproc-machine=nspawn", f"--nixproc-manager={manager}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NIXPROC_")}
@@ -108,35 +111,38 @@ def example(manager: str, repetitions: int) -> float:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
         seconds.append(time.perf_counter() - begin)
         assert done.returncode == 0, done.stdout
-    closing = done.stdout.splitlines()[-1]
     median = statistics.median(seconds)
-    print(f"| {manager} | {median:.2f} ({min(seconds):.2f}..{max(seconds):.2f}) | {closing} |", flush=True)
+    outcomes = done.stdout.splitlines()[-1].partition(" in ")[0]
+    table.row(manager, f"{median:.2f} ({min(seconds):.2f}..{max(seconds):.2f})", outcomes)
     return median
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and with ``--check`` return 1 when the bar does not hold."""
+    """Measure, and tell whether everything holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--boots", type=int, default=10)
     parser.add_argument("--repetitions", type=int, default=3, help="runs of the example, for each manager")
-    parser.add_argument("--check", action="store_true")
+    add_options(parser)
     options = parser.parse_args(argv)
-    if obstacle := Nspawn.obstacle():
-        print(obstacle, file=sys.stderr)
+    if reason := Nspawn.unavailable_reason():
+        print(reason, file=sys.stderr)
         return 1
-    pairs = [(bare(), ours()) for _ in range(options.boots)]
-    print("| machine | boot, seconds | end, seconds | boot to bare |\n| --- | --- | --- | --- |")
-    floor = [one for one, _ in pairs]
-    show("systemd-nspawn alone", floor, floor)
-    show("ours", [two for _, two in pairs], floor)
     if not shutil.which("nginx"):
         print("nginx is not installed: the example cannot be run", file=sys.stderr)
         return 1
-    print("\n| manager | example, seconds, all of pytest included | |\n| --- | --- | --- |")
-    slowest = max(example(manager, options.repetitions) for manager in MANAGERS)
-    holds = slowest <= ALLOWED_SECONDS
-    print(f"example: {slowest:.2f} s, at most {ALLOWED_SECONDS:g} s: {'holds' if holds else 'does NOT hold'}")
-    return 0 if holds or not options.check else 1
+    results = Results("machines")
+    results.figure("boots", str(options.boots))
+    results.figure("runs of the example for each manager", str(options.repetitions))
+    pairs = [(bare(), ours()) for _ in range(options.boots)]
+    table = results.table("Boots", "machine", "boot, seconds", "end, seconds", "boot to bare")
+    floor = [one for one, _ in pairs]
+    show(table, "systemd-nspawn alone", floor, floor)
+    show(table, "ours", [two for _, two in pairs], floor)
+    table = results.table("The basic example", "manager", "seconds, all of pytest included", "outcomes")
+    for manager in MANAGERS:
+        median = example(table, manager, options.repetitions)
+        results.bars.append(at_most(f"the example on {manager}", median, ALLOWED_SECONDS, " s"))
+    return results.finish(options.results, check=options.check)
 
 
 if __name__ == "__main__":

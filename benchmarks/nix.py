@@ -19,10 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from pytest_nixproc.deployment.planner import Planner, Settings
+from benchmarks.results import Results, add_options, at_most
+from pytest_nixproc._planning.planner import Planner
+from pytest_nixproc._planning.settings import Settings
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.registry import Registry
-from pytest_nixproc.sources.api import Arguments, read_model
+from pytest_nixproc.model.context import ModelContext
+from pytest_nixproc.sources.api import read_model
 from pytest_nixproc.sources.nix.command import LIBRARY, program
 
 EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "webapps-nix" / "processes-advanced.nix"
@@ -76,16 +79,16 @@ class Bench:
         self.registry = Registry()
         self.settings = Settings(state_root=str(directory), cache=str(directory / "cache"))
 
-    def arguments(self, **params: object) -> Arguments:
+    def context(self, **params: object) -> ModelContext:
         """Return what a model is told for a deployment of its own."""
         settings = replace(self.settings, params=params)
         planner = Planner(self.registry.manager("supervisord"), self.machine, self.registry.rules, settings)
-        return planner.arguments(planner.choose_site())
+        return planner.inputs.context(planner.allocate())
 
     def ours(self, count: int) -> None:
         """Evaluate the model of many instances anew."""
         (self.directory / "processes.nix").write_text(f"{MODEL}# {time.perf_counter()}\n")
-        model = read_model(str(self.directory / "processes.nix"), self.arguments(count=count), self.registry.sources)
+        model = read_model(str(self.directory / "processes.nix"), self.context(count=count), self.registry.sources)
         assert len(model) == count
 
     def bare(self, count: int) -> None:
@@ -96,10 +99,10 @@ class Bench:
 
     def deploy_example(self) -> None:
         """Do all that a deployment of the example does with Nix."""
-        arguments = self.arguments()
-        root = Path(arguments.state.state_dir).parent
+        context = self.context()
+        root = Path(context.state.state_dir).parent
         root.mkdir()
-        read_model(str(EXAMPLE), arguments, self.registry.sources).provide(str(root))
+        read_model(str(EXAMPLE), context, self.registry.sources).provide(str(root))
 
 
 def use_throwaway_store(directory: Path) -> None:
@@ -110,26 +113,29 @@ def use_throwaway_store(directory: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and tell whether it is quick enough."""
+    """Measure, and tell whether everything holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100, help="instances of the model that is evaluated anew")
     parser.add_argument("--repetitions", type=int, default=15)
-    parser.add_argument("--check", action="store_true", help="end with status 1 unless everything is quick enough")
+    add_options(parser)
     options = parser.parse_args(argv)
+    results = Results("nix")
+    results.figure("repetitions", str(options.repetitions))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(os.path.realpath(name))
         use_throwaway_store(directory)
         machine = Host()
         try:
-            return measure(Bench(directory, machine), options)
+            measure(Bench(directory, machine), options, results)
         finally:
-            machine.close()
+            machine.lifecycle.close()
             # Nix takes the right to write from what it has in its store.
             for parent, _, _ in os.walk(directory):
                 os.chmod(parent, 0o700)
+    return results.finish(options.results, check=options.check)
 
 
-def measure(bench: Bench, options: argparse.Namespace) -> int:
+def measure(bench: Bench, options: argparse.Namespace, results: Results) -> None:
     """Do everything in turn, as often as was asked for."""
     (bench.directory / "processes.nix").write_text(MODEL)
     (bench.directory / "bare.nix").write_text(BARE)
@@ -143,12 +149,12 @@ def measure(bench: Bench, options: argparse.Namespace) -> int:
     again = [milliseconds(bench.deploy_example) for _ in range(options.repetitions)]
     ratio = statistics.median(ours / bare for bare, ours in pairs)
     bare, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"{options.count} instances: nix-instantiate {bare:.1f} ms, our evaluation {ours:.1f} ms, ratio {ratio:.2f}")
-    print(f"advanced example: first {first:.0f} ms, again {statistics.median(again):.1f} ms (range {min(again):.1f} to")
-    print(f"{max(again):.1f} ms)")
-    is_quick = ratio <= MOST_RATIO and statistics.median(again) <= MOST_MILLISECONDS
-    print(f"at most {MOST_RATIO:g} times, and {MOST_MILLISECONDS:g} ms again: {'yes' if is_quick else 'NO'}")
-    return int(options.check and not is_quick)
+    table = results.table(f"A model of {options.count} instances", "nix-instantiate", "our evaluation", "ratio")
+    table.row(f"{bare:.1f} ms", f"{ours:.1f} ms", f"x {ratio:.2f}")
+    table = results.table("What deployments of the advanced example do with Nix", "the first", "again", "range")
+    table.row(f"{first:.0f} ms", f"{statistics.median(again):.1f} ms", f"{min(again):.1f}..{max(again):.1f} ms")
+    results.bars.append(at_most("evaluation, to nix-instantiate", ratio, MOST_RATIO))
+    results.bars.append(at_most("the example again", statistics.median(again), MOST_MILLISECONDS, " ms"))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
+from benchmarks.results import Results, add_options, at_most
+
 PLUGIN: Final = "nixproc"
 BAR_MILLISECONDS: Final = 10.0
 FILE: Final = "test_nothing.py"
@@ -87,12 +89,13 @@ def explain(directory: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and tell whether the difference is small enough."""
+    """Measure, and tell whether everything holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=25, help="pairs of sessions")
     parser.add_argument("--explain", action="store_true", help="list what the plugin imports")
-    parser.add_argument("--check", action="store_true", help="end with status 1 unless the difference is small enough")
+    add_options(parser)
     options = parser.parse_args(argv)
+    results = Results("plugin_overhead")
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, FILE).write_text(TEST)
         pair(directory, 0)  # compiles everything; the pairs that count find it done
@@ -101,10 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             explain(directory)
     wall = statistics.median(loaded.wall - bare.wall for bare, loaded in pairs)
     cpu = statistics.median(loaded.cpu - bare.cpu for bare, loaded in pairs)
-    print(f"\nbare session: {statistics.median(bare.wall for bare, _ in pairs):.0f} ms")
-    print(f"with the unused plugin: {wall:+.1f} ms, of processor time {cpu:+.1f} ms (medians of {len(pairs)} pairs)")
-    print(f"at most {BAR_MILLISECONDS:g} ms: {'yes' if wall <= BAR_MILLISECONDS else 'NO'}")
-    return int(options.check and wall > BAR_MILLISECONDS)
+    results.figure("pairs of sessions", str(len(pairs)))
+    results.figure("bare session", f"{statistics.median(bare.wall for bare, _ in pairs):.0f} ms")
+    results.figure("with the unused plugin", f"{wall:+.1f} ms, of processor time {cpu:+.1f} ms")
+    results.bars.append(at_most("the unused plugin", wall, BAR_MILLISECONDS, " ms"))
+    return results.finish(options.results, check=options.check)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""``python -m pytest_nixproc``."""
+"""The command ``python -m pytest_nixproc``."""
 
 from __future__ import annotations
 
-from pytest_nixproc.cli import main
+from pytest_nixproc._cli import main
 
 raise SystemExit(main())

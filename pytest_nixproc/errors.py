@@ -1,9 +1,10 @@
-"""One tree of exceptions; every message says what is wrong, where, and what to do."""
+"""The exceptions of this package, as one tree; every message gives the problem, its place and the remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 class NixprocError(Exception):
@@ -19,13 +20,13 @@ class NixprocError(Exception):
         super().__init__(brief)
 
     def __str__(self) -> str:
-        parts = [self.brief, self.details, self.remedy and f"to mend it: {self.remedy}"]
+        parts = [self.brief, self.details, self.remedy and f"fix: {self.remedy}"]
         return "\n".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong with an input, at one path of it (``processes.web.dependencies[0]``)."""
+    """A problem with an input, at one path of it (``processes.web.dependencies[0]``)."""
 
     path: str
     problem: str
@@ -65,11 +66,15 @@ class Unsupported(NixprocError):
 
 
 class MachineError(NixprocError):
-    """A machine that failed: it could not start a command, or its guardian is gone."""
+    """A machine that fails or refuses an action, for example because its guardian process is gone."""
 
 
 class Unreachable(MachineError):
     """A process manager that does not answer: its processes can be taken down only when it is back."""
+
+
+class Busy(NixprocError):
+    """A deployment that another process is using at the moment."""
 
 
 class CommandFailed(NixprocError):
@@ -77,7 +82,7 @@ class CommandFailed(NixprocError):
 
 
 class WaitTimeout(NixprocError):
-    """A wait that reached its deadline; says what was waited for, for how long, and what was seen last."""
+    """A wait that reached its deadline; shows its aim, its length, and the state that was seen last."""
 
 
 class DeploymentError(NixprocError):
@@ -88,10 +93,33 @@ class ScriptError(NixprocError):
     """A script of a test definition that has failed; shows the statement, and where the script was written."""
 
 
-class ConflictError(DeploymentError):
-    """Instances of a system that are in each other's way; carries the findings."""
+class ConflictFinding(Protocol):
+    """The interface of a finding that an error carries; in practice always a :class:`~pytest_nixproc.Finding`.
 
-    def __init__(self, brief: str, findings: Sequence[object]) -> None:
+    This module imports nothing of the package, and so cannot name that class in its types.
+    """
+
+    @property
+    def code(self) -> str:
+        """The code of the rule, ``NP101`` for example."""
+
+    @property
+    def problem(self) -> str:
+        """The problem in one line."""
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """The instances that it is about."""
+
+    @property
+    def remedy(self) -> str:
+        """The change to make."""
+
+
+class ConflictError(DeploymentError):
+    """Instances of a system that conflict; carries the findings."""
+
+    def __init__(self, brief: str, findings: Sequence[ConflictFinding]) -> None:
         self.findings = tuple(findings)
         super().__init__(brief, details="\n".join(str(finding) for finding in findings))
 

@@ -1,4 +1,4 @@
-"""What a module may offer to the registry, in the order in which a deployment uses it.
+"""The hooks by which a module offers parts to the registry, in the order in which a deployment uses them.
 
 Ours and other distributions' modules are asked in the same way: an implementation is marked with
 ``pytest_nixproc.hookimpl``, and its module is found in the package, or through the entry point group
@@ -28,7 +28,7 @@ def nixproc_sources() -> Sequence[Source]:
 
 @hookspec
 def nixproc_checks() -> Sequence[Rule]:
-    """Offer rules about models, running systems, stops of instances and constructors."""
+    """Offer rules about models, constructors, running systems, and stops of single instances."""
     raise NotImplementedError
 
 

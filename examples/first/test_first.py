@@ -40,7 +40,7 @@ def test_start_order(nixproc_system: System) -> None:
 
 
 def test_no_conflicts(nixproc_system: System) -> None:
-    """The servers are not in each other's way: ports, PID files and logs are their own."""
+    """The servers do not conflict: ports, PID files and logs are their own."""
     nixproc_system.assert_no_conflicts()
 
 

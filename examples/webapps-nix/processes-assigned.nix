@@ -1,5 +1,5 @@
 # Two web applications behind a reverse proxy, whose ports and accounts have numbers that are assigned: those in
-# ids-assigned.nix, which `python -m pytest_nixproc assign-ids` keeps up to date.
+# ids-assigned.nix, which `nixproc assign-ids` keeps up to date.
 { system ? builtins.currentSystem
 , stateDir ? "/var"
 , runtimeDir ? "${stateDir}/run"

@@ -75,7 +75,7 @@ def test_failure(nixproc_system: System) -> None:
 
 
 def test_no_conflicts(nixproc_system: System) -> None:
-    """Eight instances of two programs do not get in each other's way, and listen where they say and nowhere else."""
+    """Eight instances of two programs do not conflict, and listen where they say and nowhere else."""
     nixproc_system.assert_no_conflicts()
     for instance in nixproc_system.values():
         assert instance.listening == {instance.port}

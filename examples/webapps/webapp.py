@@ -18,6 +18,7 @@ import threading
 
 LONGEST_REQUEST = 65536
 REQUEST_SECONDS = 10
+ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> None:
@@ -27,8 +28,8 @@ def main() -> None:
         print("usage: webapp.py [-D]", file=sys.stderr)
         sys.exit(2)
     port = port_number(setting("PORT"))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    # They wait until serve() asks for them: a handler that is called just before a call that blocks would not end that.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     # A manager's "reload": there is nothing to read again.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if arguments:
@@ -47,13 +48,6 @@ def port_number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         sys.exit(f"webapp: PORT={text} is no TCP port")
     return int(text)
-
-
-def end(*_: object) -> None:
-    """End the program from wherever it is; a second signal does not disturb its last steps."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(0)
 
 
 def serve_as_daemon(port: int, pid_file: str) -> None:
@@ -117,8 +111,14 @@ def listen(port: int) -> socket.socket:
 
 
 def serve(listener: socket.socket, port: int) -> None:
-    """Answer every connection, each in a thread of its own, until a signal ends the program."""
+    """Answer connections until a signal asks for the end."""
     print(f"listening on port {port}", flush=True)
+    threading.Thread(target=accept, args=(listener, port), daemon=True).start()
+    signal.sigwait(ENDS)
+
+
+def accept(listener: socket.socket, port: int) -> None:
+    """Answer every connection, each in a thread of its own."""
     while True:
         connection, _ = listener.accept()
         threading.Thread(target=answer, args=(connection, port), daemon=True).start()

@@ -6,59 +6,60 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from pytest_nixproc.checks.api import Finding, Origin, Plan, Rule, origin_of
+from pytest_nixproc.checks.api import Rule, RuleInput, origin_of
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.model.accounts import Said, named_groups, named_users, needed_accounts
+from pytest_nixproc.model.accounts import AccountClaim, named_groups, named_users, needed_accounts
+from pytest_nixproc.values.findings import Finding, Origin
 
 IDS: Final = ("uid", "gid")
 
 
-def origin_of_said(plan: Plan, said: Said) -> Origin:
-    """Return where something is said about an account."""
-    return origin_of(plan.model, said.instance, said.place, said.value)
+def origin_of_account(given: RuleInput, claim: AccountClaim) -> Origin:
+    """Return the origin of a claim about an account."""
+    return origin_of(given.model, claim.instance, claim.value_path, claim.value)
 
 
-def differing_accounts(plan: Plan) -> Iterator[Finding]:
+def differing_accounts(given: RuleInput) -> Iterator[Finding]:
     """Find users and groups that two instances describe with different attributes."""
-    described: dict[tuple[str, str, str], list[Said]] = defaultdict(list)
-    for said in plan.said:
-        described[said.kind, said.name, said.attribute].append(said)
+    described: dict[tuple[str, str, str], list[AccountClaim]] = defaultdict(list)
+    for claim in given.account_claims:
+        described[claim.kind, claim.name, claim.attribute].append(claim)
     for (kind, name, attribute), speakers in described.items():
-        if len({said.value for said in speakers}) > 1:
-            instances = tuple(said.instance for said in speakers)
+        if len({claim.value for claim in speakers}) > 1:
+            instances = tuple(claim.instance for claim in speakers)
             problem = f"{' and '.join(instances)} give {kind} {name!r} a different {attribute}"
-            origins = tuple(origin_of_said(plan, said) for said in speakers)
+            origins = tuple(origin_of_account(given, claim) for claim in speakers)
             remedy = "describe one account in one way"
             yield Finding("NP106", "error", problem, instances, origins, remedy, f"{kind} {name}")
 
 
-def shared_ids(plan: Plan) -> Iterator[Finding]:
-    """Find numbers that two users, or two groups, of different names are given."""
-    given: dict[tuple[str, int], dict[str, Said]] = defaultdict(dict)
-    for said in plan.said:
-        if said.attribute in IDS:
-            given[said.attribute, said.value].setdefault(said.name, said)
-    for (attribute, number), by_name in given.items():
+def shared_ids(given: RuleInput) -> Iterator[Finding]:
+    """Find ids that the model gives to two users, or two groups, of different names."""
+    owners: dict[tuple[str, int], dict[str, AccountClaim]] = defaultdict(dict)
+    for claim in given.account_claims:
+        if claim.attribute in IDS:
+            owners[claim.attribute, claim.value].setdefault(claim.name, claim)
+    for (attribute, number), by_name in owners.items():
         if len(by_name) > 1:
             names = " and ".join(repr(name) for name in by_name)
-            instances = tuple(dict.fromkeys(said.instance for said in by_name.values()))
-            origins = tuple(origin_of_said(plan, said) for said in by_name.values())
+            instances = tuple(dict.fromkeys(claim.instance for claim in by_name.values()))
+            origins = tuple(origin_of_account(given, claim) for claim in by_name.values())
             problem, remedy = f"{names} have the same {attribute} {number}", "give each account its own number"
             yield Finding("NP114", "error", problem, instances, origins, remedy, f"{attribute} {number}")
 
 
-def unknown_accounts(plan: Plan) -> Iterator[Finding]:
-    """Find users and groups that are neither described nor known to the machine, and those that tools take for ids."""
-    if plan.target.force_disable_user_change or not plan.target.accounts.are_known:
+def unknown_accounts(given: RuleInput) -> Iterator[Finding]:
+    """Find accounts that are neither described nor known to the machine, or whose names tools take for ids."""
+    if given.target.force_disable_user_change or not given.target.accounts.are_known:
         return
-    needed, known = needed_accounts(plan.model), plan.target.accounts
+    needed, known = needed_accounts(given.model), given.target.accounts
     for kind, named, there in (
-        ("user", named_users(plan.model), {*needed.users, *known.users}),
-        ("group", named_groups(plan.model), {*needed.groups, *known.groups}),
+        ("user", named_users(given.model), {*needed.users, *known.users}),
+        ("group", named_groups(given.model), {*needed.groups, *known.groups}),
     ):
         for name, path in named.items():
-            instance, _, place = path.removeprefix("processes.").partition(".pkg.")
-            origin = origin_of(plan.model, instance, f"pkg.{place}", name)
+            instance, _, value_path = path.removeprefix("processes.").partition(".pkg.")
+            origin = origin_of(given.model, instance, f"pkg.{value_path}", name)
             if name.isdecimal():
                 problem, remedy = f"{kind} {name!r} is a number, which tools take for an id", "choose another name"
                 yield Finding("NP109", "error", problem, (instance,), (origin,), remedy, f"{kind} {name}")
@@ -68,18 +69,20 @@ def unknown_accounts(plan: Plan) -> Iterator[Finding]:
                 yield Finding("NP109", "error", problem, (instance,), (origin,), remedy, f"{kind} {name}")
 
 
-def existing_accounts(plan: Plan) -> Iterator[Finding]:
+def existing_accounts(given: RuleInput) -> Iterator[Finding]:
     """Find accounts that exist already with other ids than the model gives them: they are used as they are."""
-    if plan.target.force_disable_user_change:
+    if given.target.force_disable_user_change:
         return
-    known = plan.target.accounts
+    known = given.target.accounts
     numbers = {"user": {name: account.uid for name, account in known.users.items()}, "group": known.groups}
-    for said in plan.said:
-        number = numbers[said.kind].get(said.name)
-        if said.attribute in IDS and number not in (None, said.value):
-            problem = f"{said.kind} {said.name!r} exists already, and its {said.attribute} is {number}; it is used so"
-            origins, resource = (origin_of_said(plan, said),), f"{said.kind} {said.name}"
-            yield Finding("NP110", "warning", problem, (said.instance,), origins, "leave the id out", resource)
+    for claim in given.account_claims:
+        number = numbers[claim.kind].get(claim.name)
+        if claim.attribute in IDS and number not in (None, claim.value):
+            problem = (
+                f"{claim.kind} {claim.name!r} exists already, and its {claim.attribute} is {number}; it is used so"
+            )
+            origins, resource = (origin_of_account(given, claim),), f"{claim.kind} {claim.name}"
+            yield Finding("NP110", "warning", problem, (claim.instance,), origins, "leave the id out", resource)
 
 
 @hookimpl

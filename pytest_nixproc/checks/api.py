@@ -1,220 +1,200 @@
-"""What a rule finds, and how rules are declared."""
+"""The contract of rules: how they are declared, and the data that they look at."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any
 
-from pytest_nixproc.checks.claims import Claim, Inventory, Neighbour
+from pytest_nixproc.checks.claims import Inventory, OtherDeployment, ResourceClaim
 from pytest_nixproc.errors import UnknownName, Unsupported
-from pytest_nixproc.machines.api import Account, Listener, Sight
-from pytest_nixproc.managers.api import Status, Target, Unit
-from pytest_nixproc.model.accounts import Said, said_about_accounts
-from pytest_nixproc.model.places import Location
+from pytest_nixproc.model.accounts import AccountClaim, account_claims
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.findings import UNSAID, Finding, Origin, Severity
+from pytest_nixproc.values.machine import Account, Listener, ProcessInfo
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Status, Unit
 
-Severity = Literal["error", "warning"]
 
-UNSAID: Final = object()
-"""Stands for a value where only its place matters."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where one value of a finding comes from: the parameter, as a path in the model, and the line that says so."""
-
-    path: str
-    value: Any = UNSAID
-    location: Location | None = None
-
-    def __str__(self) -> str:
-        value = "" if self.value is UNSAID else f" = {self.value!r}"
-        return f"{self.path}{value}{f' ({self.location})' if self.location else ''}"
+def origin_of(model: ProcessesModel, instance: str, value_path: str, value: Any = UNSAID) -> Origin:
+    """Return a value of a model as an origin; ``value_path`` is relative to the instance."""
+    return Origin(f"processes.{instance}.{value_path}", value, model.locate(instance, value_path))
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that a rule found: which instances, which resource, where its values come from, what to change.
-
-    ``origins`` may be texts, where no more is known. ``resource`` names the thing in dispute: ``tcp port 80``.
-    """
-
-    code: str
-    severity: Severity
-    problem: str
-    instances: tuple[str, ...]
-    origins: tuple[Origin | str, ...] = ()
-    remedy: str = ""
-    resource: str = ""
-
-    def __str__(self) -> str:
-        origins = "".join(f"\n    {origin}" for origin in self.origins)
-        remedy = f"\n    to mend it: {self.remedy}" if self.remedy else ""
-        return f"{self.code} {self.severity}: {self.problem}{origins}{remedy}"
-
-
-def origin_of(model: ProcessesModel, instance: str, place: str, value: Any = UNSAID) -> Origin:
-    """Return a value of a model as an origin; ``place`` is relative to the instance."""
-    return Origin(f"processes.{instance}.{place}", value, model.locate(instance, place))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What static rules look at: a model, and where it will be deployed.
-
-    ``refusals`` are the errors of values that the manager cannot express, by instance. ``fold`` changes a process's
-    name as its manager does. ``neighbours`` are the other deployments of the machine, or other models that are checked
-    together.
-    """
+class RuleInput:
+    """The data that static rules look at: a model, and the place where it will be deployed."""
 
     model: ProcessesModel
     target: Target
     refusals: Mapping[str, Unsupported] = field(default_factory=dict)
-    fold: Callable[[str], str] = str
-    neighbours: Sequence[Neighbour] = ()
+    """Errors for values that the manager cannot express, by instance."""
+
+    normalize_name: Callable[[str], str] = str
+    """Changes a process's name as its manager does."""
+
+    others: Sequence[OtherDeployment] = ()
+    """The other deployments of the machine, or other models that are checked together."""
 
     @cached_property
     def inventory(self) -> Inventory:
-        """What the instances claim, made in one pass over the model and shared by all rules."""
+        """The claims of the instances, found in one pass over the model and shared by all rules."""
         return Inventory.of(self.model, self.target)
 
     @cached_property
-    def said(self) -> Sequence[Said]:
-        """What the instances say about accounts, likewise."""
-        return tuple(said_about_accounts(self.model))
+    def account_claims(self) -> Sequence[AccountClaim]:
+        """The attributes that instances give to accounts, found once and shared by all rules."""
+        return tuple(account_claims(self.model))
 
 
 @dataclass(frozen=True)
-class ToldPidFile:
-    """A PID file that a program is told to write, as it was found: who is told, and what it holds.
-
-    ``content`` is None where there is none; ``owner`` the instance of the living process that it names. It
-    ``is_required`` when it was asked for by an option; with a variable, many programs write one as daemons only.
-    """
+class PidFileState:
+    """A PID file whose path is passed to programs, as it was found on the machine."""
 
     path: str
-    claims: Sequence[Claim]
+    claims: Sequence[ResourceClaim]
+    """The values that name the file, each with its instance."""
+
     content: str | None
+    """Content of the file; None if it does not exist or cannot be read."""
+
     owner: str | None
+    """Instance of the living process that the file names; None without one."""
+
     is_required: bool
+    """Whether the file must exist: an option names it, not only a variable, and it lies in the state directories.
+
+    Many programs that learn the path from a variable write the file only when they run as daemons.
+    """
 
     @property
     def instances(self) -> tuple[str, ...]:
-        """The instances that are told."""
+        """The instances to which the path is passed, each once."""
         return tuple(dict.fromkeys(claim.instance for claim in self.claims))
 
     @property
     def is_right(self) -> bool:
-        """Tell whether it names a process of who is told, or need not be there."""
+        """Tell whether the file names a process of one of its instances, or is absent and not required."""
         return not self.is_required if self.content is None else self.owner in self.instances
 
 
 @dataclass(frozen=True)
-class Trace:
-    """A path that has changed since the system began to start, with the clue which says whose doing it is."""
+class FileChange:
+    """A path that has changed since the system began to start, with the instance that seems to have changed it."""
 
     instance: str
     path: str
     clue: str
+    """The reason to suspect this instance, in words."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What live rules look at: a running system, as it was at one moment.
-
-    ``owners`` has the instance whose process holds a listener, None for foreign ones. ``pid_files`` holds the content
-    of each PID file that exists, ``named`` the process that it names, by instance. ``members`` has the instance of each
-    of these processes that lives, ``commands`` command lines by pid. ``accounts`` has the accounts to which the manager
-    is to switch, by instance, and ``run_as`` the user and group of the main processes. ``sights`` are all processes,
-    each with its instance; ``changed`` the paths that instances are told and that have changed since the system began
-    to start; ``own_places`` the directories that it may write to. ``client_ports`` are those that the machine gives to
-    clients, ``told_pid_files`` the PID files that programs write for themselves, ``traces`` the changes in places where
-    all programs write.
-    """
+    """The data that live rules look at: a running system, as it was at one moment."""
 
     model: ProcessesModel
     units: Mapping[str, Unit]
+    """Units by instance."""
+
     statuses: Mapping[str, Status]
+    """Status of each unit, by instance."""
+
     owners: Mapping[Listener, str | None]
+    """Listeners, each with the instance whose process holds it; None for a foreign process."""
+
     pid_files: Mapping[str, str]
+    """Content of each PID file that exists, by instance."""
+
     named: Mapping[str, int]
+    """Pid that each PID file in ``pid_files`` names, by instance."""
+
     members: Mapping[int, str]
+    """Living processes among those in ``named``, by pid, each with the instance that it belongs to."""
+
     commands: Mapping[int, str]
+    """Command lines of foreign processes that hold ports, by pid."""
+
     accounts: Mapping[str, Account] = field(default_factory=dict)
+    """Accounts to which the manager is to switch, by instance."""
+
     run_as: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    sights: Sequence[tuple[str, Sight]] = ()
+    """Effective uid and gid of the main processes, by instance."""
+
+    processes: Sequence[tuple[str, ProcessInfo]] = ()
+    """All processes of the system, each with its instance."""
+
     changed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Claimed paths outside the state that have changed since the system began to start, by instance."""
+
     own_places: tuple[str, ...] = ()
+    """Directories that the system may write to."""
+
     client_ports: Container[int] = ()
-    told_pid_files: Sequence[ToldPidFile] = ()
-    traces: Sequence[Trace] = ()
+    """Ports that the machine gives to clients."""
+
+    referenced_pid_files: Sequence[PidFileState] = ()
+    """PID files that programs write for themselves."""
+
+    file_changes: Sequence[FileChange] = ()
+    """Changes in directories where all programs write."""
 
 
 @dataclass(frozen=True)
-class Departure:
-    """What leak rules look at: one instance that was stopped, what is left of it, and what became of the others.
-
-    ``when`` says when this was seen, in words. ``processes`` are those of the instance that still run, with their
-    commands; ``held`` its ports that are held by others (``TCP port 80``, and who); ``pid_files`` and ``sockets`` what
-    still exists. ``ended`` are other instances whose main process, which is named, has ended; ``unready`` those that
-    run and are not ready, with the reason.
-    """
+class StopReport:
+    """The data that leak rules look at: the stop of one instance, its leftovers, and the state of other instances."""
 
     instance: str
     when: str
+    """When this was seen, in words."""
+
     processes: Mapping[int, str] = field(default_factory=dict)
+    """Processes of the instance that still run: their commands, by pid."""
+
     held: Mapping[str, str] = field(default_factory=dict)
+    """Ports of the instance that others hold: the holders in words, by port (``TCP port 80``)."""
+
     pid_files: tuple[str, ...] = ()
+    """PID files of the instance that still exist."""
+
     sockets: tuple[str, ...] = ()
+    """Sockets of the instance that still exist."""
+
     ended: Mapping[str, int] = field(default_factory=dict)
+    """Other instances whose main process has ended, each with its pid."""
+
     unready: Mapping[str, str] = field(default_factory=dict)
+    """Other instances that run and are not ready, each with the reason."""
 
 
 def nothing(_: object) -> Iterable[Finding]:
-    """Find nothing: the half of a rule that it does not have."""
+    """Find nothing; stands for each function that a rule does not have."""
     return ()
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: its code, what it asserts, and the function that finds where that does not hold.
-
-    ``static`` looks at a model before anything is started, ``live`` at a running system, ``leak`` at the stop of one
-    instance, and ``constructor`` at the instances that a constructor makes of different parameters. ``explanation`` is
-    for the documentation: what the rule looks at, why that matters, and what it cannot know.
-    """
+    """One rule: its code, its assertion, and the functions that find violations of it."""
 
     code: str
     asserts: str
-    static: Callable[[Plan], Iterable[Finding]] = nothing
+    """The statement that must hold."""
+
+    static: Callable[[RuleInput], Iterable[Finding]] = nothing
+    """Looks at a model before anything is started."""
+
     live: Callable[[Snapshot], Iterable[Finding]] = nothing
-    leak: Callable[[Departure], Iterable[Finding]] = nothing
+    """Looks at a running system."""
+
+    leak: Callable[[StopReport], Iterable[Finding]] = nothing
+    """Looks at the stop of one instance."""
+
     constructor: Callable[[Any], Iterable[Finding]] = nothing
+    """Looks at the instances that a constructor makes of different parameters."""
+
     severity: Severity = "error"
     explanation: str = ""
-
-
-def static_findings(rules: Iterable[Rule], plan: Plan) -> list[Finding]:
-    """Hold rules against a plan.
-
-    The search for cyclic garbage is paused meanwhile: rules make none, and it would go through the whole model again
-    and again, which takes as long as the rules do.
-    """
-    is_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return [finding for rule in rules for finding in rule.static(plan)]
-    finally:
-        if is_enabled:
-            gc.enable()
-
-
-def errors_of(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that forbid a deployment."""
-    return [finding for finding in findings if finding.severity == "error"]
+    """For the documentation: the subject of the rule, why it matters, and the limits of what the rule can know."""
 
 
 def chosen(rules: Iterable[Rule], select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[Rule]:
@@ -231,5 +211,5 @@ def chosen(rules: Iterable[Rule], select: Iterable[str] = (), ignore: Iterable[s
 
 
 def fit(code: str, prefixes: Iterable[str]) -> int:
-    """Return the length of the longest of some beginnings that a code has; -1 when it has none."""
+    """Return the length of the longest prefix that a code begins with; -1 when it begins with none."""
     return max((len(prefix) for prefix in prefixes if code.startswith(prefix)), default=-1)

@@ -1,4 +1,4 @@
-"""Rules about a constructor: what its instances have in common although their parameters differ."""
+"""Rules about a constructor: the resources that its instances share although their parameters differ."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final
 
-from pytest_nixproc.checks.api import Finding, Origin, Rule, Severity
+from pytest_nixproc.checks.api import Rule
 from pytest_nixproc.checks.resources import (
     SHELL,
     Kind,
     Recogniser,
     Resource,
     numbers_in,
-    places_of,
+    texts_of,
     with_files,
 )
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.model.constructors import (
+    ANY_TYPE,
+    Constructor,
+    ConstructorFiles,
+    ConstructorTrial,
+    Parameter,
+    Values,
+)
+from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.ids import ProvisionalPorts
 from pytest_nixproc.model.names import snake_case
-from pytest_nixproc.model.places import Location
-from pytest_nixproc.model.state import StateDirs
-from pytest_nixproc.sources.api import Arguments
-from pytest_nixproc.sources.constructors import ANY_TYPE, Constructor, Files, Parameter, Trial, Values
+from pytest_nixproc.values.findings import Finding, Origin, Severity
+from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.state import StateDirs
 
 WORDS: Final[Mapping[Kind, tuple[str, str]]] = {
     "name": ("the name", "instance_suffix"),
@@ -37,17 +45,22 @@ WORDS: Final[Mapping[Kind, tuple[str, str]]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """What a constructor has made of one set of parameters: the name, and all values by their places."""
+    """An instance that a constructor has made of one set of parameters."""
 
     name: str
     values: Values
-    places: Mapping[str, str]
+    """The set of parameters."""
+
+    texts: Mapping[str, str]
+    """All values of the instance as text, by their paths, and the configuration files that they refer to."""
+
     locate: Callable[[str], Location | None]
+    """Returns the line of a value, given its path; None where it is not known."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A resource that all instances of a scheme have, with the places that name it."""
+class HardCoded:
+    """A resource that all instances of a scheme have, with the values that name it."""
 
     resource: Resource
     origins: tuple[Origin, ...]
@@ -55,136 +68,145 @@ class Kept:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What rules about constructors look at: what was made of sets of parameters that have nothing in common.
-
-    Each scheme is one way to name instances. ``idle`` are the parameters that change nothing. ``common`` are the values
-    that all instances are given alike.
-    """
+    """The data that rules about constructors look at: instances of parameter sets that have nothing in common."""
 
     constructor: Constructor
     schemes: tuple[tuple[Variant, ...], ...]
-    idle: tuple[Parameter, ...]
+    """The instances of each scheme, which is one way to name them."""
+
+    unused: tuple[Parameter, ...]
+    """Parameters that change nothing."""
+
     common: frozenset[str]
+    """Values that all instances are given alike, as text."""
+
     state: StateDirs
     is_software: Callable[[str], bool]
+    """Tells whether the file at a path comes with installed software, and is not left by a running program."""
 
     @cached_property
-    def kept(self) -> tuple[Kept, ...]:
-        """What stays the same, each once."""
+    def hard_coded(self) -> tuple[HardCoded, ...]:
+        """The resources that stay the same in all instances of a scheme, each once."""
+        parameters = self.constructor.parameters.values()
+        defaults = frozenset(str(item.default) for item in parameters if item.is_port and item.default)
+        recogniser = Recogniser(self.state, defaults, self.is_software)
         found: dict[Resource, dict[str, Origin]] = {}
         for scheme in self.schemes:
-            for place, resource in self._kept_in(scheme):
-                found.setdefault(resource, {}).setdefault(place, origin_of(scheme[0], place, resource.value))
-        return tuple(Kept(resource, tuple(origins.values())) for resource, origins in sorted(found.items()))
+            for value_path, resource in self._hard_coded_in(scheme, recogniser):
+                found.setdefault(resource, {}).setdefault(value_path, origin_of(scheme[0], value_path, resource.value))
+        return tuple(HardCoded(resource, tuple(origins.values())) for resource, origins in sorted(found.items()))
 
-    def _kept_in(self, scheme: Sequence[Variant]) -> Iterator[tuple[str, Resource]]:
+    def _hard_coded_in(self, scheme: Sequence[Variant], recogniser: Recogniser) -> Iterator[tuple[str, Resource]]:
         first, *others = scheme
-        known = [self._recogniser.resources(place, first.places) for place in first.places]
+        recognised = recogniser.resources
+        known = [recognised(value_path, first.texts) for value_path in first.texts]
         own = {item.value for resources in known for item in resources if item.kind == "path"}
-        for place, resources in zip(first.places, known, strict=True):
+        for value_path, resources in zip(first.texts, known, strict=True):
             for resource in sorted(resources):
-                if self.is_common(resource) or (place in SHELL and is_above(resource, own)):
+                if self._may_stay(value_path, resource, own):
                     continue
-                if all(place in other.places and resource in self._in(other, place) for other in others):
-                    yield place, resource
+                if all(
+                    value_path in other.texts and resource in recognised(value_path, other.texts) for other in others
+                ):
+                    yield value_path, resource
 
-    def _in(self, variant: Variant, place: str) -> set[Resource]:
-        return self._recogniser.resources(place, variant.places)
-
-    def is_common(self, resource: Resource) -> bool:
-        """Tell whether a resource is one that all instances were told to use."""
-        return any(
-            resource.value == value or (resource.kind == "path" and resource.value.startswith(f"{value}/"))
-            for value in self.common
-        )
-
-    @cached_property
-    def _recogniser(self) -> Recogniser:
-        ports = [item.default for item in self.constructor.parameters.values() if item.is_port]
-        return Recogniser(self.state, frozenset(str(port) for port in ports if port), self.is_software)
+    def _may_stay(self, value_path: str, resource: Resource, own: Iterable[str]) -> bool:
+        """Tell whether instances may share a resource: all were given it, or it is a directory with a part for each."""
+        if resource.kind != "path":
+            return resource.value in self.common
+        if any(f"{resource.value}/".startswith(f"{value}/") for value in self.common):
+            return True
+        return value_path in SHELL and any(path.startswith(f"{resource.value}/") for path in own)
 
     def deciding(self, resource: Resource) -> list[Parameter]:
-        """Return the parameters that a resource should follow from: whose default it is, else those that are idle."""
+        """Return the parameters that should decide a resource: those whose default it is, else the unused ones.
+
+        Defaults are compared for ports alone. Where none is unused, these are all parameters of a fitting kind.
+        """
         is_port = resource.kind == "port"
         parameters = self.constructor.parameters.values()
         fit = [item for item in parameters if (item.is_port if is_port else item.is_naming or item.is_path)]
         of_default = [item for item in fit if is_port and str(item.default) == resource.value]
-        return of_default or [item for item in fit if item in self.idle] or fit
+        return of_default or [item for item in fit if item in self.unused] or fit
 
 
-def is_above(resource: Resource, paths: Iterable[str]) -> bool:
-    """Tell whether a path is only the directory of others: instances may share that, and make it."""
-    return resource.kind == "path" and any(path.startswith(f"{resource.value}/") for path in paths)
+def compare(trial: ConstructorTrial, context: ModelContext, files: ConstructorFiles) -> Comparison:
+    """Compare instances that a constructor makes from different parameters; nothing is leased or started.
 
+    They are made from the parameter sets of a trial, and from copies of its first set that differ in one parameter.
 
-def compare(trial: Trial, arguments: Arguments, files: Files) -> Comparison:
-    """Make instances from sets of parameters, and from sets that differ in one of them; nothing is leased or started.
-
-    ``files`` are asked for the configuration that the processes refer to. Raises what constructors raise.
+    ``files`` reads the configuration that the processes refer to. Raises the errors of the constructor.
     """
-    arguments = replace(arguments, free_port=ProvisionalPorts())
-    schemes = trial.schemes(arguments)
-    made = iter(variants_of(trial, arguments, [values for scheme in schemes for values in scheme], files))
+    context = replace(context, free_port=ProvisionalPorts())
+    schemes = trial.schemes(context)
+    made = iter(variants_of(trial, context, [values for scheme in schemes for values in scheme], files))
     variants = tuple(tuple(next(made) for _ in scheme) for scheme in schemes)
-    given = trial.given(arguments)
+    given = trial.given(context)
     common = frozenset(text for value in given.values() for text in numbers_in(value) if len(text) > 1)
-    idle = tuple(idle_among(trial, arguments, variants[0][0], files))
-    return Comparison(trial.constructor, variants, idle, common, arguments.state, files.is_software)
+    unused = tuple(unused_among(trial, context, variants[0][0], files))
+    return Comparison(trial.constructor, variants, unused, common, context.state, files.is_software)
 
 
-def variants_of(trial: Trial, arguments: Arguments, sets: Sequence[Values], files: Files) -> list[Variant]:
-    """Make an instance of each set, and write down its values, those in the files too that it refers to."""
-    instances, made = trial.construct(arguments, sets)
+def variants_of(
+    trial: ConstructorTrial, context: ModelContext, sets: Sequence[Values], files: ConstructorFiles
+) -> list[Variant]:
+    """Make an instance of each parameter set, and return its values and those in the files that it refers to."""
+    instances, made = trial.construct(context, sets)
     with files.room() as directory:
         made.provide(directory)
         return [
             Variant(
                 instance.pkg.name,
                 values,
-                with_files(places_of(instance), files.read),
+                with_files(texts_of(instance), files.read),
                 partial(made.location, instance),
             )
             for instance, values in zip(instances, sets, strict=True)
         ]
 
 
-def idle_among(trial: Trial, arguments: Arguments, base: Variant, files: Files) -> Iterator[Parameter]:
-    """Yield the parameters of which another value makes the same instance."""
-    given = trial.given(arguments)
+def unused_among(
+    trial: ConstructorTrial, context: ModelContext, base: Variant, files: ConstructorFiles
+) -> Iterator[Parameter]:
+    """Yield the parameters for which another value makes the same instance."""
+    given = trial.given(context)
     own = [item for item in trial.constructor.parameters.values() if item.name not in given]
-    others = {item: another(trial, arguments, item, base.values) for item in own}
+    others = {item: another(trial, context, item, base.values) for item in own}
     changed = {item: base.values | {item.name: other} for item, other in others.items() if other is not None}
-    made = variants_or_none(trial, arguments, list(changed.values()), files)
+    made = variants_or_none(trial, context, list(changed.values()), files)
     for item, variant in zip(changed, made, strict=True):
-        if variant is not None and told(item, variant.places) == told(item, base.places):
+        if variant is not None and told(item, variant.texts) == told(item, base.texts):
             yield item
 
 
 def variants_or_none(
-    trial: Trial, arguments: Arguments, sets: Sequence[Values], files: Files
+    trial: ConstructorTrial, context: ModelContext, sets: Sequence[Values], files: ConstructorFiles
 ) -> Sequence[Variant | None]:
-    """Make an instance of each set; None of one that is refused, as the value was looked at then."""
+    """Return an instance of each parameter set; None for each set that the constructor refuses.
+
+    A refused value was looked at, so its parameter counts as used.
+    """
     try:
-        return variants_of(trial, arguments, sets, files)
+        return variants_of(trial, context, sets, files)
     except NixprocError:
         if len(sets) == 1:
             return [None]
-        return [found for values in sets for found in variants_or_none(trial, arguments, [values], files)]
+        return [found for values in sets for found in variants_or_none(trial, context, [values], files)]
 
 
-def told(parameter: Parameter, places: Mapping[str, str]) -> dict[str, str]:
-    """Return what a program is told: a port that an instance only declares is not part of it."""
+def told(parameter: Parameter, values: Mapping[str, str]) -> dict[str, str]:
+    """Return values without the port that an instance only declares, and that its program does not receive."""
     declared = snake_case(parameter.name) if parameter.is_port else ""
-    return {place: value for place, value in places.items() if place != declared}
+    return {value_path: value for value_path, value in values.items() if value_path != declared}
 
 
-def another(trial: Trial, arguments: Arguments, parameter: Parameter, values: Values) -> Any:
-    """Return a value that a parameter does not have in a set; None where none can be thought of."""
+def another(trial: ConstructorTrial, context: ModelContext, parameter: Parameter, values: Values) -> Any:
+    """Return a value for a parameter other than the one in a set; None where no other is known."""
     now = values.get(parameter.name, parameter.default)
     if parameter.name in trial.vary:
         return trial.vary[parameter.name][1]
     if parameter.is_port:
-        return arguments.free_port(f"{trial.constructor.name}.{parameter.name}.other")
+        return context.free_port(f"{trial.constructor.name}.{parameter.name}.other")
     if isinstance(now, bool):
         return not now
     if isinstance(now, int):
@@ -192,61 +214,41 @@ def another(trial: Trial, arguments: Arguments, parameter: Parameter, values: Va
     if isinstance(now, str) and now:
         return f"{now}-other"
     if parameter.is_naming or parameter.is_path:
-        return trial.value(parameter, 1, arguments)
+        return trial.value(parameter, 1, context)
     return "other" if parameter.annotation in ("str", ANY_TYPE) else None
 
 
 def kept_of_kind(comparison: Comparison, code: str, kind: Kind, severity: Severity = "error") -> Iterator[Finding]:
-    """Yield a finding for each resource of a kind that stays the same."""
+    """Yield a finding for each resource of one kind that is the same in all instances."""
     name = comparison.constructor.name
     word, usual = WORDS[kind]
-    for kept in comparison.kept:
-        if kept.resource.kind == kind:
-            deciding = comparison.deciding(kept.resource)
-            idle = " and ".join(item.name for item in deciding if item in comparison.idle)
-            why = f"{name} does not pass {idle} on: " if idle else ""
-            problem = f"{why}every instance of {name} has {word} {kept.resource.value}"
+    for hard_coded in comparison.hard_coded:
+        if hard_coded.resource.kind == kind:
+            deciding = comparison.deciding(hard_coded.resource)
+            unused = " and ".join(item.name for item in deciding if item in comparison.unused)
+            why = f"{name} does not pass {unused} on: " if unused else ""
+            problem = f"{why}every instance of {name} has {word} {hard_coded.resource.value}"
             known = " or ".join(item.name for item in deciding)
             remedy = f"derive it from {known}" if known else f"add a parameter for it: {usual}"
             instances = tuple(variant.name for variant in comparison.schemes[0])
-            resource = f"{'tcp port' if kind == 'port' else kind} {kept.resource.value}"
-            yield Finding(code, severity, problem, instances, kept.origins, remedy, resource)
+            resource = f"{'tcp port' if kind == 'port' else kind} {hard_coded.resource.value}"
+            yield Finding(code, severity, problem, instances, hard_coded.origins, remedy, resource)
 
 
-def origin_of(variant: Variant, place: str, value: str) -> Origin:
-    """Return where a value stands; of a text that has several lines, which one."""
-    lines = variant.places[place].splitlines()
-    location = variant.locate(place)
+def origin_of(variant: Variant, value_path: str, value: str) -> Origin:
+    """Return the origin of a value; in a text of several lines, the line that holds it."""
+    lines = variant.texts[value_path].splitlines()
+    location = variant.locate(value_path)
     if len(lines) < 2:
-        return Origin(place, variant.places[place], location)
+        return Origin(value_path, variant.texts[value_path], location)
     number = next((number for number, line in enumerate(lines, 1) if value in line), 1)
-    return Origin(f"{place}, line {number}", lines[number - 1].strip(), location)
-
-
-def names_kept(comparison: Comparison) -> Iterator[Finding]:
-    """Find names of processes that do not follow from parameters."""
-    yield from kept_of_kind(comparison, "NP401", "name")
-
-
-def ports_kept(comparison: Comparison) -> Iterator[Finding]:
-    """Find TCP ports that do not follow from parameters."""
-    yield from kept_of_kind(comparison, "NP402", "port")
-
-
-def paths_kept(comparison: Comparison) -> Iterator[Finding]:
-    """Find paths of state that do not follow from parameters."""
-    yield from kept_of_kind(comparison, "NP403", "path")
-
-
-def accounts_kept(comparison: Comparison) -> Iterator[Finding]:
-    """Find users, groups and their ids that do not follow from parameters."""
-    yield from kept_of_kind(comparison, "NP404", "account", severity="warning")
+    return Origin(f"{value_path}, line {number}", lines[number - 1].strip(), location)
 
 
 def idle_parameters(comparison: Comparison) -> Iterator[Finding]:
-    """Find parameters that change nothing, but those that other rules blame for what stays the same."""
-    blamed = {item for kept in comparison.kept for item in comparison.deciding(kept.resource)}
-    for item in comparison.idle:
+    """Find parameters that change nothing, except those that other rules blame for a shared resource."""
+    blamed = {item for hard_coded in comparison.hard_coded for item in comparison.deciding(hard_coded.resource)}
+    for item in comparison.unused:
         if item not in blamed:
             name = comparison.constructor.name
             problem = f"{name} does nothing with its parameter {item.name}"
@@ -266,7 +268,7 @@ RULES: Final = [
     Rule(
         "NP401",
         "the names of processes follow from parameters",
-        constructor=names_kept,
+        constructor=partial(kept_of_kind, code="NP401", kind="name"),
         explanation="It compares `name` and `instance_name` of the processes that a constructor makes of different"
         " parameters. Two processes of one name would have one script, program section, unit or container, one PID"
         " file and one log.",
@@ -274,7 +276,7 @@ RULES: Final = [
     Rule(
         "NP402",
         "TCP ports follow from parameters",
-        constructor=ports_kept,
+        constructor=partial(kept_of_kind, code="NP402", kind="port"),
         explanation="It looks for ports in arguments, environment, shell text, overrides, attributes and configuration"
         " files: numbers after an address, after a word or an option like `port` or `listen`, in variables like"
         " `PORT`, and the defaults of parameters that are ports. It does not know whether a port is listened on or"
@@ -283,7 +285,7 @@ RULES: Final = [
     Rule(
         "NP403",
         "paths of sockets, logs and other state follow from parameters",
-        constructor=paths_kept,
+        constructor=partial(kept_of_kind, code="NP403", kind="path"),
         explanation="It looks in the same places for paths below the state directories, and below `/var`, `/run` and"
         " `/tmp`, unless they are files of the software. The state directories themselves may be common, and so may a"
         " directory that shell text makes and in which each instance has its own.",
@@ -291,7 +293,7 @@ RULES: Final = [
     Rule(
         "NP404",
         "accounts follow from parameters",
-        constructor=accounts_kept,
+        constructor=partial(kept_of_kind, code="NP404", kind="account", severity="warning"),
         severity="warning",
         explanation="It compares `user`, and the names and numbers of accounts. Instances that run as one user can"
         " read and write each other's state.",

@@ -1,62 +1,63 @@
-"""Rules about what a stop of one instance leaves, and does to the others."""
+"""Rules about the stop of one instance: its leftovers, and its effects on other instances."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
 
-from pytest_nixproc.checks.api import Departure, Finding, Rule
+from pytest_nixproc.checks.api import Rule, StopReport
 from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.values.findings import Finding
 
 
-def processes_left(departure: Departure) -> Iterator[Finding]:
+def processes_left(report: StopReport) -> Iterator[Finding]:
     """Find processes of the stopped instance that still run."""
-    name = departure.instance
-    for pid, command in departure.processes.items():
-        problem = f"process {pid} of {name} still runs {departure.when}: {command}"
+    name = report.instance
+    for pid, command in report.processes.items():
+        problem = f"process {pid} of {name} still runs {report.when}: {command}"
         remedy = "have the program end what it has started, and wait for it"
         yield Finding("NP301", "error", problem, (name,), (), remedy, f"process {pid}")
 
 
-def ports_held(departure: Departure) -> Iterator[Finding]:
-    """Find ports of the stopped instance that somebody else has got hold of."""
-    name = departure.instance
-    for port, holder in departure.held.items():
-        problem = f"{port} of {name} is held {departure.when}: {holder}"
+def ports_held(report: StopReport) -> Iterator[Finding]:
+    """Find ports of the stopped instance that other processes hold."""
+    name = report.instance
+    for port, holder in report.held.items():
+        problem = f"{port} of {name} is held {report.when}: {holder}"
         remedy = "let nobody else use it, and close it in what the program leaves behind"
         yield Finding("NP302", "error", problem, (name,), (), remedy, port)
 
 
-def pid_files_left(departure: Departure) -> Iterator[Finding]:
+def pid_files_left(report: StopReport) -> Iterator[Finding]:
     """Find PID files of the stopped instance that are still there."""
-    for path in departure.pid_files:
-        problem = f"PID file {path} of {departure.instance} is still there {departure.when}"
+    for path in report.pid_files:
+        problem = f"PID file {path} of {report.instance} is still there {report.when}"
         remedy = "have the program remove it when it ends: its number will be another process's"
-        yield Finding("NP303", "warning", problem, (departure.instance,), (), remedy, path)
+        yield Finding("NP303", "warning", problem, (report.instance,), (), remedy, path)
 
 
-def sockets_left(departure: Departure) -> Iterator[Finding]:
+def sockets_left(report: StopReport) -> Iterator[Finding]:
     """Find Unix sockets of the stopped instance that are still there."""
-    for path in departure.sockets:
-        problem = f"socket {path} of {departure.instance} is still there {departure.when}"
+    for path in report.sockets:
+        problem = f"socket {path} of {report.instance} is still there {report.when}"
         remedy = "have the program remove it when it ends (unlink(2)): nobody can bind it while it is there"
-        yield Finding("NP304", "warning", problem, (departure.instance,), (), remedy, path)
+        yield Finding("NP304", "warning", problem, (report.instance,), (), remedy, path)
 
 
-def others_ended(departure: Departure) -> Iterator[Finding]:
+def others_ended(report: StopReport) -> Iterator[Finding]:
     """Find other instances whose main process is not the one that it was before."""
-    for name, pid in departure.ended.items():
-        problem = f"{name} (pid {pid}) has ended {departure.when}"
-        remedy = f"if it cannot do without {departure.instance}, let it depend on that"
-        yield Finding("NP305", "error", problem, (departure.instance, name), (), remedy, f"process {pid}")
+    for name, pid in report.ended.items():
+        problem = f"{name} (pid {pid}) has ended {report.when}"
+        remedy = f"if it cannot do without {report.instance}, let it depend on that"
+        yield Finding("NP305", "error", problem, (report.instance, name), (), remedy, f"process {pid}")
 
 
-def others_unready(departure: Departure) -> Iterator[Finding]:
+def others_unready(report: StopReport) -> Iterator[Finding]:
     """Find other instances that run, and cannot be used."""
-    for name, reason in departure.unready.items():
-        problem = f"{name} is not ready {departure.when}: {reason}"
-        remedy = f"if it cannot do without {departure.instance}, let it depend on that"
-        yield Finding("NP306", "error", problem, (departure.instance, name), (), remedy)
+    for name, reason in report.unready.items():
+        problem = f"{name} is not ready {report.when}: {reason}"
+        remedy = f"if it cannot do without {report.instance}, let it depend on that"
+        yield Finding("NP306", "error", problem, (report.instance, name), (), remedy)
 
 
 @hookimpl

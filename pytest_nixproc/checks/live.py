@@ -7,22 +7,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from pytest_nixproc.checks.api import Finding, Origin, Rule, Snapshot, ToldPidFile, origin_of
-from pytest_nixproc.checks.claims import Claim
+from pytest_nixproc.checks.api import PidFileState, Rule, Snapshot, origin_of
+from pytest_nixproc.checks.claims import ResourceClaim
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.machines.api import Listener
 from pytest_nixproc.model.instance import ANY_ADDRESS
+from pytest_nixproc.values.findings import Finding, Origin
+from pytest_nixproc.values.machine import Listener
 
 
 def not_running(snapshot: Snapshot) -> Iterator[Finding]:
-    """Find instances that have ended."""
+    """Find instances that do not run."""
     for name, status in snapshot.statuses.items():
         if not status.running:
             yield Finding("NP201", "error", f"{name} does not run: {status.text}", (name,))
 
 
 def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
-    """Find declared ports on which nobody listens, or somebody else than the instance's own processes."""
+    """Find declared ports on which none of the instance's own processes listens: nobody does, or another process."""
     holders = defaultdict(list)
     for listener in snapshot.owners:
         holders[listener.protocol, listener.port].append(listener)
@@ -32,12 +33,12 @@ def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
             if name not in (snapshot.owners[listener] for listener in found):
                 who, others, remedy = holder(snapshot, found)
                 problem = f"{name} declares {endpoint.protocol.upper()} port {endpoint.port}, {who}"
-                origin = origin_of(snapshot.model, name, endpoint.place, endpoint.port)
+                origin = origin_of(snapshot.model, name, endpoint.value_path, endpoint.port)
                 yield Finding("NP202", "error", problem, (name, *others), (origin,), remedy)
 
 
 def holder(snapshot: Snapshot, listeners: Sequence[Listener]) -> tuple[str, tuple[str, ...], str]:
-    """Say who listens instead of an instance: in words, as instances, and what to do about it."""
+    """Return who listens instead of an instance, in words and as instances, and the remedy."""
     if not listeners:
         return "and nobody listens on it", (), "pass the port on to the program"
     for owner in (snapshot.owners[listener] for listener in listeners):
@@ -73,10 +74,12 @@ def pid_files_wrong(snapshot: Snapshot) -> Iterator[Finding]:
         elif snapshot.members.get(snapshot.named.get(name, 0)) != name:
             problem = f"PID file {unit.pid_file} holds {content.strip()!r}, which is no living process of {name}"
             yield Finding("NP204", "error", problem, (name,))
-    for file in snapshot.told_pid_files:
+    for file in snapshot.referenced_pid_files:
         if not file.is_right and not is_shared(file):
-            name, origin = file.claims[0].instance, told_at(snapshot, file.claims[0])
-            wrong = f"holds {first_line(file.content)!r}, which is no living process of {name}"
+            name, origin = file.claims[0].instance, origin_of_claim(snapshot, file.claims[0])
+            # Many programs write more below it.
+            first_line = (file.content or "").partition("\n")[0]
+            wrong = f"holds {first_line!r}, which is no living process of {name}"
             problem = (
                 f"PID file {file.path}, which {name} is told, {'does not exist' if file.content is None else wrong}"
             )
@@ -84,19 +87,14 @@ def pid_files_wrong(snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding("NP204", "error", problem, (name,), (origin,), remedy, file.path)
 
 
-def first_line(text: str | None) -> str:
-    """Return the first line of a text; many programs write more into their PID files."""
-    return (text or "").partition("\n")[0]
-
-
-def is_shared(file: ToldPidFile) -> bool:
-    """Tell whether a PID file was written that several instances are told."""
+def is_shared(file: PidFileState) -> bool:
+    """Tell whether a PID file exists whose path is passed to several instances."""
     return file.content is not None and len(file.instances) > 1
 
 
-def told_at(snapshot: Snapshot, claim: Claim) -> Origin:
-    """Return where an instance is told something."""
-    return origin_of(snapshot.model, claim.instance, claim.place, claim.value)
+def origin_of_claim(snapshot: Snapshot, claim: ResourceClaim) -> Origin:
+    """Return the origin of a claim: the value that makes it."""
+    return origin_of(snapshot.model, claim.instance, claim.value_path, claim.value)
 
 
 def pid_files_shared(snapshot: Snapshot) -> Iterator[Finding]:
@@ -108,9 +106,9 @@ def pid_files_shared(snapshot: Snapshot) -> Iterator[Finding]:
         if len(names) > 1:
             problem = f"the PID files of {' and '.join(names)} name the same process {pid}"
             yield Finding("NP205", "error", problem, tuple(names))
-    for file in filter(is_shared, snapshot.told_pid_files):
+    for file in filter(is_shared, snapshot.referenced_pid_files):
         problem = f"{' and '.join(file.instances)} are told the same PID file {file.path}, and it is written"
-        origins = tuple(told_at(snapshot, claim) for claim in file.claims)
+        origins = tuple(origin_of_claim(snapshot, claim) for claim in file.claims)
         yield Finding("NP205", "error", problem, file.instances, origins, "derive its path from a parameter", file.path)
 
 
@@ -138,7 +136,7 @@ def wide_listeners(snapshot: Snapshot) -> Iterator[Finding]:
         endpoint = declared.get((owner or "", listener.protocol, listener.port))
         if owner is not None and endpoint is not None and listener.host in ANY_ADDRESS:
             problem = f"{owner} listens on port {listener.port} of all addresses, and not of {endpoint.address} alone"
-            origin = origin_of(snapshot.model, owner, endpoint.place, endpoint.port)
+            origin = origin_of(snapshot.model, owner, endpoint.value_path, endpoint.port)
             remedy = "pass the address on to the program"
             yield Finding("NP207", "warning", problem, (owner,), (origin,), remedy, endpoint.text)
 
@@ -147,11 +145,11 @@ def shared_files(snapshot: Snapshot) -> Iterator[Finding]:
     """Find files that processes of two instances have open for writing."""
     writers: dict[str, dict[str, int]] = defaultdict(dict)
     own = below(snapshot.own_places)
-    for name, sight in snapshot.sights:
+    for name, process in snapshot.processes:
         # A container has files of its own, but for the directories that it shares with its machine.
-        for path in sight.written:
-            if sight.shares_files or path.startswith(own):
-                writers[path].setdefault(name, sight.pid)
+        for path in process.written:
+            if process.shares_files or path.startswith(own):
+                writers[path].setdefault(name, process.pid)
     for path, by_name in writers.items():
         if len(by_name) > 1:
             problem = f"{' and '.join(by_name)} have the same file open for writing: {path}"
@@ -160,18 +158,18 @@ def shared_files(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def below(places: Iterable[str]) -> tuple[str, ...]:
-    """Return how the paths of everything in some directories begin."""
+    """Return the prefixes of the paths inside some directories."""
     return tuple(f"{place}/" for place in places)
 
 
 def files_elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
-    """Find what instances write outside the directories that the deployment has for that."""
+    """Find files that instances write outside the directories that the deployment has for that."""
     own = below(snapshot.own_places)
     found: dict[tuple[str, str], str] = {}
-    for name, sight in snapshot.sights if own else ():
-        for path in sight.written if sight.shares_files else ():
+    for name, process in snapshot.processes if own else ():
+        for path in process.written if process.shares_files else ():
             if not path.startswith(own):
-                found.setdefault((name, path), f"open for writing by process {sight.pid}")
+                found.setdefault((name, path), f"open for writing by process {process.pid}")
     for name, paths in snapshot.changed.items():
         for path in paths:
             found.setdefault((name, path), "named by the model, and changed since the system began to start")
@@ -180,55 +178,55 @@ def files_elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("NP209", "warning", problem, (name,), (how,), remedy, path)
 
 
-def traces_elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
-    """Find what instances seem to have written and closed where all programs write."""
-    known = {path for _, sight in snapshot.sights for path in sight.written}
+def changes_elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find files that instances seem to have written and closed in directories that all programs share, like /tmp."""
+    known = {path for _, process in snapshot.processes for path in process.written}
     known.update(path for paths in snapshot.changed.values() for path in paths)
-    for trace in snapshot.traces:
-        if trace.path not in known:
-            problem = f"{trace.path} has changed since the system began to start, and seems to be {trace.instance}'s"
-            clues = (f"the clue: {trace.clue}", "who has written it cannot be seen any more")
+    for change in snapshot.file_changes:
+        if change.path not in known:
+            problem = f"{change.path} has changed since the system began to start, and seems to be {change.instance}'s"
+            clues = (f"the clue: {change.clue}", "who has written it cannot be seen any more")
             remedy = "build the path from the state directories"
-            yield Finding("NP214", "warning", problem, (trace.instance,), clues, remedy, trace.path)
+            yield Finding("NP214", "warning", problem, (change.instance,), clues, remedy, change.path)
 
 
 def wrong_umasks(snapshot: Snapshot) -> Iterator[Finding]:
     """Find main processes whose umask is not the one that the model gives them."""
-    for name, sight in snapshot.sights:
+    for name, process in snapshot.processes:
         wanted = snapshot.model[name].pkg.umask
-        if wanted and sight.umask and sight.pid == sight.main and int(wanted, 8) != int(sight.umask, 8):
-            problem = f"{name} has the umask {sight.umask}, and not {wanted}"
+        if wanted and process.umask and process.pid == process.main and int(wanted, 8) != int(process.umask, 8):
+            problem = f"{name} has the umask {process.umask}, and not {wanted}"
             origin = origin_of(snapshot.model, name, "pkg.umask", wanted)
             remedy = "if the program sets its umask by itself, leave umask out of the model"
-            yield Finding("NP210", "warning", problem, (name,), (origin,), remedy, f"process {sight.pid}")
+            yield Finding("NP210", "warning", problem, (name,), (origin,), remedy, f"process {process.pid}")
 
 
 def wrong_directories(snapshot: Snapshot) -> Iterator[Finding]:
     """Find main processes in another working directory than the model gives them; daemons leave theirs by custom."""
-    for name, sight in snapshot.sights:
+    for name, process in snapshot.processes:
         wanted, is_daemon = snapshot.model[name].pkg.directory, snapshot.units[name].mode == "daemon"
-        is_meant = wanted and sight.directory and sight.pid == sight.main and not is_daemon
-        if wanted and is_meant and os.path.normpath(wanted) != sight.directory:
-            problem = f"{name} works in {sight.directory}, and not in {wanted}"
+        is_meant = wanted and process.directory and process.pid == process.main and not is_daemon
+        if wanted and is_meant and os.path.normpath(wanted) != process.directory:
+            problem = f"{name} works in {process.directory}, and not in {wanted}"
             origin = origin_of(snapshot.model, name, "pkg.directory", wanted)
             remedy = "if the program changes it by itself, leave directory out of the model"
-            yield Finding("NP211", "warning", problem, (name,), (origin,), remedy, f"process {sight.pid}")
+            yield Finding("NP211", "warning", problem, (name,), (origin,), remedy, f"process {process.pid}")
 
 
 def escaped_processes(snapshot: Snapshot) -> Iterator[Finding]:
-    """Find processes that an instance has started and that are below its main process no more."""
-    for name, sight in snapshot.sights:
-        if sight.main is None and not sight.is_zombie:
-            problem = f"process {sight.pid} of {name} has left the tree of its main process"
+    """Find processes of an instance that no longer descend from its main process."""
+    for name, process in snapshot.processes:
+        if process.main is None and not process.is_zombie:
+            problem = f"process {process.pid} of {name} has left the tree of its main process"
             remedy = "have the program wait for what it starts: its manager cannot stop this process"
-            yield Finding("NP212", "warning", problem, (name,), (), remedy, f"process {sight.pid}")
+            yield Finding("NP212", "warning", problem, (name,), (), remedy, f"process {process.pid}")
 
 
 def zombies(snapshot: Snapshot) -> Iterator[Finding]:
-    """Find processes that have ended, and that nobody has waited for."""
-    for name, sight in snapshot.sights:
-        if sight.is_zombie:
-            problem = f"process {sight.pid} of {name} has ended, and its parent does not take notice"
+    """Find zombies: processes that have ended, and that their parent has not waited for."""
+    for name, process in snapshot.processes:
+        if process.is_zombie:
+            problem = f"process {process.pid} of {name} has ended, and its parent does not take notice"
             yield Finding("NP213", "warning", problem, (name,), (), "have the program wait for its children (wait(2))")
 
 
@@ -346,14 +344,14 @@ RULES: Final = [
     Rule(
         "NP214",
         "instances leave no files where all programs write",
-        live=traces_elsewhere,
+        live=changes_elsewhere,
         severity="warning",
-        explanation="It looks for what has changed since the system began to start in `/tmp`, `/var/tmp`, `/var/log`,"
-        " the caller's home and the directories that main processes work in, even if it was closed again. Nothing"
-        " shows afterwards which process has written a file, so a file is reported only with a clue. Either its path"
-        " stands in what the instance is told, in its program, or in a file that it is told (of up to 2 MiB), and it"
-        " has the right owner; or it belongs to the user that this instance alone runs as; or its name has the number"
-        " of one of its processes. All others are left out, because they may be pytest's own, or those of another"
-        " deployment. Rarely, so may one with a clue.",
+        explanation="It looks for files that have changed since the system began to start in `/tmp`, `/var/tmp`,"
+        " `/var/log`, the caller's home and the directories that main processes work in, even if they were closed"
+        " again. Nothing shows afterwards which process has written a file, so a file is reported only with a clue."
+        " Either its path stands in the instance's arguments, environment or `initialize`, in its program, or in a"
+        " file that it is passed (of up to 2 MiB), and the file has the right owner; or it belongs to the user that"
+        " this instance alone runs as; or its name has the number of one of its processes. All others are left out,"
+        " because they may be pytest's own, or those of another deployment. Rarely, so may one with a clue.",
     ),
 ]

@@ -8,24 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from pytest_nixproc.checks.api import UNSAID, Finding, Origin, Rule
-from pytest_nixproc.model.places import Location
+from pytest_nixproc.checks.api import Rule
+from pytest_nixproc.values.findings import UNSAID, Finding, Origin
+from pytest_nixproc.values.location import Location
 
 SARIF_SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 TOOL: Final = "pytest-nixproc"
 
 
 def as_text(findings: Sequence[Finding], rules: Iterable[Rule]) -> str:  # noqa: ARG001 - the texts say it all
-    """Return findings for people."""
-    return "\n".join([*map(str, findings), count_of(findings)])
-
-
-def count_of(findings: Iterable[Finding]) -> str:
-    """Return how many findings there are, by severity."""
+    """Return findings as text for people, with the number of findings of each severity."""
     severities = [finding.severity for finding in findings]
     counts = {word: severities.count(word) for word in ("error", "warning")}
     parts = [f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts.items() if count]
-    return " and ".join(parts) or "no findings"
+    return "\n".join([*map(str, findings), " and ".join(parts) or "no findings"])
 
 
 def as_json(findings: Sequence[Finding], rules: Iterable[Rule]) -> str:
@@ -60,7 +56,7 @@ def origin_facts(origin: Origin | str) -> dict[str, Any]:
 
 
 def finding_from(facts: Mapping[str, Any]) -> Finding:
-    """Return the finding that :func:`facts_of` has made data of."""
+    """Return the finding from the data that :func:`facts_of` has made of it."""
     return Finding(
         facts["code"],
         facts["severity"],
@@ -73,7 +69,7 @@ def finding_from(facts: Mapping[str, Any]) -> Finding:
 
 
 def origin_from(facts: Mapping[str, Any]) -> Origin | str:
-    """Return the origin that :func:`origin_facts` has made data of."""
+    """Return the origin from the data that :func:`origin_facts` has made of it."""
     if "text" in facts:
         return str(facts["text"])
     location = Location(facts["file"], facts["line"]) if "file" in facts else None
@@ -105,7 +101,7 @@ def sarif_result(finding: Finding, places: Mapping[str, int]) -> dict[str, Any]:
     """Return a finding as a ``result``: the first line that is known is its location, the others are related."""
     origins = [origin for origin in finding.origins if isinstance(origin, Origin) and origin.location]
     locations = [sarif_location(number, origin) for number, origin in enumerate(origins)]
-    remedy = [f"To mend it: {finding.remedy}"] if finding.remedy else []
+    remedy = [f"Fix: {finding.remedy}"] if finding.remedy else []
     result: dict[str, Any] = {
         "ruleId": finding.code,
         "level": finding.severity,
@@ -119,19 +115,16 @@ def sarif_result(finding: Finding, places: Mapping[str, int]) -> dict[str, Any]:
 
 
 def sarif_location(number: int, origin: Origin) -> dict[str, Any]:
-    """Return an origin as a ``location``."""
+    """Return an origin as a ``location``, and its file as an ``artifactLocation``."""
     assert origin.location is not None, "only origins with lines have locations"
-    path = {"fullyQualifiedName": origin.path, "kind": "parameter"}
-    physical = {"artifactLocation": artifact(origin.location), "region": {"startLine": origin.location.line}}
-    return {"id": number, "physicalLocation": physical, "logicalLocations": [path], "message": {"text": str(origin)}}
-
-
-def artifact(location: Location) -> dict[str, str]:
-    """Return a file as an ``artifactLocation``."""
-    near = os.path.relpath(location.file)
+    near = os.path.relpath(origin.location.file)
     if near.startswith(os.pardir):
-        return {"uri": f"file://{quote(os.path.abspath(location.file))}"}
-    return {"uri": quote(near), "uriBaseId": "WORKDIR"}
+        artifact = {"uri": f"file://{quote(os.path.abspath(origin.location.file))}"}
+    else:
+        artifact = {"uri": quote(near), "uriBaseId": "WORKDIR"}
+    path = {"fullyQualifiedName": origin.path, "kind": "parameter"}
+    physical = {"artifactLocation": artifact, "region": {"startLine": origin.location.line}}
+    return {"id": number, "physicalLocation": physical, "logicalLocations": [path], "message": {"text": str(origin)}}
 
 
 FORMATS: Final[Mapping[str, Callable[[Sequence[Finding], Iterable[Rule]], str]]] = {

@@ -1,216 +1,216 @@
-"""Rules about what the instances of a model claim, before anything is started."""
+"""Rules about the resources that the instances of a model claim, before anything is started."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Final
 
-from pytest_nixproc.checks.api import Finding, Origin, Plan, Rule, Severity, origin_of
-from pytest_nixproc.checks.claims import ENVIRONMENT, Claim, Mention, by_resource
+from pytest_nixproc.checks.api import Rule, RuleInput, origin_of
+from pytest_nixproc.checks.claims import ENVIRONMENT, ResourceClaim, by_resource
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.instance import Endpoint
+from pytest_nixproc.model.recognition import LOCAL_ADDRESS, STATE_ROOTS
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.findings import Finding, Origin, Severity
 
-STATE_ROOTS: Final = ("/var/", "/run/", "/tmp/", "/dev/shm/")  # noqa: S108 - looked for in models, to be reported
 SOCKET_PATH_BYTES: Final = 107  # unix(7): sun_path has 108 bytes with the NUL; 104 on BSD and macOS
 PORTABLE_SOCKET_PATH_BYTES: Final = 103
-LOCAL_ADDRESS: Final = re.compile(r"(?:\b127\.0\.0\.1|\blocalhost|\[::1\]):(\d{1,5})\b")
 
 
-def contested(claims: Iterable[Claim]) -> Iterator[list[Claim]]:
-    """Yield the claims on what more than one instance claims, together."""
+def contested(claims: Iterable[ResourceClaim]) -> Iterator[list[ResourceClaim]]:
+    """Yield the claims on each resource that more than one instance claims."""
     for claimants in by_resource(claims).values():
         if len(claimants) > 1 and len({claim.instance for claim in claimants}) > 1:
             yield claimants
 
 
-def instances_of(claims: Iterable[Claim]) -> tuple[str, ...]:
-    """Return who claims, each once."""
+def instances_of(claims: Iterable[ResourceClaim]) -> tuple[str, ...]:
+    """Return the instances that make some claims, each once."""
     return tuple(dict.fromkeys(claim.instance for claim in claims))
 
 
-def origins_of(model: ProcessesModel, claims: Iterable[Claim]) -> tuple[Origin, ...]:
-    """Return where claims stand."""
-    return tuple(origin_of(model, claim.instance, claim.place, claim.value) for claim in claims)
+def origins_of(model: ProcessesModel, claims: Iterable[ResourceClaim]) -> tuple[Origin, ...]:
+    """Return the origins of claims: the values that make them."""
+    return tuple(origin_of(model, claim.instance, claim.value_path, claim.value) for claim in claims)
 
 
-def conflict(plan: Plan, code: str, problem: str, claims: list[Claim], remedy: str, resource: str) -> Finding:
-    """Return the finding for something that several instances claim."""
-    instances, origins = instances_of(claims), origins_of(plan.model, claims)
+def conflict(
+    given: RuleInput, code: str, problem: str, claims: list[ResourceClaim], remedy: str, resource: str
+) -> Finding:
+    """Return the finding for a resource that several instances claim."""
+    instances, origins = instances_of(claims), origins_of(given.model, claims)
     return Finding(code, "error", f"{' and '.join(instances)} {problem}", instances, origins, remedy, resource)
 
 
-def without_clients(model: ProcessesModel, claims: list[Claim]) -> list[Claim]:
-    """Leave out what instances are told of those that they need, when these claim it by themselves."""
-    owners = {claim.instance for claim in claims if not claim.is_told}
-    return [claim for claim in claims if not claim.is_told or not any(model.needs(claim.instance, it) for it in owners)]
+def without_clients(model: ProcessesModel, claims: list[ResourceClaim]) -> list[ResourceClaim]:
+    """Return claims without those of clients: passed values of instances that depend on the owner of the resource."""
+    owners = {claim.instance for claim in claims if not claim.is_passed}
+    return [
+        claim for claim in claims if not claim.is_passed or not any(model.needs(claim.instance, it) for it in owners)
+    ]
 
 
-def duplicate_ports(plan: Plan) -> Iterator[Finding]:
-    """Find ports that two instances declare, of one protocol and on one address; no address is every address."""
+def duplicate_ports(given: RuleInput) -> Iterator[Finding]:
+    """Find ports that two instances declare for one protocol and address; without an address, all are meant."""
     by_port: dict[tuple[str, int], list[tuple[str, Endpoint]]] = defaultdict(list)
-    for name, endpoint in plan.inventory.endpoints:
+    for name, endpoint in given.inventory.endpoints:
         by_port[endpoint.protocol, endpoint.port].append((name, endpoint))
     for (protocol, port), found in by_port.items():
         for claims in overlapping(found) if len(found) > 1 else ():
             problem = f"declare the same {protocol.upper()} port {port}"
             remedy = "give each instance its own port"
-            yield conflict(plan, "NP101", problem, claims, remedy, f"{protocol} port {port}")
+            yield conflict(given, "NP101", problem, claims, remedy, f"{protocol} port {port}")
 
 
-def overlapping(found: Iterable[tuple[str, Endpoint]]) -> Iterator[list[Claim]]:
-    """Yield endpoints of one port that cannot all be had: those on one address with those on every address."""
-    by_address: dict[str, list[Claim]] = defaultdict(list)
+def overlapping(found: Iterable[tuple[str, Endpoint]]) -> Iterator[list[ResourceClaim]]:
+    """Yield conflicting endpoints of one port: those on one address, with those on every address."""
+    by_address: dict[str, list[ResourceClaim]] = defaultdict(list)
     for name, endpoint in found:
-        by_address[endpoint.address].append(Claim(name, endpoint.place, endpoint.port, endpoint.port))
+        by_address[endpoint.address].append(ResourceClaim(name, endpoint.value_path, endpoint.port, endpoint.port))
     everywhere = by_address.pop("", [])
     groups = [[*everywhere, *claims] for claims in by_address.values()] or [everywhere]
     yield from (claims for claims in groups if len(instances_of(claims)) > 1)
 
 
-def duplicate_pid_files(plan: Plan) -> Iterator[Finding]:
-    """Find PID files that two instances would write: their managers', or their own."""
-    for claims in contested(plan.inventory.pid_files):
+def duplicate_pid_files(given: RuleInput) -> Iterator[Finding]:
+    """Find PID files that two instances, or their managers, would write."""
+    for claims in contested(given.inventory.pid_files):
         path, remedy = claims[0].resource, "give each instance its own instance_name or pid_file"
-        yield conflict(plan, "NP102", f"have the same PID file {path}", claims, remedy, path)
+        yield conflict(given, "NP102", f"have the same PID file {path}", claims, remedy, path)
 
 
-def duplicate_log_files(plan: Plan) -> Iterator[Finding]:
-    """Find log files that two instances would write: their managers', or their own."""
-    for claims in contested(plan.inventory.log_files):
+def duplicate_log_files(given: RuleInput) -> Iterator[Finding]:
+    """Find log files that two instances, or their managers, would write."""
+    for claims in contested(given.inventory.log_files):
         path, remedy = claims[0].resource, "give each its own instance_name"
-        yield conflict(plan, "NP103", f"have the same log file {path}", claims, remedy, path)
+        yield conflict(given, "NP103", f"have the same log file {path}", claims, remedy, path)
 
 
-def duplicate_state_paths(plan: Plan) -> Iterator[Finding]:
+def duplicate_state_paths(given: RuleInput) -> Iterator[Finding]:
     """Find state that two instances claim for themselves: sockets, data directories, homes that are to be created."""
-    for claimants in contested(plan.inventory.paths):
-        claims = without_clients(plan.model, claimants)
+    for claimants in contested(given.inventory.paths):
+        claims = without_clients(given.model, claimants)
         if len(instances_of(claims)) > 1:
             path, remedy = claims[0].resource, "derive the path from the instance's name"
-            yield conflict(plan, "NP104", f"claim the same path {path}", claims, remedy, path)
+            yield conflict(given, "NP104", f"claim the same path {path}", claims, remedy, path)
 
 
-def duplicate_names(plan: Plan) -> Iterator[Finding]:
-    """Find processes whose configurations would have one name; case does not count (macOS, Windows)."""
+def duplicate_names(given: RuleInput) -> Iterator[Finding]:
+    """Find processes whose configurations would have the same name; case does not count (macOS, Windows)."""
     claims = [
-        Claim(name, "pkg.name", instance.pkg.name, instance.pkg.name.casefold())
-        for name, instance in plan.model.items()
+        ResourceClaim(name, "pkg.name", instance.pkg.name, instance.pkg.name.casefold())
+        for name, instance in given.model.items()
     ]
     for claimants in contested(claims):
         value, remedy = claimants[0].value, "pass a suffix on to the second one's name"
-        yield conflict(plan, "NP105", f"have the same name {value!r}", claimants, remedy, f"name {value}")
+        yield conflict(given, "NP105", f"have the same name {value!r}", claimants, remedy, f"name {value}")
 
 
-def paths_outside_state(plan: Plan) -> Iterator[Finding]:
+def paths_outside_state(given: RuleInput) -> Iterator[Finding]:
     """Find PID files outside the state directories, which a test must not write."""
-    for claim in plan.inventory.pid_files:
-        if not claim.is_told and not plan.target.state.contains(claim.resource):
-            path = plan.target.pid_file(plan.model[claim.instance].pkg)
-            origin = origin_of(plan.model, claim.instance, "pkg.pid_file", path)
+    for claim in given.inventory.pid_files:
+        if not claim.is_passed and not given.target.state.contains(claim.resource):
+            path = given.model[claim.instance].pkg.pid_file_at(given.target)
+            origin = origin_of(given.model, claim.instance, "pkg.pid_file", path)
             remedy = "build it from state.runtime_dir or state.tmp_dir"
             problem = f"{claim.instance} has its PID file outside the state"
             yield Finding("NP107", "error", problem, (claim.instance,), (origin,), remedy, claim.resource)
 
 
-def mentions_outside_state(plan: Plan) -> Iterator[Finding]:
+def mentions_outside_state(given: RuleInput) -> Iterator[Finding]:
     """Find values that look like state kept outside the state directories."""
-    for mention in plan.inventory.mentions:
-        if mention.value.startswith(STATE_ROOTS) and looks_like_state(mention):
-            path = os.path.normpath(mention.value)
-            if not plan.target.state.contains(path):
-                name, remedy = mention.instance, "build it from the state directories"
-                origin = origin_of(plan.model, name, mention.place, mention.value)
-                problem = f"{name} mentions a path outside the state"
-                yield Finding("NP108", "warning", problem, (name,), (origin,), remedy, path)
+    for name, value_path, option, value in given.inventory.passed_values:
+        if not value.startswith(STATE_ROOTS) or given.target.state.contains(path := os.path.normpath(value)):
+            continue
+        # Programs often lie below /tmp themselves, and are words without an option.
+        is_word = not option and not value_path.startswith(ENVIRONMENT)
+        if is_word and value.startswith("/tmp/"):  # noqa: S108 - it is only compared
+            continue
+        origin, remedy = origin_of(given.model, name, value_path, value), "build it from the state directories"
+        problem = f"{name} mentions a path outside the state"
+        yield Finding("NP108", "warning", problem, (name,), (origin,), remedy, path)
 
 
-def looks_like_state(mention: Mention) -> bool:
-    """Tell whether a value names a file that a program may write; programs themselves often lie below /tmp."""
-    may_be_program = not mention.name and not mention.place.startswith(ENVIRONMENT)
-    return not (may_be_program and mention.value.startswith("/tmp/"))  # noqa: S108 - see above
-
-
-def told_ports(plan: Plan) -> Iterator[Finding]:
-    """Find ports that a program is told to listen on and that another instance has."""
-    declared: dict[int, list[Claim]] = defaultdict(list)
-    for name, endpoint in plan.inventory.endpoints:
-        declared[endpoint.port].append(Claim(name, endpoint.place, endpoint.port, endpoint.port))
-    for port, told in by_resource(plan.inventory.ports).items():
+def passed_ports(given: RuleInput) -> Iterator[Finding]:
+    """Find ports that are passed to a program to listen on, and that another instance has."""
+    declared: dict[int, list[ResourceClaim]] = defaultdict(list)
+    for name, endpoint in given.inventory.endpoints:
+        declared[endpoint.port].append(ResourceClaim(name, endpoint.value_path, endpoint.port, endpoint.port))
+    for port, told in by_resource(given.inventory.ports).items():
         owners = declared.get(port, [])
         names = {claim.instance for claim in owners}
-        strangers = [claim for claim in without_clients(plan.model, [*owners, *told]) if claim.instance not in names]
+        strangers = [claim for claim in without_clients(given.model, [*owners, *told]) if claim.instance not in names]
         claims = [*owners, *strangers]
         if strangers and len(instances_of(claims)) > 1:
             problem = f"are both told or declare to listen on port {port}"
             remedy = "pass the instance's own port on to its program"
-            yield conflict(plan, "NP111", problem, claims, remedy, f"port {port}")
+            yield conflict(given, "NP111", problem, claims, remedy, f"port {port}")
 
 
-def long_socket_paths(plan: Plan) -> Iterator[Finding]:
-    """Find sockets whose paths do not fit into an address."""
-    for claim in plan.inventory.sockets:
+def long_socket_paths(given: RuleInput) -> Iterator[Finding]:
+    """Find Unix sockets whose paths are longer than a socket address can hold (unix(7))."""
+    for claim in given.inventory.sockets:
         length = len(os.fsencode(claim.resource))
         if length > PORTABLE_SOCKET_PATH_BYTES:
             is_too_long = length > SOCKET_PATH_BYTES
             limit = SOCKET_PATH_BYTES if is_too_long else PORTABLE_SOCKET_PATH_BYTES
             where = "" if is_too_long else " of macOS and BSD"
             problem = f"{claim.instance} has a socket whose path has {length} bytes, more than the {limit}{where}"
-            origins = origins_of(plan.model, [claim])
+            origins = origins_of(given.model, [claim])
             remedy = "choose a shorter name, or a shorter --nixproc-state-root"
             severity: Severity = "error" if is_too_long else "warning"
             yield Finding("NP112", severity, problem, (claim.instance,), origins, remedy, claim.resource)
 
 
-def nested_paths(plan: Plan) -> Iterator[Finding]:
-    """Find what one instance keeps inside a directory that another claims for itself."""
-    inventory = plan.inventory
+def nested_paths(given: RuleInput) -> Iterator[Finding]:
+    """Find paths of one instance inside a directory that another instance claims for itself."""
+    inventory = given.inventory
     owners = by_resource(claim for claim in inventory.paths if claim.resource in inventory.directories)
     claimed_from = ways_up(owners)
-    explicit = (claim for claim in (*inventory.pid_files, *inventory.log_files) if claim.place != "pkg.instance_name")
+    explicit = (
+        claim for claim in (*inventory.pid_files, *inventory.log_files) if claim.value_path != "pkg.instance_name"
+    )
     for claim in (*inventory.paths, *explicit):
         for parent in claimed_from(claim.resource[: claim.resource.rfind("/")]):
             outer = [other for other in owners[parent] if other.instance != claim.instance]
-            claims = without_clients(plan.model, [*outer, claim])
+            claims = without_clients(given.model, [*outer, claim])
             if outer and claim in claims:
                 problem = f"claim {parent} and {claim.resource}, which lies in it"
-                yield conflict(plan, "NP113", problem, claims, "give each instance a directory of its own", parent)
+                yield conflict(given, "NP113", problem, claims, "give each instance a directory of its own", parent)
                 break
 
 
 def ways_up(owners: Container[str]) -> Callable[[str], list[str]]:
-    """Return a function that finds the claimed directories from one upwards, the nearest first.
+    """Return a function that finds the claimed directories at or above a path, the nearest first.
 
     It remembers them: most paths of a model lie in few directories.
     """
 
     @cache
     def claimed_from(directory: str) -> list[str]:
-        return [path for path in (directory, *parents_of(directory)) if path in owners]
+        found = []
+        while directory:
+            if directory in owners:
+                found.append(directory)
+            directory = directory[: directory.rfind("/")]
+        return found
 
     return claimed_from
 
 
-def parents_of(path: str) -> Iterator[str]:
-    """Yield the directories above a path, the nearest first, without the root."""
-    while path := path[: path.rfind("/")]:
-        yield path
-
-
-def missing_dependencies(plan: Plan) -> Iterator[Finding]:
-    """Find instances that are told where others listen, and do not depend on them."""
-    ports = {endpoint.port: name for name, endpoint in plan.inventory.endpoints}
-    sockets = {claim.resource: claim.instance for claim in plan.inventory.sockets if not claim.is_told}
+def missing_dependencies(given: RuleInput) -> Iterator[Finding]:
+    """Find instances that get the address or socket of another one, and do not depend on it."""
+    ports = {endpoint.port: name for name, endpoint in given.inventory.endpoints}
+    sockets = {claim.resource: claim.instance for claim in given.inventory.sockets if not claim.is_passed}
     found: dict[tuple[str, str], Origin] = {}
-    for name, place, _, value in plan.inventory.mentions:
+    for name, value_path, _, value in given.inventory.passed_values:
         for other in spoken_of(value, ports, sockets):
             # Nobody can depend on who needs it: that would be a cycle.
-            if other != name and not plan.model.needs(name, other) and not plan.model.needs(other, name):
-                origin = origin_of(plan.model, name, place, value)
+            if other != name and not given.model.needs(name, other) and not given.model.needs(other, name):
+                origin = origin_of(given.model, name, value_path, value)
                 found.setdefault((name, other), origin)
     for (name, other), origin in found.items():
         problem = f"{name} is told where {other} listens, and does not depend on it"
@@ -218,7 +218,7 @@ def missing_dependencies(plan: Plan) -> Iterator[Finding]:
 
 
 def spoken_of(value: str, ports: Mapping[int, str], sockets: Mapping[str, str]) -> Iterator[str]:
-    """Yield the instances whose endpoints a value holds: a socket's path, or a local address with a port."""
+    """Yield the instances that a value refers to, by the path of a socket or a local address with a port."""
     if value in sockets:
         yield sockets[value]
     elif ":" in value:
@@ -247,8 +247,8 @@ RULES: Final = [
         "no two instances have the same PID file",
         static=duplicate_pid_files,
         explanation="When two programs write one PID file, the manager stops the wrong one. The rule compares the"
-        " files that managers use (`pid_file`, or what follows from `instance_name`), and those that programs are told"
-        " by variables and options whose names end in `PID_FILE` or `pid-file`.",
+        " files that managers use (`pid_file`, or the path that follows from `instance_name`), and those that programs"
+        " are told by variables and options whose names end in `PID_FILE` or `pid-file`.",
     ),
     Rule(
         "NP103",
@@ -278,8 +278,8 @@ RULES: Final = [
         "NP107",
         "PID files lie in the state directories",
         static=paths_outside_state,
-        explanation="A fixed path is the same for every deployment, so two runs of the same tests get in each other's"
-        " way, and the file outlives the test.",
+        explanation="A fixed path is the same for every deployment, so two runs of the same tests conflict,"
+        " and the file outlives the test.",
     ),
     Rule(
         "NP108",
@@ -293,7 +293,7 @@ RULES: Final = [
     Rule(
         "NP111",
         "no program is told to listen on another instance's port",
-        static=told_ports,
+        static=passed_ports,
         explanation="The typical fault of a constructor that ignores its `port`: the instances declare different"
         " ports, and the programs are all told the same one. The rule checks `PORT`, `LISTEN_PORT` and `BIND_PORT` and"
         " the options of these names. An instance that depends on the owner of the port is taken for its client.",

@@ -1,1 +1,1 @@
-"""Where processes run: the only place that spawns, signals, sleeps and reads the clock."""
+"""Machines, on which processes run: the only package that spawns, signals, sleeps and reads the clock."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import tarfile
 
 ROOT: Final = "it"
-"""What a packed file or directory is called in its archive, whatever its name is."""
+"""Name of a packed file or directory in its archive, in place of its own name."""
 
 
 def pack(path: str) -> bytes:
@@ -29,7 +29,7 @@ def pack(path: str) -> bytes:
 
 
 def unpack(packed: bytes, path: str) -> None:
-    """Put what :func:`pack` has packed at a path, with the directories it needs; it belongs to the caller.
+    """Unpack an archive of :func:`pack` at a path, with the directories it needs; the files belong to the caller.
 
     Raises :class:`~pytest_nixproc.errors.MachineError` if it cannot be written.
     """
@@ -39,6 +39,8 @@ def unpack(packed: bytes, path: str) -> None:
     try:
         os.makedirs(directory, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            # All of it, as pack has packed it: from Python 3.14 on, less would be the default.
+            archive.extraction_filter = lambda member, _: member
             for member in archive:
                 archive.extract(renamed(member, name), directory)
     except OSError as error:
@@ -46,7 +48,7 @@ def unpack(packed: bytes, path: str) -> None:
 
 
 def renamed(member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
-    """Return a member under the name of what it is unpacked as; hard links lead to members, and are renamed too."""
+    """Return a member of an archive under its new name; hard links lead to members, and are renamed too."""
     member.name = name + member.name.removeprefix(ROOT)
     if member.islnk():
         member.linkname = name + member.linkname.removeprefix(ROOT)

@@ -1,4 +1,4 @@
-"""Which TCP sockets listen, which UDP sockets wait for anybody, and which processes hold them.
+"""Listening TCP sockets, unconnected UDP sockets, and the processes that hold them.
 
 On Linux the kernel is asked for listening sockets alone (sock_diag(7)): its other tables list every connection that is
 waiting to be forgotten, and reading them grows with what anybody has done on the machine in the last minute.
@@ -14,8 +14,8 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from pytest_nixproc.machines.api import Listener, Protocol
 from pytest_nixproc.machines.process_table import all_processes, offspring, read_facts
+from pytest_nixproc.values.machine import Listener, Protocol
 
 NETLINK_SOCK_DIAG: Final = 4  # <linux/netlink.h>
 SOCK_DIAG_BY_FAMILY: Final = 20  # <linux/sock_diag.h>
@@ -26,7 +26,7 @@ STATES: Final[Mapping[Protocol, tuple[int, int]]] = {
     "tcp": (socket.IPPROTO_TCP, 1 << 10),
     "udp": (socket.IPPROTO_UDP, 1 << 7),
 }
-"""How the kernel calls the state of what listens (<net/tcp_states.h>): TCP_LISTEN; of UDP, unconnected, TCP_CLOSE."""
+"""The kernel's states of listening sockets (<net/tcp_states.h>): TCP_LISTEN; of UDP, unconnected, TCP_CLOSE."""
 
 HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
 QUERY: Final = struct.Struct("=BBBBI48x")  # struct inet_diag_req_v2, the socket's identity left open
@@ -35,19 +35,19 @@ RECEIVE_BYTES: Final = 1 << 16
 
 
 class Address(NamedTuple):
-    """Where a socket listens."""
+    """The address of a listening socket."""
 
     host: str
     port: int
     protocol: Protocol = "tcp"
 
     def held_by(self, pid: int | None) -> Listener:
-        """Return it together with its process."""
+        """Return the address as a listener, together with the process that holds it."""
         return Listener(self.host, self.port, pid, self.protocol)
 
 
 def listening_sockets() -> dict[int, Address]:
-    """Return the address of every listening socket, by its inode; raises ``OSError`` where it cannot be asked."""
+    """Return the address of every listening socket, by its inode; raises ``OSError`` where the kernel cannot tell."""
     found: dict[int, Address] = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
         for name, (protocol, state) in STATES.items():
@@ -124,17 +124,17 @@ def listeners_by_psutil() -> list[Listener]:
 def listeners_by_netstat() -> list[Listener]:
     """Return all listening sockets of Windows, where Cygwin's interpreter has no psutil."""
     with os.popen("netstat -a -n -o -p TCP; netstat -a -n -o -p TCPv6") as lines:  # noqa: S605, S607 - a fixed command
-        return list(read_netstat(lines.read(), windows_pids()))
-
-
-def windows_pids() -> dict[int, int]:
-    """Return Cygwin's number of each of its processes, by that of Windows."""
+        printed = lines.read()
+    # Windows has numbers of its own for Cygwin's processes.
     numbers = {pid: read_facts(f"/proc/{pid}/winpid").strip() for pid in all_processes()}
-    return {int(number): pid for pid, number in numbers.items() if number.isdigit()}
+    return list(read_netstat(printed, {int(number): pid for pid, number in numbers.items() if number.isdigit()}))
 
 
 def read_netstat(text: str, pids: Mapping[int, int]) -> Iterator[Listener]:
-    """Read what netstat of Windows prints: it translates the word for the state, but what listens has no partner."""
+    """Yield the listeners in the output of netstat of Windows: listening and unconnected sockets.
+
+    The word for their state is translated.
+    """
     for line in text.splitlines():
         protocol, *fields = line.split() or [""]
         if protocol == "TCP" and len(fields) == 4 and fields[1] in ("0.0.0.0:0", "[::]:0"):
@@ -143,13 +143,13 @@ def read_netstat(text: str, pids: Mapping[int, int]) -> Iterator[Listener]:
 
 
 def is_listening(connection: Any) -> bool:
-    """Tell whether a connection that psutil names is a socket that listens, or has no partner."""
+    """Tell whether a connection of psutil's is a socket that listens, or is unconnected."""
     is_open = connection.status == "LISTEN" or (connection.type == socket.SOCK_DGRAM and not connection.raddr)
     return is_open and bool(connection.laddr)
 
 
 def heard(connection: Any, pid: int | None) -> Listener:
-    """Return a socket that psutil names as a listener."""
+    """Return a connection of psutil's as a listener."""
     host, port = connection.laddr
     return Listener(host, port, pid, "udp" if connection.type == socket.SOCK_DGRAM else "tcp")
 

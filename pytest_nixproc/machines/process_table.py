@@ -1,4 +1,4 @@
-"""Which process is whose child; standard library only, because the guardian reads it too."""
+"""The table of processes and their parents; standard library only, because the guardian reads it too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 HAS_PROC: Final = os.path.exists("/proc/self/stat")
 HAS_CHILDREN: Final = os.path.exists("/proc/thread-self/children")
 """Whether the kernel lists the children of a process (proc(5), CONFIG_PROC_CHILDREN)."""
+
+LISTINGS: Final = 10
 
 
 def read_file(path: str, start: int = 0) -> bytes:
@@ -35,7 +37,7 @@ def read_facts(path: str) -> bytes:
 
 
 def all_processes() -> list[int]:
-    """Return all processes, where there is ``/proc``."""
+    """Return the pids of all processes, where there is ``/proc``."""
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
@@ -46,8 +48,34 @@ def parents() -> dict[int, int]:
     return {pid: int(fields[1]) for pid in all_processes() if (fields := stat_fields(pid))}
 
 
+def census() -> tuple[dict[int, int], set[int], bool]:
+    """Return the parent of every process, those that had ended already (zombies), and whether none is missing.
+
+    One listing is not enough: it lacks the child that a process makes just before it ends. So processes are listed
+    until all have been looked at, and looked at again when their parent is gone: they have got another one.
+    """
+    if not HAS_PROC:
+        return parents_by_ps(), set(), True
+    seen: dict[int, list[str]] = {}
+    hidden: set[tuple[int, int]] = set()
+    """Whose parents have not changed when looked at again: these are not shown to us (proc(5), hidepid)."""
+
+    for _ in range(LISTINGS):
+        new = set(all_processes()) - seen.keys()
+        seen |= {pid: fields for pid in new if (fields := stat_fields(pid))}
+        parents = {pid: int(fields[1]) for pid, fields in seen.items()}
+        orphans = {(pid, parent) for pid, parent in parents.items() if parent and parent not in seen}
+        if not new and orphans <= hidden:
+            break
+        for pid, _ in orphans - hidden:
+            del seen[pid]
+        hidden |= orphans
+    zombies = {pid for pid, fields in seen.items() if fields[0] in "ZX"}
+    return parents, zombies, not new
+
+
 def parents_by_ps() -> dict[int, int]:
-    """Return the same where there is no ``/proc``, from ``ps`` (POSIX.1 options)."""
+    """Return the parent of every process from ``ps`` (POSIX.1 options), where there is no ``/proc``."""
     with os.popen("ps -A -o pid= -o ppid=") as lines:  # noqa: S605, S607 - a fixed command; subprocess is slow to import
         return {int(pid): int(ppid) for pid, ppid in (line.split() for line in lines)}
 
@@ -58,6 +86,15 @@ def stat_fields(pid: int) -> list[str]:
     return read_facts(f"/proc/{pid}/stat").rpartition(b")")[2].decode().split()
 
 
+def has_memory(pid: int) -> bool:
+    """Tell whether a process runs and has not begun to end: its memory goes first, and its environment with it."""
+    if not HAS_PROC:
+        return is_alive(pid)
+    # The 23rd field of the file is the size of the virtual memory (proc(5)).
+    fields = stat_fields(pid)
+    return bool(fields) and fields[20] != "0"
+
+
 def start_time(pid: int) -> str:
     """Return when a process started, in ticks since boot: with the pid, its identity. Empty where unknown."""
     fields = stat_fields(pid)
@@ -65,7 +102,7 @@ def start_time(pid: int) -> str:
 
 
 def identity_of(pid: int) -> str:
-    """Return what tells a process from later ones with its pid; empty when there is none."""
+    """Return a text that tells a process from later ones with its pid; empty when there is no process."""
     if HAS_PROC:
         return start_time(pid)
     created = asked_of_psutil(pid, "create_time")
@@ -166,7 +203,7 @@ def command_line(pid: int) -> str:
 
 
 def asked_of_psutil(pid: int, what: str) -> Any:
-    """Return what a method of psutil's processes says; None where it, or psutil, cannot be asked."""
+    """Return the result of a method of psutil's processes; None where it, or psutil, is not available."""
     try:
         import psutil
     except ImportError:

@@ -1,4 +1,4 @@
-"""Where this machine keeps the software that programs need: for places that have a root directory of their own."""
+"""The directories of the software that programs need, for machines and containers with a root of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import BinaryIO, Final
 
 ESSENTIAL: Final = (
@@ -20,7 +21,7 @@ TOO_MUCH: Final = frozenset(
     {"/", "/dev", "/dev/shm", "/etc", "/home", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/srv", "/sys"}  # noqa: S108
     | {"/tmp", "/var", "/var/cache", "/var/lib", "/var/log", "/var/run", "/var/spool", "/var/tmp"}  # noqa: S108
 )
-"""Directories that hold everything and nothing: of what lies directly in them, only the file itself is needed."""
+"""Directories that hold everything and nothing: of a file directly in one, only the file itself is needed."""
 
 KERNEL: Final = ("/proc/", "/sys/", "/dev/")
 PARTS_OF_A_PREFIX: Final = ("bin", "sbin", "libexec")
@@ -40,13 +41,13 @@ LINKS_IN_A_CHAIN: Final = 40
 
 
 class Software:
-    """What this machine has, as far as it was asked for; every program is looked at once."""
+    """The software of this machine, as far as it was asked for; every program is looked at once."""
 
     def __init__(self) -> None:
-        self._loaded: dict[str, tuple[str, ...]] = {}
+        self._loads = cache(lambda file: tuple(loads(file)))
 
     def needed_by(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Return the directories and files that hold ``paths`` and what they load, the outermost alone."""
+        """Return the directories and files that hold ``paths`` and everything that they load, the outermost alone."""
         places = {place for path in paths for file in self._closure(path) if (place := place_of(file))}
         return outermost(filter(os.path.exists, {*ESSENTIAL, *places}))
 
@@ -62,14 +63,9 @@ class Software:
                 waiting += self._loads(os.path.realpath(name))
         return found
 
-    def _loads(self, file: str) -> tuple[str, ...]:
-        if file not in self._loaded:
-            self._loaded[file] = tuple(loads(file))
-        return self._loaded[file]
-
 
 def chain(path: str) -> Iterator[str]:
-    """Yield a path, what it links to, and what that links to; at last the path without any link."""
+    """Yield a path, then each path that its links lead to, and at last the path without any link."""
     name = os.path.abspath(path)
     yield name
     for _ in range(LINKS_IN_A_CHAIN):
@@ -81,8 +77,11 @@ def chain(path: str) -> Iterator[str]:
 
 
 def loads(file: str) -> Iterator[str]:
-    """Yield what a program cannot run without: the interpreter of a script, the loader and libraries of a binary."""
-    head = head_of(file)
+    """Yield the files that a program needs to run: a script's interpreter, or a binary's loader and libraries."""
+    if not (os.path.isfile(file) and os.access(file, os.R_OK | os.X_OK)):
+        return
+    with open(file, "rb") as content:
+        head = content.read(HEAD_BYTES)
     if head.startswith(b"#!"):
         yield from (os.fsdecode(word) for word in head[2:].partition(b"\n")[0].split() if word.startswith(b"/"))
     elif head.startswith(ELF) and (loader := loader_of(file)):
@@ -90,16 +89,8 @@ def loads(file: str) -> Iterator[str]:
         yield from libraries(loader, file)
 
 
-def head_of(file: str) -> bytes:
-    """Return the beginning of an executable file; nothing of others."""
-    if not (os.path.isfile(file) and os.access(file, os.R_OK | os.X_OK)):
-        return b""
-    with open(file, "rb") as content:
-        return content.read(HEAD_BYTES)
-
-
 def loader_of(file: str) -> str:
-    """Return the dynamic loader that a binary names; empty for what names none, or is damaged."""
+    """Return the dynamic loader that a binary names; empty for one that names none, or is damaged."""
     try:
         with open(file, "rb") as content:
             return interpreter_in(content)
@@ -123,7 +114,7 @@ def interpreter_in(content: BinaryIO) -> str:
 
 
 def libraries(loader: str, file: str) -> Iterator[str]:
-    """Ask a binary's own loader what it would load (ld.so(8), ``--list``; the loader of musl has it too)."""
+    """Yield the libraries of a binary, as its own loader lists them (ld.so(8), ``--list``; musl's has it too)."""
     try:
         command = [loader, "--list", file]
         limit = LIBRARIES_PER_PROGRAM_SECONDS
@@ -135,9 +126,9 @@ def libraries(loader: str, file: str) -> Iterator[str]:
 
 
 def place_of(file: str) -> str:
-    """Return what to make available for a file to be of use: its directory, or the prefix that it is installed in.
+    """Return the path to make available for a file to be of use: its directory, or the prefix that it is installed in.
 
-    Empty for what the kernel provides.
+    It is the file alone where its directory holds far more, and empty for files that the kernel provides.
     """
     if f"{file}/".startswith(KERNEL) and not file.startswith("/dev/shm/"):  # noqa: S108
         return ""
@@ -146,20 +137,17 @@ def place_of(file: str) -> str:
     directory, prefix = os.path.dirname(file), os.path.dirname(os.path.dirname(file))
     if is_too_much(directory):
         return file
-    return prefix if is_prefix_of(prefix, directory) else directory
+    if is_too_much(prefix) or os.path.basename(directory) not in PARTS_OF_A_PREFIX:
+        return directory
+    # Programs of an installation may use all of it.
+    is_installation = any(os.path.exists(os.path.join(prefix, sign)) for sign in SIGNS_OF_A_PREFIX)
+    return prefix if is_installation else directory
 
 
 def is_too_much(directory: str) -> bool:
     """Tell whether a directory holds far more than one program: a top level of the system, or somebody's home."""
     home = os.path.expanduser("~")
     return directory in {*TOO_MUCH, home, os.path.realpath(home)} or os.path.dirname(directory) == "/home"
-
-
-def is_prefix_of(prefix: str, directory: str) -> bool:
-    """Tell whether a directory of programs belongs to an installation, all of which they may use."""
-    if is_too_much(prefix) or os.path.basename(directory) not in PARTS_OF_A_PREFIX:
-        return False
-    return any(os.path.exists(os.path.join(prefix, sign)) for sign in SIGNS_OF_A_PREFIX)
 
 
 def outermost(places: Iterable[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Becoming the process to which orphaned descendants are given, so that their end and status are seen."""
+"""The subreaper: the process that becomes the parent of orphaned descendants, and so sees their exit statuses."""
 
 from __future__ import annotations
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from pytest_nixproc.errors import WaitTimeout
 
 FIRST_PAUSE: Final = 0.001
 LONGEST_PAUSE: Final = 0.1
-GROWTH: Final = 1.05
+PATIENCE: Final = 0.05
+"""Which part of the time that has been waited passes until the next look: so much later something may be seen."""
 
 
 class Clock(Protocol):
-    """What waiting needs of a machine."""
+    """The clock of a machine, as far as waiting needs it."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -35,24 +36,42 @@ class Deadline:
         """Seconds that are left; 0 once the deadline is reached."""
         return max(0.0, self._end - self.clock.now())
 
-    def pauses(self) -> Iterator[float]:
-        """Pause once per step, each time a little longer; end when the deadline is reached."""
-        pause = FIRST_PAUSE
+    def expire(self) -> None:
+        """Reach the deadline now, which ends every wait for it, in any thread."""
+        self._end = self.clock.now()
+
+    def until(self, holds: Callable[[], bool]) -> bool:
+        """Look until something holds, at first often and then ever less; tell whether it did before the deadline.
+
+        The first look is at once. ``holds`` may raise to end the wait.
+        """
+        if holds():
+            return True
+        begun = self.clock.now()
         while remaining := self.remaining:
-            self.clock.pause(min(pause, remaining))
-            yield pause
-            pause = min(pause * GROWTH, LONGEST_PAUSE)
+            self.clock.pause(min(pause_after(self.clock.now() - begun), remaining))
+            if holds():
+                return True
+        return False
+
+
+def pause_after(seconds: float) -> float:
+    """Return how long to pause before the next look, after a wait of ``seconds``."""
+    return min(max(FIRST_PAUSE, PATIENCE * seconds), LONGEST_PAUSE)
 
 
 def wait_until(look: Callable[[], str], deadline: Deadline, what: str) -> None:
-    """Wait until ``look`` returns an empty text; before that, it returns what is still missing.
+    """Wait until ``look`` returns an empty text; any other text says why the wait goes on.
 
     The first look is at once. ``look`` may raise to end the wait. Raises
     :class:`~pytest_nixproc.errors.WaitTimeout` with the last thing seen.
     """
-    if not (missing := look()):
-        return
-    for _ in deadline.pauses():
-        if not (missing := look()):
-            return
-    raise WaitTimeout(f"{what}: not within {deadline.seconds:g} s", details=f"last seen: {missing}")
+    missing = ""
+
+    def holds() -> bool:
+        nonlocal missing
+        missing = look()
+        return not missing
+
+    if not deadline.until(holds):
+        raise WaitTimeout(f"{what}: not within {deadline.seconds:g} s", details=f"last seen: {missing}")

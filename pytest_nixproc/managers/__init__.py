@@ -1,1 +1,1 @@
-"""One file per process manager: a pure generator, a driver, and what the manager can do."""
+"""Process managers, each with a pure generator, a driver, and its capabilities."""

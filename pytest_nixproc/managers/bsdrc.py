@@ -15,30 +15,26 @@ from typing import Any, Final
 
 from pytest_nixproc.errors import CommandFailed, Unsupported
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.machines.api import Machine, Spawn, describe_failure
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import (
     Capabilities,
-    File,
     Generator,
     Manager,
-    Target,
-    Unit,
-    apply_override,
-    ask_known,
-    refuse_unsupported,
 )
 from pytest_nixproc.managers.daemons import HINT, DaemonDriver, record_of
+from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.model.names import snake_case
-from pytest_nixproc.model.process import Command, ManagedProcess, Mode
-from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.commands import Command, Spawn, describe_failure
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import SCRIPT, File, Unit
 
 SCRIPTS: Final = "etc/rc.d"
 LAUNCHERS: Final = "libexec"
 
 PLAIN: Final = re.compile(r"[A-Za-z0-9_./:=,@%+-]*")
-"""What stays one word through everything that rc.subr puts around a command: ``eval``, ``sh -c "…"``, ``su -c '…'``."""
+"""Text that stays one word in all that rc.subr puts around a command: ``eval``, ``sh -c "…"``, ``su -c '…'``."""
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 BUILT_IN: Final = frozenset(
@@ -112,43 +108,37 @@ exit 1"""
 
 
 @dataclass(frozen=True)
-class System:
-    """Where the system has what scripts are made of: the functions that they read, and the program that detaches."""
+class RcSystem:
+    """The paths of the system's files that scripts use."""
 
     rc_subr: str = "/etc/rc.subr"
+    """The shell functions that scripts read."""
+
     daemon: str = "/usr/sbin/daemon"
+    """The program that detaches a foreground program."""
 
 
 class BsdrcGenerator(Generator):
-    """One script per instance; and a launch script for what rc.subr cannot carry, or only a program can do."""
+    """The generator of a script per instance, and of a launch script where rc.subr cannot start the program itself."""
 
-    def __init__(self, system: System | None = None) -> None:
-        self.system = system or System()
+    def __init__(self, system: RcSystem | None = None) -> None:
+        self.system = system or RcSystem()
 
-    def generate(self, key: str, model: ProcessesModel, target: Target) -> Unit:
+    def generate(self, launch: Launch) -> Unit:
         """Return the script, which requires those of the dependencies."""
-        process = model[key].pkg
-        refuse_unsupported("bsdrc", process, CAPABILITIES)
-        name = unique_identifier(process, model)
-        defaults = default_parameters(process, target)
-        parameters = apply_override("bsdrc", process, defaults, spelling=snake_case)
-        ask_known(parameters, defaults, "bsdrc", process)
-        refuse_unfit(process, parameters)
-        requires = [identifier(model[dependency].pkg.name) for dependency in model.dependencies[key]]
-        writer = Writer(key, name, process, parameters, target, self.system)
-        lines = writer.script([*requires, *map(str, parameters["requires"])])
-        return Unit(
-            name=process.name,
-            mode=writer.mode,
-            log_file=target.log_file(process),
-            pid_file=target.pid_file(process),
-            files=(File(f"{SCRIPTS}/{name}", "\n".join(lines) + "\n", 0o755), *writer.launch_script()),
-            key=key,
-        )
+        name = unique_identifier(launch)
+        defaults = default_parameters(launch)
+        parameters = launch.overridden(defaults, spelling=snake_case, known=defaults)
+        refuse_unfit(launch, parameters)
+        launch = as_overridden(launch, parameters)
+        writer = Writer(launch, name, parameters, self.system)
+        lines = writer.script([*map(identifier, launch.dependencies), *map(str, parameters["requires"])])
+        script = File(f"{SCRIPTS}/{name}", "\n".join(lines) + "\n", SCRIPT)
+        return launch.unit(script, *writer.launch_script(), pid_file=launch.pid_file)
 
 
 def identifier(name: str) -> str:
-    """Return a name as one of the shell's: ``-`` and ``.`` become ``_``, other bytes their hexadecimal digits."""
+    """Return a name as an identifier of the shell: ``-`` and ``.`` become ``_``, other bytes hexadecimal digits."""
     escaped = (
         chr(byte) if re.match(rb"[A-Za-z0-9_]", bytes([byte])) else "_" if byte in b"-." else f"_{byte:02x}"
         for byte in name.encode(errors="surrogateescape")
@@ -157,26 +147,23 @@ def identifier(name: str) -> str:
     return f"_{text}" if text[:1].isdigit() else text
 
 
-def unique_identifier(process: ManagedProcess, model: ProcessesModel) -> str:
+def unique_identifier(launch: Launch) -> str:
     """Return the identifier of a process; raises for two that would have the same."""
-    own = identifier(process.name)
-    for other in (instance.pkg.name for instance in model.values()):
-        if other != process.name and identifier(other) == own:
-            what = (
-                f"rc.subr makes shell variables of names, and those of {process.name!r} and {other!r} are all {own}_*"
-            )
-            raise Unsupported("bsdrc", process.name, what, remedy="give one of them another name")
+    own = identifier(launch.name)
+    for other in (instance.pkg.name for instance in launch.model.values()):
+        if other != launch.name and identifier(other) == own:
+            what = f"rc.subr makes shell variables of names, and those of {launch.name!r} and {other!r} are all {own}_*"
+            raise launch.refusal(what, "give one of them another name")
     return own
 
 
-def default_parameters(process: ManagedProcess, target: Target) -> dict[str, Any]:
+def default_parameters(launch: Launch) -> dict[str, Any]:
     """Return everything about a script that an override may change."""
-    mode, command = process.command_for("daemon")
     return {
-        "description": process.description,
-        "command": command.program,
-        "command_args": command.args,
-        "command_is_daemon": mode == "daemon",
+        "description": launch.description,
+        "command": launch.command.program,
+        "command_args": launch.command.args,
+        "command_is_daemon": launch.mode == "daemon",
         "command_interpreter": None,
         "procname": None,
         "rcvar": "enable",
@@ -184,7 +171,7 @@ def default_parameters(process: ManagedProcess, target: Target) -> dict[str, Any
         "enable_daemon_output_logging": True,
         "reload_signal": "HUP",
         "stop_signal": "TERM",
-        "stop_seconds": max(1, round(target.stop_seconds)),
+        "stop_seconds": max(1, round(launch.target.stop_seconds)),
         "env_file": None,
         "fib": None,
         "limits": None,
@@ -202,7 +189,13 @@ def default_parameters(process: ManagedProcess, target: Target) -> dict[str, Any
     }
 
 
-def refuse_unfit(process: ManagedProcess, parameters: Mapping[str, Any]) -> None:
+def as_overridden(launch: Launch, parameters: Mapping[str, Any]) -> Launch:
+    """Return the launch with its overrides: they can change the program, and whether it goes into the background."""
+    command = Command(str(parameters["command"]), tuple(map(str, parameters["command_args"])))
+    return replace(launch, command=command, mode="daemon" if parameters["command_is_daemon"] else "foreground")
+
+
+def refuse_unfit(launch: Launch, parameters: Mapping[str, Any]) -> None:
     """Raise for overrides that rc.subr or rcorder(8) would split or evaluate."""
     lists = ("required_files", "required_dirs", "required_vars", "required_modules", "provides", "requires", "keywords")
     words = [(name, str(value)) for name in lists for value in parameters[name]]
@@ -210,57 +203,46 @@ def refuse_unfit(process: ManagedProcess, parameters: Mapping[str, Any]) -> None
     words += [(name, str(parameters[name])) for name in single if parameters[name] is not None]
     for name, value in words:
         if not value or not PLAIN.fullmatch(value.replace("~", "-") if name == "required_modules" else value):
-            raise unfit(process, name, value, "rc.subr splits and evaluates it: use letters, digits and _./:=,@%+-")
+            raise unfit(launch, name, value, "rc.subr splits and evaluates it: use letters, digits and _./:=,@%+-")
     for name in (*parameters["commands"], *parameters["rcvars_defaults"]):
         if not IDENTIFIER.fullmatch(name):
-            raise unfit(process, "commands or rcvars_defaults", name, "it becomes a part of a shell variable's name")
+            raise unfit(launch, "commands or rcvars_defaults", name, "it becomes a part of a shell variable's name")
     for name, hooks in parameters["commands"].items():
         for hook in hooks.keys() - set(HOOKS):
-            raise unfit(process, f"commands.{name}", hook, f"known are {', '.join(HOOKS)}")
+            raise unfit(launch, f"commands.{name}", hook, f"known are {', '.join(HOOKS)}")
 
 
-def unfit(process: ManagedProcess, name: str, value: str, why: str) -> Unsupported:
+def unfit(launch: Launch, name: str, value: str, why: str) -> Unsupported:
     """Return the error about one override."""
-    return Unsupported("bsdrc", process.name, f"its overrides give {name} {value!r}", remedy=why)
+    return launch.refusal(f"its overrides give {name} {value!r}", why)
 
 
 def is_plain(*values: str) -> bool:
-    """Tell whether values survive rc.subr as they are; an empty word does not."""
+    """Tell whether rc.subr leaves values unchanged; an empty word is lost."""
     return all(value and PLAIN.fullmatch(value) for value in values)
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes the script of one process."""
+    """The writer of one process's script."""
 
-    key: str
+    launch: Launch
     name: str
-    process: ManagedProcess
     parameters: Mapping[str, Any]
-    target: Target
-    system: System
-
-    @property
-    def mode(self) -> Mode:
-        """What the script starts."""
-        return "daemon" if self.parameters["command_is_daemon"] else "foreground"
-
-    @property
-    def command(self) -> Command:
-        """The program and its arguments."""
-        return Command(str(self.parameters["command"]), tuple(map(str, self.parameters["command_args"])))
+    system: RcSystem
 
     @property
     def log_file(self) -> str:
-        """Where output goes."""
-        return self.target.log_file(self.process) if self.parameters["enable_daemon_output_logging"] else "/dev/null"
+        """The file that output goes to."""
+        return self.launch.log_file if self.parameters["enable_daemon_output_logging"] else "/dev/null"
 
     @property
     def is_native(self) -> bool:
         """Tell whether variables of rc.subr can say everything that surrounds the program."""
-        values = self.target.environment(self.process, self.key).values()
-        words = (*self.command.argv, self.process.directory or "/", self.log_file)
-        return self.mode == "daemon" and is_plain(*words) and all(PLAIN.fullmatch(value) for value in values)
+        launch = self.launch
+        words = (*launch.command.argv, launch.directory or "/", self.log_file)
+        is_carried = is_plain(*words) and all(PLAIN.fullmatch(value) for value in launch.environment.values())
+        return launch.mode == "daemon" and is_carried
 
     @property
     def launcher(self) -> str:
@@ -272,15 +254,16 @@ class Writer:
         if self.is_native:
             return
         # What is left to rc.subr: it runs initialize as root, and is nice and another user before it comes to this.
-        rest = replace(self.process, initialize="", nice=None, user=None)
+        rest = replace(self.launch, initialize="", nice=None, user=None)
         first = ["# shellcheck disable=SC1003,SC2016", f"exec >> {shell.quote(self.log_file)} 2>&1 < /dev/null"]
-        if self.mode == "foreground":
-            first.append(f'echo "$$" > {shell.quote(self.target.pid_file(self.process))} || exit 1')
-        yield File(self.launcher, shell.launch_script(rest, self.command, self.target, self.key, *first), 0o755)
+        if self.launch.mode == "foreground":
+            first.append(f'echo "$$" > {shell.quote(self.launch.pid_file)} || exit 1')
+        text = shell.launch_script(rest, *first, is_proxied=False)
+        yield shell.open_to_user(File(self.launcher, text, SCRIPT), self.launch)
 
     def script(self, requires: Sequence[str]) -> Iterator[str]:
         """Yield the lines of the script."""
-        yield f"#!{self.target.facts.shell}"
+        yield f"#!{self.launch.target.facts.shell}"
         yield from self.header(requires)
         # Variables and functions are for rc.subr to use; values stand in single quotes, where nothing is expanded.
         yield "# shellcheck disable=SC1003,SC1091,SC2016,SC2034,SC2154,SC2317"
@@ -289,7 +272,7 @@ class Writer:
         yield FUNCTIONS
         if self.parameters["procname"] is None:
             yield OWN_SEARCH
-        if self.target.force_disable_user_change and not self.parameters["limits"]:
+        if self.launch.target.force_disable_user_change and not self.parameters["limits"]:
             yield NO_LIMITS
         yield from self.hooks()
         given = '"$@"' if self.parameters["flexible_parameters"] else '"${1-}"'
@@ -314,7 +297,7 @@ class Writer:
         yield f"desc={shell.quote(given['description'])}"
         yield from self.rc_variables()
         yield from (f"{name}={shell.quote(value)}" for name, value in self.start_settings().items())
-        yield f"pidfile={shell.quote(shell.quote(self.target.pid_file(self.process)))}"
+        yield f"pidfile={shell.quote(shell.quote(self.launch.pid_file))}"
         for name, default in (("stop_signal", "TERM"), ("reload_signal", "HUP")):
             signal = str(given[name]).removeprefix("-").removeprefix("SIG")
             if signal != default:
@@ -330,7 +313,7 @@ class Writer:
         yield from self.own_settings()
 
     def rc_variables(self) -> Iterator[str]:
-        """Yield what other scripts find in rc.conf(5).
+        """Yield the variables that a script usually reads from rc.conf(5).
 
         The machine's own is not read: it may hold variables for a program of the same name.
         """
@@ -343,13 +326,12 @@ class Writer:
 
     def start_settings(self) -> dict[str, str]:
         """Return the variables that make up the command line; rc.subr evaluates them again."""
-        process, given = self.process, self.parameters
-        user = self.target.user_of(process)
+        user, given = self.launch.user, self.parameters
         if user is not None and not is_plain(user):
-            raise Unsupported("bsdrc", process.name, f"its user is {user!r}, and rc.subr evaluates the name")
-        settings: dict[str, object] = self.native_start() if self.is_native else self.launched_start()
+            raise self.launch.refusal(f"its user is {user!r}, and rc.subr evaluates the name")
+        settings = self.command_settings()
         settings |= {
-            f"{self.name}_nice": process.nice,
+            f"{self.name}_nice": self.launch.nice,
             f"{self.name}_user": user,
             f"{self.name}_env_file": given["env_file"],
             f"{self.name}_fib": given["fib"],
@@ -359,31 +341,32 @@ class Writer:
         }
         return {name: str(value) for name, value in settings.items() if value is not None}
 
-    def native_start(self) -> dict[str, object]:
-        """Return a daemon's command line and surroundings as rc.subr knows them."""
-        environment = self.target.environment(self.process, self.key)
+    def command_settings(self) -> dict[str, object]:
+        """Return the command line of a process that rc.subr can start, with its surroundings, else the launch script.
+
+        That has a relative path, which is plain wherever the deployment lies.
+        """
+        if not self.is_native and self.launch.mode == "daemon":
+            return {"command": self.launcher}
+        if not self.is_native:
+            return {"command": self.system.daemon, "command_args": self.launcher}
+        command, environment = self.launch.command, self.launch.environment
         return {
-            "command": self.command.program,
-            "command_args": " ".join((*self.command.args, f">> {self.log_file} 2>&1 < /dev/null")),
+            "command": command.program,
+            "command_args": " ".join((*command.args, f">> {self.log_file} 2>&1 < /dev/null")),
             f"{self.name}_env": " ".join(f"{name}={value}" for name, value in environment.items()),
-            f"{self.name}_chdir": self.process.directory or "/",
+            f"{self.name}_chdir": self.launch.directory or "/",
         }
 
-    def launched_start(self) -> dict[str, object]:
-        """Return the launch script as command: a relative path, which is plain wherever the deployment lies."""
-        if self.mode == "daemon":
-            return {"command": self.launcher}
-        return {"command": self.system.daemon, "command_args": self.launcher}
-
     def own_settings(self) -> Iterator[str]:
-        """Yield what this script's own functions use, and what the process inherits of the script."""
-        yield f"record={shell.quote(record_of(self.process.name, self.target))}"
-        yield f"process_pidfile={shell.quote(self.target.pid_file(self.process))}"
+        """Yield the variables of the script's own functions, and the settings that the process inherits."""
+        yield f"record={shell.quote(record_of(self.launch.name, self.launch.target))}"
+        yield f"process_pidfile={shell.quote(self.launch.pid_file)}"
         yield f"log_file={shell.quote(self.log_file)}"
         yield f"stop_seconds={int(self.parameters['stop_seconds'])}"
-        yield f"umask {self.process.umask or '0022'}"
+        yield f"umask {self.launch.umask or '0022'}"
         if not self.is_native:
-            yield f"cd -- {shell.quote(self.target.directory)} || exit 1"
+            yield f"cd -- {shell.quote(self.launch.target.directory)} || exit 1"
 
     def hooks(self) -> Iterator[str]:
         """Yield the functions that rc.subr calls before, for and after its commands, and their names for it."""
@@ -391,7 +374,7 @@ class Writer:
             ("start", "pre"): ["    forget_process", *self.initialization()],
             ("start", "post"): [
                 '    : > "$record"',
-                *([AWAIT_PID_FILE] if self.mode == "foreground" else []),
+                *([AWAIT_PID_FILE] if self.launch.mode == "foreground" else []),
                 "    find_process",
             ],
             ("stop", "post"): [f'    [ -n "${{{NO_WAIT}-}}" ] || forget_process'],
@@ -416,62 +399,74 @@ class Writer:
 
     def initialization(self) -> Iterator[str]:
         """Yield the lines that run ``initialize``, with the program's surroundings, before the user is switched."""
-        if self.process.initialize:
+        if self.launch.initialize:
             yield "    {"
             yield "        ("
-            yield from shell.surroundings(self.process, self.target.environment(self.process, self.key))
-            yield f"            exec {shell.initialization(self.process, self.target)}"
-            yield f"        ) {shell.or_report(self.process, 'return 1')}"
+            yield from shell.surroundings(self.launch)
+            yield f"            exec {shell.initialization(self.launch)}"
+            yield f"        ) {shell.or_report(self.launch, 'return 1')}"
             yield '    } >> "$log_file" 2>&1 < /dev/null'
 
 
-class BsdrcDriver(DaemonDriver):
-    """Runs the scripts."""
+class RcScripts:
+    """The scripts of a deployment, and their runs; the messages of rc.subr are kept apart from the programs' logs."""
 
-    def _command(self, unit: Unit, word: str, **environment: str) -> Spawn:
-        """Return a script run; rc.subr talks, and what it says is none of the program's log."""
-        variables = {"PATH": self.machine.path_variable, **self.target.tags, **environment}
-        return Spawn((f"{self.target.directory}/{SCRIPTS}/{identifier(unit.name)}", word), variables, self._said(unit))
+    def __init__(self, machine: Machine, target: Target) -> None:
+        self.machine = machine
+        self.target = target
 
-    def _said(self, unit: Unit) -> str:
-        return f"{self.target.state.runtime_dir}/.{unit.name}.said"
-
-    def _run(self, commands: Mapping[Unit, Spawn], deadline: Deadline) -> dict[Unit, str]:
-        """Run scripts side by side; return what went wrong."""
+    def run(self, word: str, units: Sequence[Unit], deadline: Deadline, **environment: str) -> dict[Unit, str]:
+        """Run the scripts of units side by side; return error texts, by unit."""
+        variables = {"PATH": self.machine.facts.path_variable, **self.target.tags, **environment}
+        commands = {unit: Spawn((self._path(unit), word), variables, self._said(unit)) for unit in units}
         for unit in commands:
-            self.machine.remove(self._said(unit))
-        statuses = self.machine.run(list(commands.values()), deadline)
+            self.machine.files.remove(self._said(unit))
+        statuses = self.machine.processes.run(list(commands.values()), deadline)
         return {
             unit: self._problem(unit, describe_failure(command.argv, status) + (HINT if status is None else ""))
             for (unit, command), status in zip(commands.items(), statuses, strict=True)
             if status != 0
         }
 
+    def _path(self, unit: Unit) -> str:
+        return f"{self.target.directory}/{SCRIPTS}/{identifier(unit.name)}"
+
+    def _said(self, unit: Unit) -> str:
+        return f"{self.target.state.runtime_dir}/.{unit.name}.said"
+
     def _problem(self, unit: Unit, failure: str) -> str:
-        said = (self.machine.read(self._said(unit)) or b"").decode(errors="replace").rstrip()
+        said = (self.machine.files.read(self._said(unit)) or b"").decode(errors="replace").rstrip()
         return f"its script {failure}\n{said}"
 
+
+class BsdrcDriver(DaemonDriver):
+    """The driver that runs the scripts."""
+
+    def __init__(self, machine: Machine, target: Target) -> None:
+        super().__init__(machine, target)
+        self._scripts = RcScripts(machine, target)
+
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
-        """Run the scripts of what does not run yet with ``onestart``."""
+        """Run the scripts of the units that do not run yet, with ``onestart``."""
         statuses = self.status(units)
-        commands = {unit: self._command(unit, "onestart") for unit in units if not statuses[unit.name].running}
-        return {unit.name: problem for unit, problem in self._run(commands, deadline).items()}
+        idle = [unit for unit in units if not statuses[unit.name].running]
+        return {unit.name: problem for unit, problem in self._scripts.run("onestart", idle, deadline).items()}
 
     def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:  # noqa: ARG002 - scripts identify processes in their own way
-        """Run the scripts with ``onestop``, without the wait that is our own."""
-        self._run({unit: self._command(unit, "onestop", **{NO_WAIT: "1"}) for unit in units}, deadline)
+        """Run the scripts with ``onestop``, but without their waiting: the driver waits itself."""
+        self._scripts.run("onestop", units, deadline, **{NO_WAIT: "1"})
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Run the script with ``onereload``."""
-        for problem in self._run({unit: self._command(unit, "onereload")}, deadline).values():
+        for problem in self._scripts.run("onereload", [unit], deadline).values():
             raise CommandFailed(f"{unit.name}: {problem}")
 
 
-def obstacle(machine: type[Machine]) -> str:  # noqa: ARG001 - no kind of machine brings another system
-    """Tell whether this is FreeBSD."""
-    if sys.platform.startswith("freebsd") and exists(System.rc_subr):
+def unavailable_reason(machine: type[Machine]) -> str:  # noqa: ARG001 - no kind of machine brings another system
+    """Return why the scripts cannot be run here, with the remedy; an empty text on FreeBSD."""
+    if sys.platform.startswith("freebsd") and exists(RcSystem.rc_subr):
         return ""
-    return f"it needs FreeBSD's {System.rc_subr}, and this is {sys.platform}: run the tests on FreeBSD"
+    return f"it needs FreeBSD's {RcSystem.rc_subr}, and this is {sys.platform}: run the tests on FreeBSD"
 
 
 CAPABILITIES: Final = Capabilities(
@@ -482,7 +477,10 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
+MANAGER: Final = Manager("bsdrc", BsdrcGenerator, BsdrcDriver, CAPABILITIES, unavailable_reason, identifier)
+
+
 @hookimpl
 def nixproc_managers() -> list[Manager]:
-    """Offer this manager."""
-    return [Manager("bsdrc", BsdrcGenerator, BsdrcDriver, CAPABILITIES, obstacle, identifier)]
+    """Return the manager of this module, for the registry."""
+    return [MANAGER]

@@ -7,15 +7,19 @@ the process again by a record of its pid and its start time, so that a PID file 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import shell
-from pytest_nixproc.managers.api import Driver, Status, Target, Unit, pid_in
-from pytest_nixproc.model.process import Command, ManagedProcess, Mode
+from pytest_nixproc.managers.api import Driver, pid_in
+from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.values.tags import INSTANCE
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Status, Unit
 
 HINT: Final = "\n(if the program stays in the foreground, give it as foreground_process instead of process)"
 
@@ -47,42 +51,43 @@ FOREGROUND: Final = """\
 
 
 def record_of(name: str, target: Target) -> str:
-    """Return the file that says which process was started: pid and start time, or nothing yet."""
+    """Return the path of the record of the started process: its pid and start time, or nothing yet."""
     return f"{target.state.runtime_dir}/.{name}.started"
 
 
-def launch(
-    key: str, process: ManagedProcess, command: Command, mode: Mode, target: Target, own_variables: str
-) -> Iterator[str]:
-    """Yield the function that runs ``initialize`` and then the program, as a daemon in any case.
+def functions(launch: Launch, own_variables: str) -> Iterator[str]:
+    """Yield the lines of the shell function ``launch``: it runs ``initialize``, and then the program as a daemon.
 
-    The script sets ``name`` and ``pid_file`` before it calls the function, ``launch``. ``own_variables`` are those that
-    it was given for itself, and that the program is not to see.
+    A program that stays in the foreground is put into the background. The script sets ``name`` and ``pid_file`` before
+    it calls the function. ``own_variables`` are those that it was given for itself, and that the program is not to see.
     """
     yield "# Only called in a process of its own: the names below are the program's, not this script's."
     yield "enter() {"
     yield f"unset {own_variables}"
-    yield from shell.surroundings(process, target.environment(process, key))
+    yield from shell.surroundings(launch)
     yield "}"
     yield "# Does what its arguments say at the last moment before this process becomes the program."
     yield "become() {"
-    yield f'    enter && {shell.working_directory(process)} && "$@" && exec {shell.program(command, process, target)}'
+    yield f'    enter && {shell.working_directory(launch)} && "$@" && exec {shell.program(launch)}'
     yield "}"
     yield "launch() {"
-    if process.initialize:
-        yield f"    ( enter && exec {shell.initialization(process, target)} ) {shell.or_report(process, 'return 1')}"
-    yield DAEMON if mode == "daemon" else FOREGROUND
+    if launch.initialize:
+        yield f"    ( enter && exec {shell.initialization(launch)} ) {shell.or_report(launch, 'return 1')}"
+    yield DAEMON if launch.mode == "daemon" else FOREGROUND
     yield '    echo "$name: could not be started (status $status)" >&2'
     yield "    return 1"
     yield "}"
 
 
 @dataclass(frozen=True)
-class Traces:
-    """What a start and the program have left behind: the contents of their files, None for a missing one."""
+class PidFileContents:
+    """The contents of a daemon's PID file and of our record of it."""
 
     record: bytes | None
+    """The pid and the start time of the started process; empty before they are known, None without a record."""
+
     pid_file: bytes | None
+    """Content of the PID file; None without one."""
 
     @property
     def named(self) -> int | None:
@@ -96,85 +101,117 @@ class Traces:
 
 
 def first_number(content: bytes) -> int | None:
-    """Return the process that a PID file or a record begins with."""
+    """Return the pid at the beginning of a PID file or of a record; None without one."""
     return pid_in((content.split() or [b""])[0])
 
 
-class DaemonDriver(Driver):
-    """Knows processes by PID file and record, and sees their ends by itself; how they are started is left open."""
+class PidRecords:
+    """The files that identify running daemons: their PID files, and beside each a record of the started process."""
 
-    @abstractmethod
-    def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:
-        """Have units asked to stop, without waiting for their ends; ``pids`` are the processes of those that run."""
+    def __init__(self, machine: Machine, target: Target) -> None:
+        self.machine = machine
+        self.target = target
 
-    def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
-        """Have all processes asked to stop, and see their ends in one look at all of them."""
-        statuses = self.status(units)
-        pids = {unit: status.pid for unit in units if (status := statuses[unit.name]).running and status.pid}
-        self.request_stop(units, pids, deadline)
-        running = set(pids.values()) - self.machine.ended(pids.values())
-        for _ in deadline.pauses() if running else ():
-            running -= self.machine.ended(running)
-            if not running:
-                break
-        for unit in units:
-            if pids.get(unit) not in running:
-                self.forget(unit)
+    def begin(self, unit: Unit) -> None:
+        """Record that a process may have been started, and that nobody has identified it yet."""
+        self.machine.files.write(record_of(unit.name, self.target), "")
 
     def identify(self, unit: Unit) -> None:
         """Complete the record of a process that its start has left unidentified; one without PID file stays so."""
         assert unit.pid_file is not None
         record = record_of(unit.name, self.target)
-        if self.machine.read(record) == b"" and (pid := first_number(self.machine.read(unit.pid_file) or b"")):
-            self.machine.write(record, self.identity(pid))
+        if self.machine.files.read(record) == b"" and (
+            pid := first_number(self.machine.files.read(unit.pid_file) or b"")
+        ):
+            self.machine.files.write(record, self.identity(pid))
 
     def is_recorded(self, unit: Unit, pid: int) -> bool:
         """Tell whether a process is the very one that was started, and not a later one with its pid."""
-        record = self.machine.read(record_of(unit.name, self.target))
+        record = self.machine.files.read(record_of(unit.name, self.target))
         return record is not None and record.decode(errors="replace") == self.identity(pid) != ""
 
     def identity(self, pid: int) -> str:
-        """Return what a record holds about a process; empty where it cannot be identified."""
-        started = self.machine.start_time(pid)
+        """Return the text of a process's record; empty where the process cannot be identified."""
+        started = self.machine.processes.start_time(pid)
         return f"{pid} {started}\n" if started else ""
 
     def forget(self, unit: Unit) -> None:
-        """Remove what says that a process runs."""
+        """Remove the PID file and the record of a unit."""
         assert unit.pid_file is not None
-        self.machine.remove(unit.pid_file)
-        self.machine.remove(record_of(unit.name, self.target))
+        self.machine.files.remove(unit.pid_file)
+        self.machine.files.remove(record_of(unit.name, self.target))
+
+    def contents(self, unit: Unit) -> PidFileContents:
+        """Return the contents of the PID file and the record."""
+        assert unit.pid_file is not None
+        return PidFileContents(
+            self.machine.files.read(record_of(unit.name, self.target)), self.machine.files.read(unit.pid_file)
+        )
+
+    def perhaps_alive(self, units: Iterable[Unit]) -> set[Unit]:
+        """Return those of some units without a known pid that may still have a process."""
+        tags = [f"{name}={value}" for name, value in self.target.tags.items()]
+        strays = self.machine.processes.strays(tags[0]) if tags else []
+        # Whoever sets its own title, as redis does, may have overwritten its environment, and is anybody's.
+        if any(not self.machine.processes.has_tag(pid, tags[0]) for pid in strays):
+            return set(units)
+        return {
+            unit
+            for unit in units
+            if any(self.machine.processes.has_tag(pid, f"{INSTANCE}={unit.key}") for pid in strays)
+        }
+
+
+class DaemonDriver(Driver):
+    """The base of drivers that know processes by PID file and record, and see their ends themselves."""
+
+    def __init__(self, machine: Machine, target: Target) -> None:
+        super().__init__(machine, target)
+        self.records = PidRecords(machine, target)
+
+    @abstractmethod
+    def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:
+        """Request that units stop, without waiting for their ends; ``pids`` are the processes of those that run."""
+
+    def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
+        """Request that all units stop, and wait for the ends of all their processes at once."""
+        statuses = self.status(units)
+        pids = {unit: status.pid for unit in units if (status := statuses[unit.name]).running and status.pid}
+        self.request_stop(units, pids, deadline)
+        running = self.machine.processes.wait_ended(pids.values(), deadline)
+        for unit in units:
+            if pids.get(unit) not in running:
+                self.records.forget(unit)
 
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
-        """Look at PID files, and at what the machine knows about the end of processes."""
-        traces = {unit: self._traces(unit) for unit in units}
-        ended = self.machine.ended([pid for trace in traces.values() if (pid := trace.pid)])
+        """Return the statuses of units, from their PID files, their records, and the ends of processes."""
+        files = {unit: self.records.contents(unit) for unit in units}
+        ended = self.machine.processes.ended([pid for file in files.values() if (pid := file.pid)])
         if ended:
-            self.machine.catch_up()
-        return {unit.name: self._status(unit, trace, ended) for unit, trace in traces.items()}
+            self.machine.processes.sync_exits()
+        unknown = {unit: file.pid_file for unit, file in files.items() if file.record is not None and not file.pid}
+        found = self._without_pid(unknown) if unknown else {}
+        return {unit.name: found.get(unit) or self._status(unit, file, ended) for unit, file in files.items()}
 
-    def _traces(self, unit: Unit) -> Traces:
-        assert unit.pid_file is not None
-        return Traces(self.machine.read(record_of(unit.name, self.target)), self.machine.read(unit.pid_file))
-
-    def _status(self, unit: Unit, trace: Traces, ended: AbstractSet[int]) -> Status:
-        pid, content = trace.pid, trace.pid_file
-        if trace.record is None:
-            return Status(running=False, text="not running")
+    def _status(self, unit: Unit, files: PidFileContents, ended: AbstractSet[int]) -> Status:
+        pid, content = files.pid, files.pid_file
         if pid is None:
-            return self._without_pid(unit, content)
+            return Status(running=False, text="not running")
         if pid not in ended:
-            running = trace.named == pid
+            running = files.named == pid
             text = f"running, pid {pid}" if running else f"pid {pid} runs, but {unit.pid_file} holds {content!r}"
             return Status(running=running, pid=pid if running else None, text=text)
         text = f"dead, PID file {unit.pid_file} {'is gone' if content is None else 'exists'}"
         return Status(running=False, has_ended=True, pid=pid, exit_status=self.exit_status(unit, pid), text=text)
 
-    def _without_pid(self, unit: Unit, content: bytes | None) -> Status:
-        """Return the status of a daemon that has been started and is known by no pid: alive if any process of it is."""
-        tags = [f"{name}={value}" for name, value in self.target.tags.items()]
-        strays = self.machine.strays(tags[0]) if tags else []
-        mine = f"NIXPROC_INSTANCE={unit.key}"
-        # Whoever sets its own title, as redis does, may have overwritten its environment, and is anybody's.
-        alive = any(self.machine.has_tag(pid, mine) or not self.machine.has_tag(pid, tags[0]) for pid in strays)
-        text = f"PID file {unit.pid_file} {'does not exist' if content is None else f'holds {content[:20]!r}'}"
-        return Status(running=False, has_ended=not alive, text=text)
+    def _without_pid(self, contents: Mapping[Unit, bytes | None]) -> dict[Unit, Status]:
+        """Return the statuses of started daemons without a known pid: they have ended where no process may be theirs.
+
+        ``contents`` are those of their PID files.
+        """
+        living = self.records.perhaps_alive(contents)
+        found = {}
+        for unit, content in contents.items():
+            text = f"PID file {unit.pid_file} {'does not exist' if content is None else f'holds {content[:20]!r}'}"
+            found[unit] = Status(running=False, has_ended=unit not in living, text=text)
+        return found

@@ -18,25 +18,22 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote as percent_encoded
 
-from pytest_nixproc.errors import CommandFailed, MachineError, Unsupported
+from pytest_nixproc.errors import CommandFailed, MachineError
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.machines.api import OUTPUT_TAIL, Machine, Spawn, describe_status
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import (
     Capabilities,
     Driver,
-    File,
     Generator,
     Manager,
-    Status,
-    Target,
-    Unit,
-    apply_override,
+    daemon_of,
 )
-from pytest_nixproc.managers.proxy import proxy_argv
-from pytest_nixproc.model.process import Command, ManagedProcess
-from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn, describe_status
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import SCRIPT, File, Status, Unit
 
 JOBS: Final = "Library/LaunchDaemons"
 LAUNCHERS: Final = "libexec"
@@ -56,52 +53,50 @@ SESSIONS: Final = ("Aqua", "Background", "LoginWindow", "StandardIO", "System")
 """All kinds of sessions: a domain takes jobs of its own kind only, and jobs are for the first one by default."""
 
 UNCARRIED: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-"""What XML 1.0 (2.2, Characters) has no text for, or would not be one line of what launchctl prints."""
+"""Characters that XML 1.0 (2.2, Characters) cannot hold, or that would break a line of launchctl's output."""
 
 START: Final = 'launchctl bootstrap "$1" "$3" && launchctl kickstart "$1/$2"'
 PRINT: Final = 'for service do launchctl print "$service" 2> /dev/null; done'
 
+
+ACCOUNT: Final = ("UserName", "GroupName")
+"""The settings that say who runs a job."""
 
 SPAWN_FAILED: Final = "spawn failed"
 """The state of a job whose program could not be started, which has not ended then."""
 
 
 class LaunchdGenerator(Generator):
-    """One property list per instance."""
+    """The generator of a property list per instance."""
 
-    def generate(self, key: str, model: ProcessesModel, target: Target) -> Unit:
+    def generate(self, launch: Launch) -> Unit:
         """Return the property list, with a launch script where the list cannot say it all."""
-        process = model[key].pkg
-        mode, command = process.command_for("foreground")
-        refuse_place(process, target)
-        proxy: tuple[str, ...] = ()
-        if mode == "daemon":
-            proxy = proxy_argv(target.facts.python, target.facts.package_root, target.pid_file(process))
-        settings = None if proxy else native_settings(key, process, command, target)
+        refuse_place(launch)
+        settings = None if launch.proxy else native_settings(launch)
         scripts: tuple[File, ...] = ()
         if settings is None:
-            path = f"{LAUNCHERS}/{percent_encoded(process.name, safe='')}"
-            settings = scripted_settings(process, f"{target.directory}/{path}", target, is_proxied=bool(proxy))
-            inner = replace(target, force_disable_user_change=True) if "UserName" in settings else target
-            scripts = (File(path, shell.launch_script(process, command, inner, key, proxy=proxy), 0o755),)
-        job = overridden(process, common_settings(process, target) | settings)
-        return Unit(
-            name=process.name,
-            mode=mode,
-            log_file=str(job.get("StandardOutPath", "/dev/null")),
-            pid_file=target.pid_file(process) if mode == "daemon" else None,
-            files=(File(property_list(target, process.name), plistlib.dumps(job).decode()), *scripts),
-            key=key,
-        )
+            path = f"{LAUNCHERS}/{percent_encoded(launch.name, safe='')}"
+            settings = scripted_settings(launch, f"{launch.target.directory}/{path}")
+            # The nice level is the job's, and so may the user be.
+            rest = replace(launch, nice=None, user=None if "UserName" in settings else launch.user)
+            scripts = (File(path, shell.launch_script(rest), SCRIPT),)
+        job = overridden(launch, common_settings(launch) | settings)
+        if any(job.get(name) != settings.get(name) for name in ACCOUNT):
+            # Of an account that an override has chosen, we do not know the group.
+            scripts = tuple(replace(script, mode=0o755) for script in scripts)
+        elif "UserName" in settings:
+            scripts = tuple(shell.open_to_user(script, launch) for script in scripts)
+        list_ = File(property_list(launch.target, launch.name), plistlib.dumps(job).decode())
+        return launch.unit(list_, *scripts, log_file=str(job.get("StandardOutPath", "/dev/null")))
 
 
 def prefix(target: Target) -> str:
-    """Return how the labels of a deployment begin, and no others."""
+    """Return the prefix of a deployment's labels, which no other labels have."""
     return f"{LABEL}.{target.identity}."
 
 
 def label(target: Target, name: str) -> str:
-    """Return the label of a process's job; it is a part of what launchctl is told, after a slash."""
+    """Return the label of a process's job, which has no slash: launchctl gets it after one."""
     return prefix(target) + percent_encoded(name, safe="", errors="surrogateescape")
 
 
@@ -110,71 +105,67 @@ def property_list(target: Target, name: str) -> str:
     return f"{JOBS}/{label(target, name)}.plist"
 
 
-def common_settings(process: ManagedProcess, target: Target) -> dict[str, Any]:
-    """Return the settings that every job has: started and stopped by us alone, and not slowed down."""
-    log_file = target.log_file(process)
+def common_settings(launch: Launch) -> dict[str, Any]:
+    """Return the settings that every job has: started and stopped by us alone, and no slower than it is to be."""
     return {
-        "Label": label(target, process.name),
+        "Label": label(launch.target, launch.name),
         "RunAtLoad": False,
         "KeepAlive": False,
-        "StandardOutPath": log_file,
-        "StandardErrorPath": log_file,
-        "ExitTimeOut": max(1, round(target.stop_seconds)) + GRACE_OF_MANAGER,
+        "StandardOutPath": launch.log_file,
+        "StandardErrorPath": launch.log_file,
+        "ExitTimeOut": max(1, round(launch.target.stop_seconds)) + GRACE_OF_MANAGER,
         # What a program leaves behind is to be seen, not to be ended in silence.
         "AbandonProcessGroup": True,
         "ProcessType": "Interactive",
+        **({} if launch.niceness is None else {"Nice": launch.niceness}),
         "LimitLoadToSessionType": list(SESSIONS),
     }
 
 
-def native_settings(key: str, process: ManagedProcess, command: Command, target: Target) -> dict[str, Any] | None:
-    """Return the program and what surrounds it as settings; None where a launch script is needed."""
-    environment = target.environment(process, key)
-    values = (*command.argv, *environment, *environment.values(), process.directory or "")
-    if process.initialize or any(map(UNCARRIED.search, values)):
+def native_settings(launch: Launch) -> dict[str, Any] | None:
+    """Return the settings with which launchd starts the program itself; None where a launch script is needed."""
+    environment = launch.environment
+    values = (*launch.command.argv, *environment, *environment.values(), launch.directory or "")
+    if launch.initialize or any(map(UNCARRIED.search, values)):
         return None
     return {
-        "ProgramArguments": list(command.argv),
+        "ProgramArguments": list(launch.command.argv),
         "EnvironmentVariables": environment,
-        "WorkingDirectory": process.directory or "/",
-        "Umask": int(process.umask or DEFAULT_UMASK, 8),
-        **({} if process.nice is None else {"Nice": process.nice}),
-        **account_settings(process, target),
+        "WorkingDirectory": launch.directory or "/",
+        "Umask": int(launch.umask or DEFAULT_UMASK, 8),
+        **account_settings(launch),
     }
 
 
-def scripted_settings(process: ManagedProcess, script: str, target: Target, *, is_proxied: bool) -> dict[str, Any]:
+def scripted_settings(launch: Launch, script: str) -> dict[str, Any]:
     """Return the settings that have a launch script run: as the process's user, unless it does something as root."""
-    needs_root = is_proxied or bool(process.initialize)
+    needs_root = bool(launch.proxy or launch.initialize)
     return {
         "ProgramArguments": [script],
-        "EnvironmentVariables": dict(target.tags),
-        **({} if needs_root else account_settings(process, target)),
+        "EnvironmentVariables": dict(launch.target.tags),
+        **({} if needs_root else account_settings(launch)),
     }
 
 
-def account_settings(process: ManagedProcess, target: Target) -> dict[str, Any]:
+def account_settings(launch: Launch) -> dict[str, Any]:
     """Return the settings that have a job run as the process's user, with all of its groups."""
-    user = target.user_of(process)
-    if user is None:
-        return {}
-    return {"UserName": user, "GroupName": shell.primary_group(process, user, target), "InitGroups": True}
+    return {"UserName": launch.user, "GroupName": launch.group, "InitGroups": True} if launch.user else {}
 
 
-def overridden(process: ManagedProcess, job: dict[str, Any]) -> dict[str, Any]:
+def overridden(launch: Launch, job: dict[str, Any]) -> dict[str, Any]:
     """Return a job as its process overrides it; a setting of no value is left out."""
-    changed = apply_override("launchd", process, job)
+    changed = launch.overridden(job)
     if changed.get("Label") != job["Label"]:
-        raise Unsupported("launchd", process.name, "its overrides set 'Label', by which the deployment finds its jobs")
+        raise launch.refusal("its overrides set 'Label', by which the deployment finds its jobs")
     found = {name: value for name, value in changed.items() if value is not None}
     for place, value in leaves(found):
         if not is_carried(value):
-            raise Unsupported("launchd", process.name, f"a property list cannot hold {place}")
+            raise launch.refusal(f"a property list cannot hold {place}")
     return found
 
 
 def leaves(value: object, place: str = "") -> Iterator[tuple[str, object]]:
-    """Yield all names and plain values of a structure, in words and as they are; what is no name is None."""
+    """Yield all names and plain values of a structure, with descriptions; a name that is no text becomes None."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield f"the name {name!r} in {place or 'a job'}", name if isinstance(name, str) else None
@@ -195,35 +186,41 @@ def is_carried(value: object) -> bool:
     return isinstance(value, float | bytes | datetime)
 
 
-def refuse_place(process: ManagedProcess, target: Target) -> None:
+def refuse_place(launch: Launch) -> None:
     """Raise where the place of a deployment, or of a log, cannot be written into a property list."""
-    for path in (target.directory, *target.tags.values(), target.log_file(process)):
+    for path in (launch.target.directory, *launch.target.tags.values(), launch.log_file):
         if UNCARRIED.search(path):
-            what = f"{path!r} cannot stand in a property list"
             remedy = "choose a --nixproc-state-root, and names, without control characters"
-            raise Unsupported("launchd", process.name, what, remedy=remedy)
+            raise launch.refusal(f"{path!r} cannot stand in a property list", remedy)
 
 
 @dataclass(frozen=True)
-class Look:
-    """What launchctl prints about a job: its state, its process, and how the last one ended."""
+class JobState:
+    """The state of a job, as launchctl prints it."""
 
     state: str = ""
+    """launchd's word for the state."""
+
     pid: int | None = None
+    """Its process; None where none runs."""
+
     exit_status: int | None = None
+    """How its last process ended: a status, or minus a signal's number; None where none has."""
+
     program: str = ""
+    """The path of its program."""
 
     @property
     def text(self) -> str:
-        """What it says, for people."""
+        """The state in words."""
         if self.pid:
             return f"{self.state}, pid {self.pid}"
         ending = "" if self.exit_status is None else f", {describe_status(self.exit_status)}"
         return f"{self.state}{ending}, program {self.program}"
 
 
-def looks(output: str) -> dict[str, Look]:
-    """Read what ``launchctl print`` has printed of jobs, by their labels.
+def job_states(output: str) -> dict[str, JobState]:
+    """Return the states of jobs, by their labels, from the output of ``launchctl print``.
 
     What is indented further is about parts of a job. Older systems do not print the domain before the label.
     """
@@ -233,13 +230,13 @@ def looks(output: str) -> dict[str, Look]:
             found[match[1]] = {}
         elif found and (match := re.fullmatch(r"\t([^\t=]+) = (.*)", line)):
             found[next(reversed(found))].setdefault(match[1], match[2])
-    return {name: look(facts) for name, facts in found.items()}
+    return {name: job_state(facts) for name, facts in found.items()}
 
 
-def look(facts: Mapping[str, str]) -> Look:
-    """Return what the lines about a job say."""
+def job_state(facts: Mapping[str, str]) -> JobState:
+    """Return the state that the lines about a job describe."""
     pid = facts.get("pid", "")
-    return Look(
+    return JobState(
         facts.get("state", "in no state"),
         int(pid) if pid.isdigit() else None,
         exit_status_of(facts),
@@ -255,65 +252,172 @@ def exit_status_of(facts: Mapping[str, str]) -> int | None:
     return int(match[0]) if match else None
 
 
-class LaunchdDriver(Driver):
-    """Finds jobs by their labels, in the domain that the deployment's directory has a record of."""
+class Launchctl:
+    """Calls of launchctl, and their output."""
 
     def __init__(self, machine: Machine, target: Target) -> None:
-        super().__init__(machine, target)
-        self._known: dict[str, Look] = {}
-        """What launchd has said last; it holds for jobs whose processes still run."""
+        self.machine = machine
+        self.target = target
 
-    @cached_property
-    def _domain(self) -> str:
-        content = self.machine.read(f"{self.target.directory}/{RECORD}")
-        if content is None:
-            raise MachineError(f"no launchd domain is known: {self.target.directory}/{RECORD} is missing")
-        return str(json.loads(content))
+    def command(self, *words: str, output: str | None = None) -> Spawn:
+        """Return a call of launchctl."""
+        return Spawn((self.machine.files.which("launchctl") or COMMAND, *words), self._environment, output)
 
-    def _domains(self) -> list[str]:
-        """Return the domains that jobs of the calling user may be in, the one to choose first."""
-        uid = self.machine.facts.account.uid
-        return [f"gui/{uid}", f"user/{uid}"] if uid else ["system"]
-
-    def open(self, deadline: Deadline) -> None:
-        """Choose a domain: that of the user's session where somebody is logged in, else of the user; root has one."""
-        for domain in self._domains():
-            status, output = self._ask(deadline, "print", domain)
-            if status == 0:
-                self.machine.write(f"{self.target.directory}/{RECORD}", json.dumps(domain))
-                return
-        raise MachineError(f"launchd has no domain for us: tried {', '.join(self._domains())}", details=output)
-
-    def _ask(self, deadline: Deadline, *words: str) -> tuple[int | None, str]:
-        """Run launchctl; return its status and output."""
-        return self.machine.capture(self._command(*words), deadline)
-
-    def _command(self, *words: str, output: str | None = None) -> Spawn:
-        return Spawn((self.machine.which("launchctl") or COMMAND, *words), self._environment, output)
-
-    def _shell(self, text: str, *words: str, output: str | None = None) -> Spawn:
+    def shell(self, text: str, *words: str, output: str | None = None) -> Spawn:
+        """Return a command that runs shell text with arguments; the text calls launchctl."""
         return Spawn((self.machine.facts.shell, "-c", text, "sh", *words), self._environment, output)
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {"PATH": self.machine.path_variable, **self.target.tags}
+        return {"PATH": self.machine.facts.path_variable, **self.target.tags}
 
-    def _service(self, unit: Unit) -> str:
-        return f"{self._domain}/{label(self.target, unit.name)}"
+    def ask(self, deadline: Deadline, *words: str) -> tuple[int | None, str]:
+        """Run launchctl; return its status and output."""
+        return self.machine.processes.capture(self.command(*words), deadline)
+
+    def labels(self, domain: str, deadline: Deadline) -> list[str]:
+        """Return the labels of the deployment's jobs in a domain."""
+        output = self.ask(deadline, "print", domain)[1]
+        return sorted(set(re.findall(rf"(?<!\S){re.escape(prefix(self.target))}[\w.%~-]+", output)))
+
+    def job_states(self, services: Sequence[str], deadline: Deadline) -> dict[str, JobState]:
+        """Return the states of those jobs that launchd knows, by their labels."""
+        return job_states(self.machine.processes.capture(self.shell(PRINT, *services), deadline)[1]) if services else {}
+
+
+class Domain:
+    """The domain of a deployment's jobs, which its directory has a record of."""
+
+    def __init__(self, machine: Machine, target: Target, launchctl: Launchctl) -> None:
+        self.machine = machine
+        self.target = target
+        self.launchctl = launchctl
+        self._record = f"{target.directory}/{RECORD}"
+
+    def candidates(self) -> list[str]:
+        """Return the domains that jobs of the calling user may be in, the one to choose first."""
+        uid = self.machine.facts.account.uid
+        return [f"gui/{uid}", f"user/{uid}"] if uid else ["system"]
+
+    def choose(self, deadline: Deadline) -> None:
+        """Choose and record a domain: that of the user's session, else that of the user; root has a single one."""
+        for domain in self.candidates():
+            status, output = self.launchctl.ask(deadline, "print", domain)
+            if status == 0:
+                self.machine.files.write(self._record, json.dumps(domain))
+                return
+        raise MachineError(f"launchd has no domain for us: tried {', '.join(self.candidates())}", details=output)
+
+    @property
+    def is_chosen(self) -> bool:
+        """Tell whether a domain is recorded."""
+        return self.machine.files.read(self._record) is not None
+
+    @cached_property
+    def name(self) -> str:
+        """The domain's name for launchctl."""
+        content = self.machine.files.read(self._record)
+        if content is None:
+            raise MachineError(f"no launchd domain is known: {self._record} is missing")
+        return str(json.loads(content))
+
+    def service(self, unit: Unit) -> str:
+        """Return the name of a unit's job for launchctl."""
+        return f"{self.name}/{label(self.target, unit.name)}"
+
+    def services(self, deadline: Deadline) -> list[str]:
+        """Return the names of all jobs of the deployment that exist."""
+        return [f"{self.name}/{name}" for name in self.launchctl.labels(self.name, deadline)]
+
+    def loaded(self, services: Sequence[str], deadline: Deadline) -> list[str]:
+        """Return those services that exist, by one question about the domain instead of many about services."""
+        return sorted(set(self.services(deadline)).intersection(services))
+
+    def boot_out(self, services: Sequence[str], pids: Iterable[int], deadline: Deadline) -> None:
+        """Boot jobs out, and wait until launchd has ended and forgotten them; it may answer before that."""
+        log = f"{self.target.state.log_dir}/launchctl.log"
+        self.machine.processes.run(
+            [self.launchctl.command("bootout", service, output=log) for service in services], deadline
+        )
+        if services and not self.machine.processes.wait_ended(pids, deadline):
+            deadline.until(lambda: not self.loaded(services, deadline))
+
+
+class Jobs:
+    """The states of units' jobs; launchd is asked again when they may have changed."""
+
+    def __init__(self, machine: Machine, target: Target, domain: Domain) -> None:
+        self.machine = machine
+        self.target = target
+        self.domain = domain
+        self._known: dict[str, JobState] = {}
+        """The states that launchd has shown last; they hold for jobs whose processes still run."""
+
+    def states_of(self, units: Sequence[Unit]) -> dict[str, JobState]:
+        """Return the states of those units that launchd knows, once it has noticed which of them have ended."""
+        jobs = {unit.name: state for unit in units if (state := self._known.get(unit.name)) is not None}
+        all_run = len(jobs) == len(units) and all(state.pid for state in jobs.values())
+        if not all_run or self._is_outdated(units, jobs):
+
+            def has_noticed() -> bool:
+                nonlocal jobs
+                jobs = self._ask_about(units)
+                return not self._is_outdated(units, jobs)
+
+            self.machine.deadline(NOTICE_SECONDS).until(has_noticed)
+            self.forget(units)
+            self._known |= jobs
+        return jobs
+
+    def forget(self, units: Iterable[Unit]) -> None:
+        """Forget the states of units, so that launchd is asked about them again."""
+        for unit in units:
+            self._known.pop(unit.name, None)
+
+    def _ask_about(self, units: Sequence[Unit]) -> dict[str, JobState]:
+        names = {label(self.target, unit.name): unit.name for unit in units}
+        deadline, services = self.machine.deadline(ASK_SECONDS), list(map(self.domain.service, units))
+        known = services if len(services) == 1 else self.domain.loaded(services, deadline)
+        found = self.domain.launchctl.job_states(known, deadline)
+        return {names[name]: state for name, state in found.items() if name in names}
+
+    def _is_outdated(self, units: Sequence[Unit], jobs: Mapping[str, JobState]) -> bool:
+        """Tell whether a process has ended of which launchd says that it runs, or the daemon behind it."""
+        pids = [pid for unit in units if unit.name in jobs for pid in self.pids(unit, jobs[unit.name])]
+        return bool(self.machine.processes.ended(pids))
+
+    def pids(self, unit: Unit, state: JobState) -> list[int]:
+        """Return the process of a job, and the daemon behind it if it is a proxy; none of a job that does not run."""
+        daemon = daemon_of(unit, self.machine) if state.pid else None
+        return [pid for pid in (state.pid, daemon) if pid]
+
+
+class LaunchdDriver(Driver):
+    """The driver that finds jobs by their labels, in the domain that the deployment's directory has a record of."""
+
+    def __init__(self, machine: Machine, target: Target) -> None:
+        super().__init__(machine, target)
+        self._launchctl = Launchctl(machine, target)
+        self._domain = Domain(machine, target, self._launchctl)
+        self._jobs = Jobs(machine, target, self._domain)
+
+    def open(self, deadline: Deadline) -> None:
+        """Choose a domain."""
+        self._domain.choose(deadline)
 
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
         """Bootstrap jobs and start them, side by side; those whose process has ended are booted out before.
 
         launchd would start them again no sooner than ten seconds after it had done so before.
         """
-        jobs = self._look_at(units)
+        jobs = self._jobs.states_of(units)
         idle = [unit for unit in units if not (unit.name in jobs and jobs[unit.name].pid)]
-        self._boot_out([self._service(unit) for unit in idle if unit.name in jobs], (), deadline)
+        self._domain.boot_out([self._domain.service(unit) for unit in idle if unit.name in jobs], (), deadline)
         commands = [self._start(unit) for unit in idle]
         for command in commands:
-            self.machine.remove(str(command.output))
-        results = self.machine.run(commands, deadline)
-        self._forget(idle)
+            self.machine.files.remove(str(command.output))
+        results = self.machine.processes.run(commands, deadline)
+        self._jobs.forget(idle)
         return {
             unit.name: self._problem(unit, command, status)
             for unit, command, status in zip(idle, commands, results, strict=True)
@@ -323,125 +427,60 @@ class LaunchdDriver(Driver):
     def _start(self, unit: Unit) -> Spawn:
         path = f"{self.target.directory}/{property_list(self.target, unit.name)}"
         output = f"{self.target.state.runtime_dir}/.{unit.name}.launchctl"
-        return self._shell(START, self._domain, label(self.target, unit.name), path, output=output)
+        return self._launchctl.shell(START, self._domain.name, label(self.target, unit.name), path, output=output)
 
     def _problem(self, unit: Unit, command: Spawn, status: int | None) -> str:
-        """Say what launchctl said, and what launchd knows of the job."""
-        said = (self.machine.read(str(command.output)) or b"").decode(errors="replace")[-OUTPUT_TAIL:].strip()
+        """Return the error text of a failed start: launchctl's output, and the state of the job."""
+        said = (self.machine.files.read(str(command.output)) or b"").decode(errors="replace")[-OUTPUT_TAIL:].strip()
         ending = "still runs" if status is None else describe_status(status)
         return f"launchctl {ending}: {said or 'no word'}; launchd says: {self.status([unit])[unit.name].text}"
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Boot jobs out, and see the ends of their processes by ourselves."""
-        jobs = self._look_at(units)
+        jobs = self._jobs.states_of(units)
         known = [unit for unit in units if unit.name in jobs]
-        pids = {pid for unit in known for pid in self._pids(unit, jobs[unit.name])}
-        self._forget(known)
-        self._boot_out([self._service(unit) for unit in known], pids, deadline)
-
-    def _boot_out(self, services: Sequence[str], pids: Iterable[int], deadline: Deadline) -> None:
-        """Have launchd end and forget jobs, and wait until it has; it may answer before."""
-        log = f"{self.target.state.log_dir}/launchctl.log"
-        self.machine.run([self._command("bootout", service, output=log) for service in services], deadline)
-        running = set(pids)
-        for _ in deadline.pauses() if services else ():
-            running -= self.machine.ended(running)
-            if not running and not self._loaded(services, deadline):
-                break
-
-    def _loaded(self, services: Sequence[str], deadline: Deadline) -> list[str]:
-        """Return those services that there are; one question about the domain stands for many about services."""
-        names = self._labels(self._domain, deadline)
-        return sorted({f"{self._domain}/{name}" for name in names}.intersection(services))
-
-    def _print(self, services: Sequence[str], deadline: Deadline) -> dict[str, Look]:
-        """Return what launchd says of those jobs that it knows, by their labels."""
-        return looks(self.machine.capture(self._shell(PRINT, *services), deadline)[1]) if services else {}
-
-    def _look_at(self, units: Sequence[Unit]) -> dict[str, Look]:
-        """Return what launchd says of those units that it knows, once it has noticed which of them have ended."""
-        jobs = {unit.name: self._known[unit.name] for unit in units if unit.name in self._known}
-        if len(jobs) < len(units) or not self._is_live(units, jobs):
-            for _ in self.machine.deadline(NOTICE_SECONDS).pauses():
-                jobs = self._ask_about(units)
-                if not self._is_outdated(units, jobs):
-                    break
-            self._forget(units)
-            self._known |= jobs
-        return jobs
-
-    def _forget(self, units: Iterable[Unit]) -> None:
-        """Have launchd asked about units when they are looked at next."""
-        for unit in units:
-            self._known.pop(unit.name, None)
-
-    def _ask_about(self, units: Sequence[Unit]) -> dict[str, Look]:
-        names = {label(self.target, unit.name): unit.name for unit in units}
-        deadline, services = self.machine.deadline(ASK_SECONDS), list(map(self._service, units))
-        found = self._print(services if len(services) == 1 else self._loaded(services, deadline), deadline)
-        return {names[name]: look for name, look in found.items() if name in names}
-
-    def _is_live(self, units: Sequence[Unit], jobs: Mapping[str, Look]) -> bool:
-        """Tell whether all units run, by what is known of them."""
-        return all(jobs[unit.name].pid for unit in units) and not self._is_outdated(units, jobs)
-
-    def _is_outdated(self, units: Sequence[Unit], jobs: Mapping[str, Look]) -> bool:
-        """Tell whether a process has ended of which launchd says that it runs, or the daemon behind it."""
-        pids = [pid for unit in units if unit.name in jobs for pid in self._pids(unit, jobs[unit.name])]
-        return bool(self.machine.ended(pids))
-
-    def _pids(self, unit: Unit, look: Look) -> list[int]:
-        """Return the process of a job, and the daemon behind it if it is a proxy; none of a job that does not run."""
-        daemon = self._daemon_pid(unit) if look.pid else None
-        return [pid for pid in (look.pid, daemon) if pid]
+        pids = {pid for unit in known for pid in self._jobs.pids(unit, jobs[unit.name])}
+        self._jobs.forget(known)
+        self._domain.boot_out([self._domain.service(unit) for unit in known], pids, deadline)
 
     def close(self, deadline: Deadline) -> None:
-        """Boot out what is left of the deployment."""
-        if self.machine.read(f"{self.target.directory}/{RECORD}") is not None:
-            services = [f"{self._domain}/{name}" for name in self._labels(self._domain, deadline)]
-            self._boot_out(services, (), deadline)
-
-    def _labels(self, domain: str, deadline: Deadline) -> list[str]:
-        """Return the labels of the deployment that a domain has."""
-        output = self._ask(deadline, "print", domain)[1]
-        return sorted(set(re.findall(rf"(?<!\S){re.escape(prefix(self.target))}[\w.%~-]+", output)))
+        """Boot out all jobs of the deployment that are left."""
+        if self._domain.is_chosen:
+            self._domain.boot_out(self._domain.services(deadline), (), deadline)
 
     def remains(self) -> Sequence[str]:
         """Return the jobs of the deployment that are left in any domain which it may have used."""
         deadline = self.machine.deadline(ASK_SECONDS)
-        domains = self._domains() if self.machine.which("launchctl") else []
-        return [f"left of launchd: {domain}/{name}" for domain in domains for name in self._labels(domain, deadline)]
+        domains = self._domain.candidates() if self.machine.files.which("launchctl") else []
+        found = {domain: self._launchctl.labels(domain, deadline) for domain in domains}
+        return [f"left of launchd: {domain}/{name}" for domain, names in found.items() for name in names]
 
     def strays(self, tag: str) -> list[int]:
-        """Return all processes with a tag: what launchd has started descends from launchd."""
-        return self.machine.tagged(tag)
+        """Return all processes with a tag: the programs of jobs descend from launchd, not from us."""
+        return self.machine.processes.tagged(tag)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Send SIGHUP; a foreground proxy passes it on."""
-        status, output = self._ask(deadline, "kill", "SIGHUP", self._service(unit))
+        status, output = self._launchctl.ask(deadline, "kill", "SIGHUP", self._domain.service(unit))
         if status != 0:
             raise CommandFailed(f"{unit.name}: launchctl kill SIGHUP: {output.strip()}")
 
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
-        """Ask for all units in one go; those that launchd does not know were not started, or are booted out."""
-        jobs = self._look_at(units)
+        """Return the statuses of units; those that launchd does not know were not started, or are booted out."""
+        jobs = self._jobs.states_of(units)
         return {unit.name: self._status(unit, jobs.get(unit.name)) for unit in units}
 
-    def _status(self, unit: Unit, look: Look | None) -> Status:
-        if look is None:
+    def _status(self, unit: Unit, state: JobState | None) -> Status:
+        if state is None:
             return Status(running=False, text="launchd does not know it")
-        if look.pid:
-            return Status(running=True, pid=self._daemon_pid(unit) or look.pid, text=look.text)
-        has_ended = look.exit_status is not None or look.state == SPAWN_FAILED
-        return Status(running=False, has_ended=has_ended, exit_status=look.exit_status, text=look.text)
-
-    def _daemon_pid(self, unit: Unit) -> int | None:
-        """Return the pid of the daemon behind a foreground proxy."""
-        return self.process_named(unit, self.machine.read(unit.pid_file) or b"") if unit.pid_file else None
+        if state.pid:
+            return Status(running=True, pid=daemon_of(unit, self.machine) or state.pid, text=state.text)
+        has_ended = state.exit_status is not None or state.state == SPAWN_FAILED
+        return Status(running=False, has_ended=has_ended, exit_status=state.exit_status, text=state.text)
 
 
-def obstacle(machine: type[Machine]) -> str:  # noqa: ARG001 - every machine here has this system's launchd
-    """Tell whether this is where launchd is."""
+def unavailable_reason(machine: type[Machine]) -> str:  # noqa: ARG001 - every machine here has this system's launchd
+    """Return why launchd cannot be used here; an empty text on macOS."""
     return "" if sys.platform == "darwin" else f"launchd is part of macOS, and this is {sys.platform}"
 
 
@@ -453,7 +492,10 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
+MANAGER: Final = Manager("launchd", LaunchdGenerator, LaunchdDriver, CAPABILITIES, unavailable_reason)
+
+
 @hookimpl
 def nixproc_managers() -> list[Manager]:
-    """Offer this manager."""
-    return [Manager("launchd", LaunchdGenerator, LaunchdDriver, CAPABILITIES, obstacle)]
+    """Return the manager of this module, for the registry."""
+    return [MANAGER]

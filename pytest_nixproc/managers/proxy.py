@@ -1,4 +1,4 @@
-"""The foreground proxy: stands in the foreground for a program that can only be a daemon.
+"""The foreground proxy, which stands in the foreground for a program that can only be a daemon.
 
 It starts the daemon, finds it by its PID file, passes signals on to it, ends when the daemon really ends, and ends as
 the daemon did: with its exit status, or killed by the same signal. A PID file left behind by an earlier process is
@@ -43,7 +43,7 @@ FAILED: Final = 1 << 8
 """The wait status of an ordinary failure."""
 
 SIGNALLED: Final = 128
-"""What is added to a signal's number in an exit status (POSIX.1 XCU 2.8.2)."""
+"""The number that is added to a signal's number in an exit status (POSIX.1 XCU 2.8.2)."""
 
 BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_nixproc.managers.proxy import {0}; {0}()"
 
@@ -59,7 +59,7 @@ def escort_argv(python: str, package_root: str, pid_file: str) -> tuple[str, ...
 
 
 class Proxy:
-    """One daemon, from its start to its end."""
+    """The proxy of one daemon, from its start to its end."""
 
     def __init__(self, pid_file: str, argv: list[str]) -> None:
         self.pid_file = pid_file
@@ -107,7 +107,7 @@ class Proxy:
         return 0
 
     def start_daemon(self) -> int:
-        """Start the daemon and find it; return the wait status of its starter, which is not 0 if that was in vain."""
+        """Start the daemon and find it; return 0, or the wait status of a starter that has failed."""
         stale = self.read_pid_file()
         if stale and not is_alive(stale):
             os.unlink(self.pid_file)
@@ -144,15 +144,12 @@ class Proxy:
             if pid and pid not in others and (is_alive(pid) or pid in self.statuses):
                 return pid
             if self.adopts and not has_children:
-                return self.last_failure()
+                # Without a PID file, the daemon was the process that has failed last.
+                failed = [pid for pid, status in self.statuses.items() if status]
+                return failed[-1] if failed else fail(f"the daemon ended before it wrote its PID file {self.pid_file}")
             self.sleep(LOOK_SECONDS)
         self.end_remainder()
         return fail(f"no daemon's PID in {self.pid_file} after {time.monotonic() - end + PID_FILE_SECONDS:.1f} s")
-
-    def last_failure(self) -> int:
-        """Return which of the processes that have ended failed last: without a PID file, that was the daemon."""
-        failed = [pid for pid, status in self.statuses.items() if status]
-        return failed[-1] if failed else fail(f"the daemon ended before it wrote its PID file {self.pid_file}")
 
     def await_status(self, pid: int) -> int:
         """Wait until a process ends; return its wait status, 0 where it cannot be seen."""
@@ -165,7 +162,7 @@ class Proxy:
         return self.statuses.get(pid, 0)
 
     def reap(self) -> bool:
-        """Take in the statuses of children that have ended; return whether there are others."""
+        """Collect the statuses of children that have ended; return whether there are other children."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -217,13 +214,13 @@ def fail(problem: str) -> NoReturn:
 
 
 def describe_end(status: int) -> str:
-    """Word a wait status."""
+    """Return a wait status in words."""
     code = os.waitstatus_to_exitcode(status)
     return f"killed by signal {-code}" if code < 0 else f"status {code}"
 
 
 def end_as(status: int) -> NoReturn:
-    """End the way that a wait status says."""
+    """End this process as a wait status says: by the same signal, or with the same exit status."""
     if os.WIFSIGNALED(status):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if os.WTERMSIG(status) != signal.SIGKILL:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
-from pytest_nixproc.managers.api import Target
-from pytest_nixproc.model.process import Command, ManagedProcess
+from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.values.units import File
 
 SWITCH: Final = """
 import grp, os, pwd, signal, sys
@@ -21,11 +22,11 @@ for number in signal.SIGPIPE, signal.SIGXFSZ:
     signal.signal(number, signal.SIG_DFL)
 os.execv(argv[0], argv)
 """
-"""What an interpreter does as root before it becomes the program of its command line; setpriv(1) is for Linux alone."""
+"""Python that switches the user, as root, and becomes the program of its arguments; setpriv(1) is for Linux alone."""
 
 
 def quote(value: str) -> str:
-    """Return ``value`` as one word of the shell: single quotes keep every other byte (POSIX.1 XCU 2.2.2)."""
+    """Return ``value`` as one word of the shell, in single quotes if it needs them (POSIX.1 XCU 2.2.2)."""
     # shlex leaves a leading ``=`` bare: right, but read as a mistyped comparison by shellcheck (SC1097).
     return f"'={shlex.quote(value[1:] + ' ')[1:-2]}'" if value.startswith("=") else shlex.quote(value)
 
@@ -40,68 +41,78 @@ def comment(value: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", value)
 
 
-def surroundings(process: ManagedProcess, environment: dict[str, str]) -> Iterator[str]:
+def surroundings(launch: Launch) -> Iterator[str]:
     """Yield the lines that set umask and environment."""
-    yield f"umask {process.umask or '0022'}"
-    for name, value in environment.items():
+    yield f"umask {launch.umask or '0022'}"
+    for name, value in launch.environment.items():
         yield f"export {name}={quote(value)}"
 
 
-def initialization(process: ManagedProcess, target: Target) -> str:
+def initialization(launch: Launch) -> str:
     """Return the words that run ``initialize``, in a shell of its own that ends at the first failure."""
-    return words((target.facts.shell, "-ec", process.initialize, process.name))
+    return words((launch.target.facts.shell, "-ec", launch.initialize, launch.name))
 
 
-def or_report(process: ManagedProcess, leave: str) -> str:
-    """Return what follows a failed ``initialize``: a message, and the command that leaves the script."""
-    return f'|| {{ echo {quote(f"{process.name}: initialize failed")} "(status $?)" >&2; {leave}; }}'
+def or_report(launch: Launch, leave: str) -> str:
+    """Return the shell text for a failed ``initialize``: a message, and the command that leaves the script."""
+    return f'|| {{ echo {quote(f"{launch.name}: initialize failed")} "(status $?)" >&2; {leave}; }}'
 
 
-def program(command: Command, process: ManagedProcess, target: Target, proxy: tuple[str, ...] = ()) -> str:
-    """Return the words that become the program: niceness and user are changed on the way, behind a proxy's back."""
-    prefix = switching(process, target)
-    if process.nice is not None:
-        prefix = (target.facts.nice, "-n", str(process.nice), *prefix)
-    return words((*proxy, *prefix, *command.argv))
+def program(launch: Launch, proxy: tuple[str, ...] = (), *, is_ours: bool = True) -> str:
+    """Return the command line that becomes the program; behind a proxy, if any, it sets niceness and user."""
+    if is_ours:
+        # Such a manager is as nice as the tests already.
+        nice = "" if launch.nice is None else words((launch.target.facts.nice, "-n", str(launch.nice)))
+    else:
+        nice = whole_niceness(launch)
+    return " ".join(filter(None, (words(proxy), nice, words((*switching(launch), *launch.command.argv)))))
 
 
-def switching(process: ManagedProcess, target: Target) -> tuple[str, ...]:
+def whole_niceness(launch: Launch) -> str:
+    """Return the words before a command line that set its absolute nice level, whatever its manager's is.
+
+    nice(1) without a command prints the manager's, on Linux and Cygwin. They are empty where no level has to be set.
+    """
+    nice = quote(launch.target.facts.nice)
+    return "" if launch.niceness is None else f'{nice} -n "$(({launch.niceness} - $({nice})))"'
+
+
+def switching(launch: Launch) -> tuple[str, ...]:
     """Return the words before a command line that have it run as the process's user, with all of its groups."""
-    user = target.user_of(process)
+    facts, user, group = launch.target.facts, launch.user, launch.group
     if user is None:
         return ()
-    group = primary_group(process, user, target)
-    if not target.facts.setpriv:
-        return (target.facts.python, "-I", "-S", "-c", SWITCH, user, group)
-    return (target.facts.setpriv, f"--reuid={user}", f"--regid={group}", "--init-groups", "--")
+    if not facts.setpriv:
+        return (facts.python, "-I", "-S", "-c", SWITCH, user, group)
+    return (facts.setpriv, f"--reuid={user}", f"--regid={group}", "--init-groups", "--")
 
 
-def primary_group(process: ManagedProcess, user: str, target: Target) -> str:
-    """Return the group that a user has on the machine, else in the model; others have one of their own name."""
-    if known := target.accounts.users.get(user):
-        return str(known.group)
-    account = process.credentials.users.get(user)
-    return account.group if account and account.group else user
+def open_to_user(script: File, launch: Launch) -> File:
+    """Return a script with the group of its process's user, mode 0750: that user runs it, and so has to read it.
+
+    A script without a user to switch to stays as it is.
+    """
+    return replace(script, mode=0o750, group=launch.group) if launch.user else script
 
 
-def working_directory(process: ManagedProcess) -> str:
+def working_directory(launch: Launch) -> str:
     """Return the line that enters the working directory."""
-    return f"cd -- {quote(process.directory or '/')}"
+    return f"cd -- {quote(launch.directory or '/')}"
 
 
-def launch_script(
-    process: ManagedProcess, command: Command, target: Target, key: str, *first: str, proxy: tuple[str, ...] = ()
-) -> str:
+def launch_script(launch: Launch, *first: str, is_ours: bool = True, is_proxied: bool = True) -> str:
     """Return a script that sets up everything around a program and then becomes it; ``first`` are lines before that.
 
-    With a ``proxy``, it becomes that, as who runs the script, and the proxy starts the program.
+    A daemon is kept in the foreground by a proxy: the script becomes that, as who runs the script, and the proxy starts
+    the program. Where it is not ``is_proxied``, the script ends when the daemon is in the background. A manager that
+    ``is_ours`` was started by us, so that it is as nice as the tests.
     """
     lines = [
-        f"#!{target.facts.shell}",
+        f"#!{launch.target.facts.shell}",
         *first,
-        *surroundings(process, target.environment(process, key)),
-        *([f"{initialization(process, target)} {or_report(process, 'exit 1')}"] if process.initialize else []),
-        f"{working_directory(process)} || exit 1",
-        f"exec {program(command, process, target, proxy)}",
+        *surroundings(launch),
+        *([f"{initialization(launch)} {or_report(launch, 'exit 1')}"] if launch.initialize else []),
+        f"{working_directory(launch)} || exit 1",
+        f"exec {program(launch, launch.proxy if is_proxied else (), is_ours=is_ours)}",
     ]
     return "\n".join(lines) + "\n"

@@ -7,29 +7,20 @@ Init Scripts". The scripts need a POSIX shell and nothing else, and are the same
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from pytest_nixproc.errors import CommandFailed, Unsupported
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.machines.api import Spawn, describe_failure
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import shell
-from pytest_nixproc.managers.api import (
-    Capabilities,
-    File,
-    Generator,
-    Link,
-    Manager,
-    Target,
-    Unit,
-    apply_override,
-    ask_known,
-    refuse_unsupported,
-)
-from pytest_nixproc.managers.daemons import HINT, DaemonDriver, launch, record_of
+from pytest_nixproc.managers.api import Capabilities, Generator, Manager
+from pytest_nixproc.managers.daemons import HINT, DaemonDriver, functions, record_of
+from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.model.names import snake_case
-from pytest_nixproc.model.process import Command, ManagedProcess, Mode
-from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.commands import Command, Spawn, describe_failure
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Link, Unit
 
 SCRIPTS: Final = "etc/rc.d/init.d"
 RUNLEVELS: Final = tuple(range(7))
@@ -163,40 +154,28 @@ status_of_process() {
 
 
 class SysvinitGenerator(Generator):
-    """One script per instance, and its links into the runlevels."""
+    """The generator of a script per instance, and of its links into the runlevels."""
 
-    def generate(self, key: str, model: ProcessesModel, target: Target) -> Unit:
+    def generate(self, launch: Launch) -> Unit:
         """Return the script and the links; levels of dependencies become sequence numbers."""
-        process = model[key].pkg
-        refuse_unsupported("sysvinit", process, CAPABILITIES)
-        sequence = model.level(key)
-        if sequence > HIGHEST_SEQUENCE:
-            what = f"its dependencies go {sequence} levels deep, sequence numbers have two digits (0 to 99)"
-            raise Unsupported("sysvinit", process.name, what, remedy="shorten the chain of dependencies")
-        defaults = default_parameters(process, target)
-        parameters = apply_override("sysvinit", process, defaults, spelling=snake_case)
-        ask_known(parameters, defaults, "sysvinit", process)
-        dependencies = [model[name].pkg.name for name in model.dependencies[key]]
-        text = "\n".join(script(key, process, parameters, dependencies, target)) + "\n"
-        return Unit(
-            name=process.name,
-            mode=mode_of(parameters),
-            log_file=target.log_file(process),
-            pid_file=target.pid_file(process),
-            files=(File(f"{SCRIPTS}/{process.name}", text, 0o755),),
-            links=tuple(runlevel_links(process.name, sequence, parameters)),
-            key=key,
-        )
+        if launch.level > HIGHEST_SEQUENCE:
+            what = f"its dependencies go {launch.level} levels deep, sequence numbers have two digits (0 to 99)"
+            raise launch.refusal(what, "shorten the chain of dependencies")
+        defaults = default_parameters(launch)
+        parameters = launch.overridden(defaults, spelling=snake_case, known=defaults)
+        launch = as_overridden(launch, parameters)
+        text = "\n".join(script(launch, parameters)) + "\n"
+        links = runlevel_links(launch.name, launch.level, parameters)
+        return launch.unit(scripts={f"{SCRIPTS}/{launch.name}": text}, links=links, pid_file=launch.pid_file)
 
 
-def default_parameters(process: ManagedProcess, target: Target) -> dict[str, Any]:
+def default_parameters(launch: Launch) -> dict[str, Any]:
     """Return everything about a script that an override may change."""
-    mode, command = process.command_for("daemon")
     return {
-        "description": process.description,
-        "process": command.program,
-        "args": command.args,
-        "process_is_daemon": mode == "daemon",
+        "description": launch.description,
+        "process": launch.command.program,
+        "args": launch.command.args,
+        "process_is_daemon": launch.mode == "daemon",
         "runlevels": (),
         "default_start": None,
         "default_stop": None,
@@ -206,14 +185,15 @@ def default_parameters(process: ManagedProcess, target: Target) -> dict[str, Any
         "global_instructions": "",
         "reload_signal": "HUP",
         "stop_signal": "TERM",
-        "stop_seconds": max(1, round(target.stop_seconds)),
+        "stop_seconds": max(1, round(launch.target.stop_seconds)),
         "enable_daemon_output_logging": True,
     }
 
 
-def mode_of(parameters: Mapping[str, Any]) -> Mode:
-    """Return whether the program goes into the background by itself."""
-    return "daemon" if parameters["process_is_daemon"] else "foreground"
+def as_overridden(launch: Launch, parameters: Mapping[str, Any]) -> Launch:
+    """Return the launch with its overrides: they can change the program, and whether it goes into the background."""
+    command = Command(parameters["process"], tuple(map(str, parameters["args"])))
+    return replace(launch, command=command, mode="daemon" if parameters["process_is_daemon"] else "foreground")
 
 
 def runlevel_links(name: str, sequence: int, parameters: Mapping[str, Any]) -> Iterator[Link]:
@@ -228,19 +208,17 @@ def runlevel_links(name: str, sequence: int, parameters: Mapping[str, Any]) -> I
         yield Link(f"etc/rc.d/rc{level}.d/K{HIGHEST_SEQUENCE - sequence:02}{name}", f"../init.d/{name}")
 
 
-def script(
-    key: str, process: ManagedProcess, parameters: Mapping[str, Any], dependencies: Sequence[str], target: Target
-) -> Iterator[str]:
+def script(launch: Launch, parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a script."""
-    yield f"#!{target.facts.shell}"
+    yield f"#!{launch.target.facts.shell}"
     # Values stand in single quotes: what looks like an expansion or an escape in them is none.
     yield "# shellcheck disable=SC2016,SC1003"
-    yield from header(process.name, parameters, dependencies)
-    yield f"name={shell.quote(process.name)}"
-    yield f"program={shell.quote(parameters['process'])}"
-    yield f"pid_file={shell.quote(target.pid_file(process))}"
-    yield f"record={shell.quote(record_of(process.name, target))}"
-    log_file = target.log_file(process) if parameters["enable_daemon_output_logging"] else "/dev/null"
+    yield from header(launch, parameters)
+    yield f"name={shell.quote(launch.name)}"
+    yield f"program={shell.quote(launch.command.program)}"
+    yield f"pid_file={shell.quote(launch.pid_file)}"
+    yield f"record={shell.quote(record_of(launch.name, launch.target))}"
+    log_file = launch.log_file if parameters["enable_daemon_output_logging"] else "/dev/null"
     yield f"log_file={shell.quote(log_file)}"
     yield f"stop_signal={signal_name(parameters['stop_signal'])}"
     yield f"reload_signal={signal_name(parameters['reload_signal'])}"
@@ -250,22 +228,21 @@ def script(
     if instructions.get("request-stop") == ACTIVITIES["request-stop"] and not parameters["global_instructions"]:
         yield SHORT_CUT
     yield FUNCTIONS
-    command = Command(parameters["process"], tuple(map(str, parameters["args"])))
-    yield from launch(key, process, command, mode_of(parameters), target, "VERBOSE")
+    yield from functions(launch, "VERBOSE")
     if parameters["global_instructions"]:
         yield str(parameters["global_instructions"])
     yield from choice(instructions, parameters["description"])
 
 
-def header(name: str, parameters: Mapping[str, Any], dependencies: Sequence[str]) -> Iterator[str]:
+def header(launch: Launch, parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yield the LSB comment block."""
     start = parameters["default_start"] or parameters["runlevels"] or DEFAULT_RUNLEVELS
     others = [level for level in RUNLEVELS if level not in start]
     stop = others if parameters["default_stop"] is None else parameters["default_stop"]
     fields = {
-        "Provides": name,
-        "Required-Start": " ".join(dependencies),
-        "Required-Stop": " ".join(dependencies),
+        "Provides": launch.name,
+        "Required-Start": " ".join(launch.dependencies),
+        "Required-Stop": " ".join(launch.dependencies),
         "Default-Start": " ".join(map(str, start)),
         "Default-Stop": " ".join(map(str, stop)),
         "Short-Description": shell.comment(parameters["description"]),
@@ -277,7 +254,7 @@ def header(name: str, parameters: Mapping[str, Any], dependencies: Sequence[str]
 
 
 def instructions_of(parameters: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return what each activity says and does."""
+    """Return the message and the shell text of each activity."""
     instructions = parameters["instructions"] | {}
     for name, text in parameters["activities"].items():
         instructions[name] = {"activity": "", "instruction": text}
@@ -309,26 +286,48 @@ def signal_name(value: object) -> str:
     return shell.quote(str(value).removeprefix("-").removeprefix("SIG"))
 
 
-class SysvinitDriver(DaemonDriver):
-    """Runs the scripts."""
+class InitScripts:
+    """The scripts of a deployment, and their runs; their output goes to the units' logs."""
 
-    def _command(self, unit: Unit, *words: str) -> Spawn:
-        """Return a script run; what scripts print is for the log, where failures are looked for."""
-        return Spawn((self._script(unit), *words), self._environment, unit.log_file)
+    def __init__(self, machine: Machine, target: Target) -> None:
+        self.machine = machine
+        self.target = target
 
-    def _script(self, unit: Unit) -> str:
+    def command(self, unit: Unit, *words: str) -> Spawn:
+        """Return the command that runs a unit's script."""
+        return Spawn((self._path(unit), *words), self._environment, unit.log_file)
+
+    def requests(self, pids: Mapping[Unit, int]) -> Iterator[Spawn]:
+        """Yield commands that ask identified processes to stop, many of them by one shell.
+
+        A few shells go through all the scripts: to start one for each takes longer than all that it does.
+        """
+        words = [(self._path(unit), str(pid), unit.log_file) for unit, pid in pids.items()]
+        for lot in filter(None, (words[number::REQUESTERS] for number in range(REQUESTERS))):
+            argv = (self.machine.facts.shell, "-c", REQUEST_EACH, "sh", *(word for three in lot for word in three))
+            yield Spawn(argv, self._environment)
+
+    def _path(self, unit: Unit) -> str:
         return f"{self.target.directory}/{SCRIPTS}/{unit.name}"
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {"PATH": self.machine.path_variable, "VERBOSE": "no", **self.target.tags}
+        return {"PATH": self.machine.facts.path_variable, "VERBOSE": "no", **self.target.tags}
+
+
+class SysvinitDriver(DaemonDriver):
+    """The driver that runs the scripts."""
+
+    def __init__(self, machine: Machine, target: Target) -> None:
+        super().__init__(machine, target)
+        self._scripts = InitScripts(machine, target)
 
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
         """Run the scripts side by side with ``start``."""
-        commands = [self._command(unit, "start", UNIDENTIFIED) for unit in units]
-        statuses = self.machine.run(commands, deadline)
+        commands = [self._scripts.command(unit, "start", UNIDENTIFIED) for unit in units]
+        statuses = self.machine.processes.run(commands, deadline)
         for unit in units:
-            self.identify(unit)
+            self.records.identify(unit)
         return {
             unit.name: f"its script {describe_failure(command.argv, status)}{HINT if status is None else ''}"
             for unit, command, status in zip(units, commands, statuses, strict=True)
@@ -340,25 +339,13 @@ class SysvinitDriver(DaemonDriver):
 
         Scripts that wait, with a command each time that they look again, would take the time that programs need to end.
         """
-        known = {unit: pid for unit, pid in pids.items() if self.is_recorded(unit, pid)}
-        others = [self._command(unit, "request-stop") for unit in units if unit not in known]
-        self.machine.run([*others, *self._requests(known)], deadline)
-
-    def _requests(self, pids: Mapping[Unit, int]) -> Iterator[Spawn]:
-        """Yield runs that ask processes to stop which their scripts need not identify.
-
-        A few shells go through all the scripts: to start one for each takes longer than all that it does.
-        """
-        words = [(self._script(unit), str(pid), unit.log_file) for unit, pid in pids.items()]
-        for lot in filter(None, (words[number::REQUESTERS] for number in range(REQUESTERS))):
-            argv = (self.machine.facts.shell, "-c", REQUEST_EACH, "sh", *(word for three in lot for word in three))
-            yield Spawn(argv, self._environment)
+        known = {unit: pid for unit, pid in pids.items() if self.records.is_recorded(unit, pid)}
+        others = [self._scripts.command(unit, "request-stop") for unit in units if unit not in known]
+        self.machine.processes.run([*others, *self._scripts.requests(known)], deadline)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Run the script with ``reload``."""
-        command = self._command(unit, "reload")
-        if status := self.machine.run([command], deadline)[0]:
-            raise CommandFailed(f"{unit.name}: its script {describe_failure(command.argv, status)}")
+        self.succeed(unit, self._scripts.command(unit, "reload"), deadline)
 
 
 CAPABILITIES: Final = Capabilities(
@@ -368,7 +355,10 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
+MANAGER: Final = Manager("sysvinit", SysvinitGenerator, SysvinitDriver, CAPABILITIES)
+
+
 @hookimpl
 def nixproc_managers() -> list[Manager]:
-    """Offer this manager."""
-    return [Manager("sysvinit", SysvinitGenerator, SysvinitDriver, CAPABILITIES)]
+    """Return the manager of this module, for the registry."""
+    return [MANAGER]

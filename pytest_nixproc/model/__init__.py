@@ -1,1 +1,1 @@
-"""What a system is: frozen data, its validation, and the order that its dependencies ask for."""
+"""The model of a system: frozen data, its validation, and the order that its dependencies require."""

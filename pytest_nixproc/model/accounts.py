@@ -1,4 +1,4 @@
-"""The accounts that a whole system needs: the union of what its instances describe."""
+"""The accounts that a whole system needs: the union of those that its instances describe."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ DEFAULTS: Final[Mapping[type[Group | User], tuple[tuple[str, Any], ...]]] = {
 """The attributes of accounts, with their defaults."""
 
 
-class Said(NamedTuple):
-    """What one instance says about an account: the value of one attribute, and where it stands."""
+class AccountClaim(NamedTuple):
+    """The value that one instance gives to one attribute of an account."""
 
     instance: str
     kind: str
+    """``user`` or ``group``."""
+
     name: str
     attribute: str
     value: Any
 
     @property
-    def place(self) -> str:
-        """The place in the instance."""
+    def value_path(self) -> str:
+        """The path of the value in the instance."""
         return f"pkg.credentials.{self.kind}s.{self.name}.{self.attribute}"
 
 
-def said_about_accounts(instances: Mapping[str, Instance]) -> Iterator[Said]:
-    """Yield what instances say about accounts; an attribute that has its default is not spoken of."""
+def account_claims(instances: Mapping[str, Instance]) -> Iterator[AccountClaim]:
+    """Yield the attributes that instances give to accounts; one that has its default is left out."""
     for key, instance in instances.items():
         credentials = instance.pkg.credentials
         for kind, described in (("group", credentials.groups), ("user", credentials.users)):
@@ -40,16 +42,18 @@ def said_about_accounts(instances: Mapping[str, Instance]) -> Iterator[Said]:
                 for attribute, default in DEFAULTS[type(account)]:
                     value = getattr(account, attribute)
                     if value != default:
-                        yield Said(key, kind, name, attribute, value)
+                        yield AccountClaim(key, kind, name, attribute, value)
 
 
 def needed_accounts(instances: Mapping[str, Instance]) -> Credentials:
-    """Return the groups and users to create: each once, with all that any instance says about it.
+    """Return the groups and users to create: each once, with the attributes that all instances give to it.
 
     A user without a primary group has one of its own name. Where instances contradict each other, which is a finding
     (NP106), the first one counts. Users that are there for their home directory only are left out.
     """
-    known = united(said_about_accounts(instances))
+    known: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+    for said in account_claims(instances):
+        known[said.kind, said.name].setdefault(said.attribute, said.value)
     groups = {name: Group(**known["group", name]) for name in described(instances, "groups")}
     users = {name: User(**known["user", name]) for name in described(instances, "users")}
     users = {name: replace(user, group=user.group or name) for name, user in users.items()}
@@ -59,7 +63,7 @@ def needed_accounts(instances: Mapping[str, Instance]) -> Credentials:
 
 
 def needed_homes(instances: Mapping[str, Instance]) -> dict[str, str]:
-    """Return the home directories to create, each with its user; without one, where no account is to be made."""
+    """Return the home directories to create, each with its owner; the owner is empty if no account is made."""
     return {
         user.home_dir: "" if user.create_home_dir_only else name
         for instance in instances.values()
@@ -74,17 +78,9 @@ def described(instances: Mapping[str, Instance], section: str) -> Iterable[str]:
     return dict.fromkeys(names)
 
 
-def united(known: Iterable[Said]) -> Mapping[tuple[str, str], dict[str, Any]]:
-    """Return the attributes that any instance speaks of, by the kind and name of their account."""
-    accounts: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
-    for said in known:
-        accounts[said.kind, said.name].setdefault(said.attribute, said.value)
-    return accounts
-
-
 def named_users(instances: Mapping[str, Instance]) -> dict[str, str]:
-    """Return every user that a model names, with the first place that does."""
-    places = {
+    """Return every user that a model names, with the path of the first value that does."""
+    value_paths = {
         **{f"processes.{key}.pkg.user": instance.pkg.user for key, instance in instances.items()},
         **{
             f"processes.{key}.pkg.credentials.users.{name}": name
@@ -93,26 +89,28 @@ def named_users(instances: Mapping[str, Instance]) -> dict[str, str]:
             if not user.create_home_dir_only
         },
     }
-    return first_places(places)
+    return first_paths(value_paths)
 
 
 def named_groups(instances: Mapping[str, Instance]) -> dict[str, str]:
-    """Return every group that a model names, with the first place that does."""
-    places: dict[str, str | None] = {}
+    """Return every group that a model names, with the path of the first value that does."""
+    value_paths: dict[str, str | None] = {}
     for key, instance in instances.items():
         where = f"processes.{key}.pkg.credentials"
-        places |= {f"{where}.groups.{name}": name for name in instance.pkg.credentials.groups}
+        value_paths |= {f"{where}.groups.{name}": name for name in instance.pkg.credentials.groups}
         users = instance.pkg.credentials.users.items()
         for name, user in ((name, user) for name, user in users if not user.create_home_dir_only):
-            places[f"{where}.users.{name}.group"] = user.group or name
-            places |= {f"{where}.users.{name}.extra_groups[{i}]": group for i, group in enumerate(user.extra_groups)}
-    return first_places(places)
+            value_paths[f"{where}.users.{name}.group"] = user.group or name
+            value_paths |= {
+                f"{where}.users.{name}.extra_groups[{i}]": group for i, group in enumerate(user.extra_groups)
+            }
+    return first_paths(value_paths)
 
 
-def first_places(places: Mapping[str, str | None]) -> dict[str, str]:
-    """Return names with the first of their places."""
+def first_paths(value_paths: Mapping[str, str | None]) -> dict[str, str]:
+    """Return names, each with the first of its paths."""
     found: dict[str, str] = {}
-    for place, name in places.items():
+    for value_path, name in value_paths.items():
         if name:
-            found.setdefault(name, place)
+            found.setdefault(name, value_path)
     return found

@@ -7,80 +7,83 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pytest_nixproc.errors import Fault
-from pytest_nixproc.model import kinds
+from pytest_nixproc.model import value_types
 from pytest_nixproc.model.names import camel_case, snake_case
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """A group of accounts; without ``gid`` the machine chooses one."""
+    """A group that a process needs."""
 
     gid: int | None = None
+    """Number of the group; if None, the machine chooses one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """An account; ``create_home_dir`` is honoured even where accounts may not be created.
-
-    ``group`` is the primary group, by default one of the user's own name; ``extra_groups`` are those that it is also a
-    member of. ``create_home_dir_only`` makes the home directory and no account; ``password`` is encrypted (crypt(5)).
-    """
+    """A user account that a process needs."""
 
     uid: int | None = None
+    """Number of the user; if None, the machine chooses one."""
+
     group: str = ""
+    """Primary group; if empty, one of the user's own name."""
+
     extra_groups: tuple[str, ...] = ()
+    """Groups that the user is a member of besides the primary one."""
+
     description: str = ""
     home_dir: str = "/dev/null"
     create_home_dir: bool = False
+    """Whether to make the home directory, even where accounts may not be created."""
+
     create_home_dir_only: bool = False
+    """Whether to make the home directory and no account."""
+
     shell: str = ""
     password: str = ""
+    """Encrypted password (crypt(5))."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """Accounts by name."""
+    """Groups and users, by name."""
 
     groups: Mapping[str, Group] = field(default_factory=dict)
     users: Mapping[str, User] = field(default_factory=dict)
 
 
-GROUP_NAMES = kinds.sequence_of(kinds.NAME)
+GROUP_NAMES = value_types.sequence_of(value_types.NAME)
 PROPERTY_TYPES = {"int | None": (int, "a whole number"), "bool": (bool, "a truth value"), "str": (str, "a string")}
-
-
-def read_property(declared: str, value: object, path: str, faults: list[Fault]) -> object:
-    """Read one property by the type that its field declares."""
-    if declared == "tuple[str, ...]":
-        return GROUP_NAMES.read(value, path, faults)
-    return kinds.typed(value, *PROPERTY_TYPES[declared], path, faults)
 
 
 def read_account(kind: type[Any], value: object, path: str, faults: list[Fault]) -> Any:
     """Read the properties of one group or user; unknown ones are faults."""
     types = {item.name: str(item.type) for item in fields(kind)}
     properties: dict[str, Any] = {}
-    for spelled, item in kinds.read_mapping(value, path, faults).items():
+    for spelled, item in value_types.read_mapping(value, path, faults).items():
         name = snake_case(str(spelled))
         if name not in types:
             faults.append(Fault(f"{path}.{spelled}", "is no property of an account", f"known are {', '.join(types)}"))
+        elif types[name] == "tuple[str, ...]":
+            properties[name] = GROUP_NAMES.read(item, f"{path}.{spelled}", faults)
         else:
-            properties[name] = read_property(types[name], item, f"{path}.{spelled}", faults)
+            properties[name] = value_types.typed(item, *PROPERTY_TYPES[types[name]], f"{path}.{spelled}", faults)
     return kind(**properties)
 
 
 def read_credentials(value: object, path: str, faults: list[Fault]) -> Credentials:
-    """Read ``{"groups": {name: {...}}, "users": {name: {...}}}``."""
+    """Read groups and users: ``{"groups": {name: {...}}, "users": {name: {...}}}``."""
     if isinstance(value, Credentials):
         return value
     accounts: dict[str, dict[str, Any]] = {"groups": {}, "users": {}}
-    for section, entries in kinds.read_mapping(value, path, faults).items():
+    for section, entries in value_types.read_mapping(value, path, faults).items():
         if section not in accounts:
             faults.append(Fault(f"{path}.{section}", "is neither 'groups' nor 'users'"))
             continue
         kind = Group if section == "groups" else User
-        for name, entry in kinds.read_mapping(entries, f"{path}.{section}", faults).items():
-            kinds.read_name(name, f"{path}.{section}", faults)
+        for name, entry in value_types.read_mapping(entries, f"{path}.{section}", faults).items():
+            value_types.read_name(name, f"{path}.{section}", faults)
             accounts[section][name] = read_account(kind, entry, f"{path}.{section}.{name}", faults)
     return Credentials(groups=accounts["groups"], users=accounts["users"])
 
@@ -100,7 +103,7 @@ def account_schema(kind: type[Any]) -> dict[str, object]:
     return {"type": "object", "additionalProperties": entry}
 
 
-CREDENTIALS = kinds.Kind(
+CREDENTIALS = value_types.ValueType(
     "groups and users",
     read_credentials,
     {

@@ -1,8 +1,8 @@
-"""The order that dependencies ask for."""
+"""The order that dependencies require."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 Levels = tuple[tuple[str, ...], ...]
@@ -16,6 +16,24 @@ def cycle_in(dependencies: Mapping[str, tuple[str, ...]]) -> list[str]:
         # graphlib lists each node after the one that depends on it the other way round: reverse to "needs" order.
         return list(reversed(error.args[1]))
     return []
+
+
+def among(members: Collection[str], dependencies: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return the dependencies among some names, direct ones and those through names that are not among them."""
+    found = {}
+    for member in members:
+        needed: dict[str, None] = {}
+        left, seen = list(reversed(dependencies.get(member, ()))), {member}
+        while left:
+            if (name := left.pop()) in seen:
+                continue
+            seen.add(name)
+            if name in members:
+                needed[name] = None
+            else:
+                left += reversed(dependencies.get(name, ()))
+        found[member] = tuple(needed)
+    return found
 
 
 def levels_of(dependencies: Mapping[str, tuple[str, ...]]) -> Levels:

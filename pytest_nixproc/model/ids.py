@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pytest_nixproc.errors import Fault, NixprocError
-from pytest_nixproc.model.kinds import read_mapping, typed
+from pytest_nixproc.model.value_types import read_mapping, typed
 
 IsTaken = Callable[[str, int], bool]
 
@@ -25,17 +25,18 @@ GLOBAL: Final = "global"
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool of ids, both bounds inclusive; ``step`` leaves room for ids that a process derives from its own."""
+    """A pool of ids; both bounds are inclusive."""
 
     min: int
     max: int
     step: int = 1
+    """Distance between ids, which leaves room for ids that a process derives from its own."""
 
     def __contains__(self, number: int) -> bool:
         return self.min <= number <= self.max
 
     def candidates(self, last: int | None) -> Iterator[int]:
-        """Yield every id that steps lead to, once: those behind the last one assigned, then those from the minimum on.
+        """Yield each id of the pool once: those after the last one assigned, then those from the minimum on.
 
         A last id that is no whole number of steps from the minimum, as when the step has changed, shifts what follows.
         """
@@ -47,14 +48,17 @@ class Pool:
 
 @dataclass(frozen=True)
 class Assignments:
-    """Which ids instances have, by pool and instance, and which one each pool assigned last."""
+    """The ids that instances have, and the last one that each pool assigned."""
 
     ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Ids by pool and instance."""
+
     last: Mapping[str, int] = field(default_factory=dict)
+    """Last assigned id by pool."""
 
 
 class Ids(Mapping[str, Mapping[str, int]]):
-    """What a model reads: ``ids.webappPorts.webapp1``, or ``ids["webappPorts"]["webapp1"]``."""
+    """The ids that a model reads: ``ids.webappPorts.webapp1``, or ``ids["webappPorts"]["webapp1"]``."""
 
     def __init__(self, ids: Mapping[str, Mapping[str, int]]) -> None:
         self._ids = MappingProxyType({pool: Numbers(numbers) for pool, numbers in ids.items()})
@@ -99,7 +103,7 @@ class Numbers(Mapping[str, int]):
 
 
 class ProvisionalIds(Ids):
-    """Stand-ins for a first look at a model, which says what it requires: any name has a number of its own."""
+    """Stand-ins for ids while a model is first loaded, to find the ids that it requires; each name has its own."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -120,7 +124,7 @@ class ProvisionalIds(Ids):
 
 
 class ProvisionalNumbers(Numbers):
-    """Stand-ins of one pool."""
+    """Stand-ins for the ids of one pool."""
 
     def __init__(self, numbers: Iterator[int]) -> None:
         super().__init__({})
@@ -138,7 +142,7 @@ class ProvisionalNumbers(Numbers):
 
 
 class ProvisionalPorts:
-    """Stand-ins for leased ports: each name has one of its own, and the same again."""
+    """Stand-ins for leased ports: each name has one of its own, always the same."""
 
     def __init__(self) -> None:
         self._next = count(FIRST_PROVISIONAL_PORT)
@@ -170,15 +174,11 @@ def assign(
             ids[pool][name] = kept
     for pool, name in wanted:
         if name not in ids[pool]:
-            number = first_free(pool, pools[pool], last.get(pool), used_beside(pool, ids), is_taken)
+            beside = [other for other in ids if other == pool or (is_port_pool(other) and is_port_pool(pool))]
+            used = {number for other in beside for number in ids[other].values()}
+            number = first_free(pool, pools[pool], last.get(pool), used, is_taken)
             ids[pool][name] = last[pool] = number
     return Assignments(ids, last)
-
-
-def used_beside(pool: str, ids: Mapping[str, Mapping[str, int]]) -> set[int]:
-    """Return what a new id of a pool must not be: an id of the same pool, and a port must be none of any pool."""
-    beside = [name for name in ids if name == pool or (is_port_pool(name) and is_port_pool(pool))]
-    return {number for name in beside for number in ids[name].values()}
 
 
 def first_free(name: str, pool: Pool, last: int | None, used: set[int], is_taken: IsTaken) -> int:
@@ -191,7 +191,7 @@ def first_free(name: str, pool: Pool, last: int | None, used: set[int], is_taken
 
 
 def read_pools(value: object, path: str, faults: list[Fault]) -> dict[str, Pool]:
-    """Read ``{name: {"min": ..., "max": ..., "step": ...}}``."""
+    """Read pools of ids: ``{name: {"min": ..., "max": ..., "step": ...}}``."""
     if not isinstance(value, Mapping):
         faults.append(Fault(path, f"is {value!r}, which is no mapping"))
         return {}
@@ -216,7 +216,7 @@ def read_pools(value: object, path: str, faults: list[Fault]) -> dict[str, Pool]
 
 
 def read_assignments(value: object, path: str, faults: list[Fault]) -> Assignments:
-    """Read ``{"ids": {pool: {instance: id}}, "lastAssignments": {pool: id}}``; both parts may be missing.
+    """Read ids: ``{"ids": {pool: {instance: id}}, "lastAssignments": {pool: id}}``; both parts may be missing.
 
     What the original keeps beside them for each of several machines is left out, as it does itself without them.
     """
@@ -242,11 +242,6 @@ def shared_ids(numbers: Mapping[str, int], path: str) -> Iterator[Fault]:
     for name, number in numbers.items():
         if (owner := owners.setdefault(number, name)) != name:
             yield Fault(f"{path}.{name}", f"is {number}, which {owner} has", "remove one of them: it gets another")
-
-
-def pools_around(ids: Mapping[str, Mapping[str, int]]) -> dict[str, Pool]:
-    """Return pools that hold just the ids which were assigned, for a model whose pools are not known any more."""
-    return {pool: Pool(min(numbers.values()), max(numbers.values())) for pool, numbers in ids.items() if numbers}
 
 
 def is_port_pool(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""A process instance: a managed process under a name, with the parameters that make it different from its like."""
+"""A process instance: a managed process under a name, with the parameters that tell it from others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, Self
 
 from pytest_nixproc.errors import Fault
+from pytest_nixproc.model.call_site import call_site
 from pytest_nixproc.model.names import camel_case, snake_case
-from pytest_nixproc.model.places import Location, call_site
 from pytest_nixproc.model.process import ManagedProcess
+from pytest_nixproc.model.recognition import is_port_name, is_udp_name
+from pytest_nixproc.values.location import Location
 
 ADDRESSES: Final = ("bind_address", "bind_ip", "listen_address", "listen_host", "address")
 """Attributes that hold the address on which an instance listens; ``http_bind_ip`` is that of ``http_port`` alone."""
@@ -21,12 +23,15 @@ ANY_ADDRESS: Final = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - recog
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A port that an instance declares, with the attribute that does, and the address; empty for all addresses."""
+    """A port that an instance declares."""
 
-    place: str
+    value_path: str
+    """Path of the attribute that declares the port; empty where it is not known."""
+
     port: int
     protocol: Literal["tcp", "udp"] = "tcp"
     address: str = ""
+    """Address that the port is bound to; empty for all addresses."""
 
     @property
     def text(self) -> str:
@@ -35,13 +40,13 @@ class Endpoint:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Return what a text says, of which no attribute is known."""
+        """Return an endpoint from its text, which does not name the attribute that declares it."""
         protocol, _, rest = text.partition(" ")
         address, _, port = rest.rpartition(":")
         return cls("", int(port), "udp" if protocol == "udp" else "tcp", address)
 
     def meets(self, other: Endpoint) -> bool:
-        """Tell whether only one of two endpoints can be listened on: every address is also the other one's."""
+        """Tell whether two endpoints conflict: they have one port and protocol, and an address in common."""
         is_same_port = (self.protocol, self.port) == (other.protocol, other.port)
         return is_same_port and (self.address == other.address or not self.address or not other.address)
 
@@ -57,11 +62,11 @@ class Instance:
 
     pkg: ManagedProcess
     attributes: Mapping[str, Any]
-    made_at: Location | None
+    defined_at: Location | None
 
     def __init__(self, /, pkg: ManagedProcess, **attributes: Any) -> None:
         frozen = {snake_case(name): value for name, value in attributes.items()}
-        vars(self).update(pkg=pkg, attributes=MappingProxyType(frozen), made_at=call_site())
+        vars(self).update(pkg=pkg, attributes=MappingProxyType(frozen), defined_at=call_site())
 
     def __getattr__(self, name: str) -> Any:
         attributes = vars(self).get("attributes", {})
@@ -84,7 +89,7 @@ class Instance:
 
     @cached_property
     def declared_udp_ports(self) -> Mapping[str, int]:
-        """The UDP ports that the instance declares, likewise."""
+        """The UDP ports that the instance declares, by the attribute or the name that declares them."""
         return dict(self._ports("udp_ports", is_udp_name))
 
     def _ports(self, section: str, is_meant: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
@@ -112,7 +117,7 @@ class Instance:
         return ""
 
     def faults(self) -> list[Fault]:
-        """Return what is wrong with the instance, with paths relative to it."""
+        """Return the faults of the instance, with paths relative to it."""
         pkg: object = self.pkg
         if not isinstance(pkg, ManagedProcess):
             return [Fault("pkg", f"is {pkg!r}, which is no managed process", "use create_managed_process()")]
@@ -132,7 +137,7 @@ class Instance:
         ]
 
     def named_ports(self) -> Mapping[str, Any]:
-        """Return the entries of ``ports`` and ``udp_ports``, by the path under which a fault names them."""
+        """Return the entries of ``ports`` and ``udp_ports``, by the paths that faults give for them."""
         sections = {section: self.attributes.get(section, {}) for section in SECTIONS}
         return {
             f"{section}.{camel_case(str(name))}": value
@@ -145,16 +150,6 @@ class Instance:
 SECTIONS: Final = ("ports", "udp_ports")
 
 
-def is_port_name(name: str) -> bool:
-    """Tell whether an attribute of this name declares a port."""
-    return name == "port" or name.endswith("_port") or name.startswith(("ports.", "udp_ports."))
-
-
-def is_udp_name(name: str) -> bool:
-    """Tell whether an attribute of this name declares a UDP port."""
-    return name == "udp_port" or name.endswith("_udp_port") or name.startswith("udp_ports.")
-
-
 def is_number(value: object) -> bool:
-    """Tell whether ``value`` is a whole number; Python's truth values are none here."""
+    """Tell whether ``value`` is a whole number; booleans do not count."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -19,5 +19,5 @@ def camel_case(name: str) -> str:
 
 
 def names_in(text: str) -> list[str]:
-    """Return names that are separated by commas as a list."""
+    """Split names that are separated by commas into a list; empty ones are left out."""
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pytest_nixproc.errors import Fault
-from pytest_nixproc.model import kinds
+from pytest_nixproc.model import value_types
+from pytest_nixproc.model.call_site import call_site
 from pytest_nixproc.model.credentials import CREDENTIALS, Credentials
 from pytest_nixproc.model.names import snake_case
-from pytest_nixproc.model.places import Location, call_site
-from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.values.commands import Command
+from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Mode
 
-Mode = Literal["foreground", "daemon"]
 PathLike = str | os.PathLike[str]
 Scalar = str | int | float | os.PathLike[str]
 Override = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Command:
-    """A program and its arguments, as a process receives them."""
-
-    program: str
-    args: tuple[str, ...] = ()
-
-    @property
-    def argv(self) -> tuple[str, ...]:
-        """The program followed by its arguments."""
-        return (self.program, *self.args)
-
-
-def parameter(kind: kinds.Kind, doc: str, default: Any = None) -> Any:
-    """Declare a parameter of a managed process: its kind, what it means and its default."""
+def parameter(kind: value_types.ValueType, doc: str, default: Any = None) -> Any:
+    """Declare a parameter of a managed process: its kind, its meaning and its default."""
     metadata = {"kind": kind, "doc": doc}
     if kind is CREDENTIALS:
         return field(default_factory=Credentials, metadata=metadata)
@@ -51,43 +41,48 @@ class ManagedProcess:
     Two processes are the same only if they are the same object: a dependency refers to one, not to its like.
     """
 
-    name: str = parameter(kinds.NAME, "Names the configuration: script, program, unit; default: instance_name", "")
-    instance_name: str | None = parameter(kinds.NAME, "Names the PID file and the log file; default of name")
-    description: str = parameter(kinds.TEXT, "One line for people; default: name", "")
-    process: str | None = parameter(kinds.PATH, "Executable that can run in both modes")
-    args: tuple[str, ...] = parameter(kinds.SCALARS, "Arguments of both modes", ())
-    foreground_process: str | None = parameter(kinds.PATH, "Executable of foreground mode; default: process")
-    foreground_process_extra_args: tuple[str, ...] = parameter(kinds.SCALARS, "Appended to args in foreground mode", ())
-    foreground_process_args: tuple[str, ...] | None = parameter(
-        kinds.SCALARS, "All arguments of foreground mode; args and the extra ones then do not count"
+    name: str = parameter(
+        value_types.NAME, "Names the configuration: script, program, unit; default: instance_name", ""
     )
-    daemon: str | None = parameter(kinds.PATH, "Executable of daemon mode; default: process")
-    daemon_extra_args: tuple[str, ...] = parameter(kinds.SCALARS, "Appended to args in daemon mode", ())
+    instance_name: str | None = parameter(value_types.NAME, "Names the PID file and the log file; default of name")
+    description: str = parameter(value_types.TEXT, "One line for people; default: name", "")
+    process: str | None = parameter(value_types.PATH, "Executable that can run in both modes")
+    args: tuple[str, ...] = parameter(value_types.SCALARS, "Arguments of both modes", ())
+    foreground_process: str | None = parameter(value_types.PATH, "Executable of foreground mode; default: process")
+    foreground_process_extra_args: tuple[str, ...] = parameter(
+        value_types.SCALARS, "Appended to args in foreground mode", ()
+    )
+    foreground_process_args: tuple[str, ...] | None = parameter(
+        value_types.SCALARS, "All arguments of foreground mode; args and the extra ones then do not count"
+    )
+    daemon: str | None = parameter(value_types.PATH, "Executable of daemon mode; default: process")
+    daemon_extra_args: tuple[str, ...] = parameter(value_types.SCALARS, "Appended to args in daemon mode", ())
     daemon_args: tuple[str, ...] | None = parameter(
-        kinds.SCALARS, "All arguments of daemon mode; args and the extra ones then do not count"
+        value_types.SCALARS, "All arguments of daemon mode; args and the extra ones then do not count"
     )
     pid_file: str | None = parameter(
-        kinds.PATH, "Where the daemon writes its PID; default: INSTANCE_NAME.pid in runtime_dir, with a user in tmp_dir"
+        value_types.PATH,
+        "Where the daemon writes its PID; default: INSTANCE_NAME.pid in runtime_dir, with a user in tmp_dir",
     )
-    initialize: str = parameter(kinds.TEXT, "Shell text run before every start; its failure aborts the start", "")
-    path: tuple[str, ...] = parameter(kinds.PATHS, "Packages whose bin directories come first in PATH", ())
+    initialize: str = parameter(value_types.TEXT, "Shell text run before every start; its failure aborts the start", "")
+    path: tuple[str, ...] = parameter(value_types.PATHS, "Packages whose bin directories come first in PATH", ())
     environment: Mapping[str, str] = parameter(
-        kinds.ENVIRONMENT, "Environment variables; a PATH given here replaces the composed one", {}
+        value_types.ENVIRONMENT, "Environment variables; a PATH given here replaces the composed one", {}
     )
-    directory: str | None = parameter(kinds.PATH, "Working directory; default: /")
-    umask: str | None = parameter(kinds.UMASK, "File mode creation mask; default: 0022")
-    nice: int | None = parameter(kinds.NICE, "Nice level")
-    user: str | None = parameter(kinds.NAME, "Run as this user, unless user changes are disabled")
-    dependencies: tuple[Any, ...] = parameter(kinds.DEPENDENCIES, "Processes to activate first", ())
+    directory: str | None = parameter(value_types.PATH, "Working directory; default: /")
+    umask: str | None = parameter(value_types.UMASK, "File mode creation mask; default: 0022")
+    nice: int | None = parameter(value_types.NICE, "Nice level, on top of that of the tests")
+    user: str | None = parameter(value_types.NAME, "Run as this user, unless user changes are disabled")
+    dependencies: tuple[Any, ...] = parameter(value_types.DEPENDENCIES, "Processes to activate first", ())
     credentials: Credentials = parameter(CREDENTIALS, "Groups and users to create")
     overrides: Mapping[str, Override] = parameter(
-        kinds.OVERRIDES, "Changes to the parameters that are generated for a manager", {}
+        value_types.OVERRIDES, "Changes to the parameters that are generated for a manager", {}
     )
     post_install: str = parameter(
-        kinds.TEXT, "Shell text run once in the generated configuration, whose directory is $out", ""
+        value_types.TEXT, "Shell text run once in the generated configuration, whose directory is $out", ""
     )
     faults: tuple[Fault, ...] = ()
-    made_at: Location | None = None
+    defined_at: Location | None = None
     """The call in a model that has made it."""
 
     PARAMETERS: ClassVar[tuple[str, ...]]
@@ -97,7 +92,7 @@ class ManagedProcess:
 
     @property
     def foreground_command(self) -> Command | None:
-        """What runs in foreground mode, or None when the process can only be a daemon."""
+        """The command of foreground mode; None when the process can only run as a daemon."""
         args = self.foreground_process_args
         program = self.foreground_process or self.process
         return (
@@ -106,10 +101,15 @@ class ManagedProcess:
 
     @property
     def daemon_command(self) -> Command | None:
-        """What runs in daemon mode, or None when the process can only run in the foreground."""
+        """The command of daemon mode; None when the process can only run in the foreground."""
         args = self.daemon_args
         program = self.daemon or self.process
         return (program and Command(program, self.args + self.daemon_extra_args if args is None else args)) or None
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """The commands of all modes that the process has."""
+        return tuple(filter(None, (self.foreground_command, self.daemon_command)))
 
     def command_for(self, preferred: Mode) -> tuple[Mode, Command]:
         """Return the mode and command that a manager with this preference runs."""
@@ -120,22 +120,35 @@ class ManagedProcess:
         assert command is not None, "validation refuses a process without any command"
         return mode, command
 
-    def pid_file_in(self, state: StateDirs) -> str:
-        """Return the PID file: the same for all managers, privileged or not, so that programs can be told."""
-        directory = state.tmp_dir if self.user else state.runtime_dir
+    def named_paths(self, *commands: Command) -> list[str]:
+        """Return the paths that the process names anywhere, including those in ``commands``."""
+        argv = [word for command in commands for word in command.argv]
+        texts = (*argv, *self.environment.values(), self.initialize, self.directory or "")
+        found = [*self.path, *(text for text in texts if text.startswith("/"))]
+        found += [path for text in texts for path in re.findall(r"/[^\s'\"`;:,=|&<>(){}\[\]$*?]+", text)]
+        # A URL has more slashes than a path: what is below a mounted directory has to be known all the same.
+        return list(dict.fromkeys(re.sub("^/+", "/", os.path.normpath(path)) for path in found))
+
+    def user_at(self, target: Target) -> str | None:
+        """Return the user to switch to; None when the user is not changed."""
+        return None if target.force_disable_user_change else self.user
+
+    def pid_file_at(self, target: Target) -> str:
+        """Return the path of the PID file: the same for all managers and profiles, so that programs can be given it."""
+        directory = target.state.tmp_dir if self.user else target.state.runtime_dir
         return self.pid_file or f"{directory}/{self.instance_name or self.name}.pid"
 
-    def log_file_in(self, state: StateDirs, *, force_disable_user_change: bool) -> str:
-        """Return where output goes when the manager has no place of its own for it."""
-        switches_user = self.user and not force_disable_user_change
-        return f"{state.tmp_dir if switches_user else state.log_dir}/nixproc-{self.instance_name or self.name}.log"
+    def log_file_at(self, target: Target) -> str:
+        """Return the path of the log file, for managers that have no place of their own for output."""
+        directory = target.state.tmp_dir if self.user_at(target) else target.state.log_dir
+        return f"{directory}/nixproc-{self.instance_name or self.name}.log"
 
 
 ManagedProcess.PARAMETERS = tuple(item.name for item in fields(ManagedProcess) if item.metadata)
 
 
-def read_managed_process(parameters: Mapping[str, object], made_at: Location | None = None) -> ManagedProcess:
-    """Read parameters in either spelling; never raises: the faults are kept for the model to report together."""
+def read_managed_process(parameters: Mapping[str, object], defined_at: Location | None = None) -> ManagedProcess:
+    """Read parameters in either spelling, without raising: faults are kept for the model to report together."""
     faults: list[Fault] = []
     known = {item.name: item.metadata["kind"] for item in fields(ManagedProcess) if item.metadata}
     values: dict[str, Any] = {}
@@ -151,11 +164,11 @@ def read_managed_process(parameters: Mapping[str, object], made_at: Location | N
     values["name"] = values.get("name") or values.get("instance_name") or ""
     values["description"] = values.get("description") or values["name"]
     process = ManagedProcess(**values, faults=tuple(faults))
-    return ManagedProcess(**values, faults=(*faults, *omissions(process, parameters)), made_at=made_at)
+    return ManagedProcess(**values, faults=(*faults, *omissions(process, parameters)), defined_at=defined_at)
 
 
 def omissions(process: ManagedProcess, given: Mapping[str, object]) -> Iterable[Fault]:
-    """Yield what is missing from a process as a whole, unless it was given and found faulty already."""
+    """Yield faults for a missing name or program, unless it was given and found faulty already."""
     if not process.name and not {"name", "instance_name", "instanceName"} & given.keys():
         yield Fault("name", "is missing, and so is instance_name")
     programs = ("process", "foreground_process", "foregroundProcess", "daemon")

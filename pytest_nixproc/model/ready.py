@@ -1,8 +1,8 @@
-"""When an instance can be used: conditions as values, combined with ``&`` and ``|``.
+"""Conditions that say when an instance can be used, as values that are combined with ``&`` and ``|``.
 
     Instance(pkg=..., port=5000, ready=ready.http("/health") & ready.log("listening"))
 
-Conditions are data; the deployment engine looks at them. Without one, an instance is ready when all its declared
+Conditions are data; the deployment looks at them. Without one, an instance is ready when all its declared
 ports accept connections, or, without ports, when its process manager says that it runs.
 """
 
@@ -31,7 +31,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class AllOf(Condition):
-    """Holds when all of the conditions hold."""
+    """A condition that holds when all of its conditions hold."""
 
     conditions: tuple[Condition, ...]
 
@@ -41,7 +41,7 @@ class AllOf(Condition):
 
 @dataclass(frozen=True)
 class AnyOf(Condition):
-    """Holds when one of the conditions holds."""
+    """A condition that holds when one of its conditions holds."""
 
     conditions: tuple[Condition, ...]
 
@@ -51,7 +51,7 @@ class AnyOf(Condition):
 
 @dataclass(frozen=True)
 class TcpPort(Condition):
-    """Holds when the port accepts connections."""
+    """A condition that holds when a TCP port accepts connections."""
 
     port: int
     host: str = "127.0.0.1"
@@ -62,7 +62,7 @@ class TcpPort(Condition):
 
 @dataclass(frozen=True)
 class UnixSocket(Condition):
-    """Holds when the Unix socket accepts connections."""
+    """A condition that holds when a Unix socket accepts connections."""
 
     path: str
 
@@ -72,7 +72,7 @@ class UnixSocket(Condition):
 
 @dataclass(frozen=True)
 class FileExists(Condition):
-    """Holds when the file exists."""
+    """A condition that holds when a file exists."""
 
     path: str
 
@@ -82,10 +82,11 @@ class FileExists(Condition):
 
 @dataclass(frozen=True)
 class HttpAnswer(Condition):
-    """Holds when a GET request is answered with the status, or with any status below 400 when none is given."""
+    """A condition that holds when a GET request is answered with the expected status."""
 
     url: str
     status: int | None = None
+    """Expected status; None for any below 400."""
 
     def __str__(self) -> str:
         return f"HTTP answer of {self.url}"
@@ -93,9 +94,10 @@ class HttpAnswer(Condition):
 
 @dataclass(frozen=True)
 class LogLine(Condition):
-    """Holds when a line of the instance's log matches the regular expression (searched, not anchored)."""
+    """A condition that holds when a line of the instance's log matches a regular expression."""
 
     pattern: str
+    """The regular expression, which is searched in a line, not anchored."""
 
     def __str__(self) -> str:
         return f"log line {self.pattern!r}"
@@ -103,7 +105,7 @@ class LogLine(Condition):
 
 @dataclass(frozen=True)
 class CommandSucceeds(Condition):
-    """Holds when the command ends with status 0; it runs on the machine, with the deployment's environment."""
+    """A condition that holds when a command on the machine, in the deployment's environment, ends with status 0."""
 
     argv: tuple[str, ...]
 
@@ -113,7 +115,7 @@ class CommandSucceeds(Condition):
 
 @dataclass(frozen=True)
 class Holds(Condition):
-    """Holds when the function, called with the running instance, returns something true."""
+    """A condition that holds when a function, called with the running instance, returns something true."""
 
     function: Callable[[Any], object]
 
@@ -122,37 +124,40 @@ class Holds(Condition):
 
 
 def tcp(port: int, host: str = "127.0.0.1") -> Condition:
-    """Wait for a TCP port to accept connections."""
+    """Return a condition that holds when a TCP port accepts connections."""
     return TcpPort(port, host)
 
 
 def unix_socket(path: str | os.PathLike[str]) -> Condition:
-    """Wait for a Unix socket to accept connections."""
+    """Return a condition that holds when a Unix socket accepts connections."""
     return UnixSocket(os.fspath(path))
 
 
 def file(path: str | os.PathLike[str]) -> Condition:
-    """Wait for a file to exist."""
+    """Return a condition that holds when a file exists."""
     return FileExists(os.fspath(path))
 
 
 def http(url: str, *, status: int | None = None) -> Condition:
-    """Wait for an HTTP answer; a path alone (``/health``) goes to the instance's own port."""
+    """Return a condition that holds when an HTTP GET succeeds; a path alone (``/health``) goes to the instance's port.
+
+    It succeeds when the answer has the expected status: ``status``, or any below 400.
+    """
     return HttpAnswer(url, status)
 
 
 def log(pattern: str) -> Condition:
-    """Wait for a line in the instance's log that matches a regular expression."""
+    """Return a condition that holds when a line of the instance's log matches a regular expression."""
     return LogLine(pattern)
 
 
 def command(*argv: str) -> Condition:
-    """Wait for a command to succeed."""
+    """Return a condition that holds when a command on the machine ends with status 0."""
     return CommandSucceeds(argv)
 
 
 def when(function: Callable[[Any], object]) -> Condition:
-    """Wait for a function of the running instance to return something true."""
+    """Return a condition that holds when a function, called with the running instance, returns something true."""
     return Holds(function)
 
 
@@ -181,7 +186,7 @@ def from_config(value: object) -> Condition:
 
 
 def read_condition(value: object, path: str, faults: list[Fault]) -> Condition | None:
-    """Read a condition of a configuration file; what is wrong with it is added to the faults."""
+    """Read a condition of a configuration file; for one that cannot be read, add a fault and return None."""
     try:
         return from_config(value)
     except (ValueError, TypeError) as error:
@@ -190,7 +195,10 @@ def read_condition(value: object, path: str, faults: list[Fault]) -> Condition |
 
 
 def checked(value: object, kind: type[Value], title: str) -> Value:
-    """Return an argument of a condition if it is of its kind and not empty."""
+    """Return a condition's argument if it has the expected type and is neither empty nor 0.
+
+    Raises ``ValueError`` otherwise.
+    """
     if not isinstance(value, kind) or isinstance(value, bool) or not value:
         raise ValueError(f"holds {value!r}, which is not {title}")
     return value

@@ -10,10 +10,10 @@ from pytest_nixproc.errors import Fault, ModelError
 from pytest_nixproc.model.graph import Levels, cycle_in, levels_of
 from pytest_nixproc.model.ids import Assignments, Pool, read_pools
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.kinds import read_name
-from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.ready import Condition
+from pytest_nixproc.model.value_types import read_name
+from pytest_nixproc.values.location import Location
 
 Locate = Callable[[str, str], Location | None]
 
@@ -27,9 +27,9 @@ class ProcessesModel(Mapping[str, Instance]):
 
     ``origin`` is where it came from, for messages; ``id_resources`` are the pools from which instances can require
     ids: ``{"webappPorts": {"min": 5000, "max": 5999}}``, and ``recorded_ids`` those that they have had before.
-    ``provide`` makes what the model refers to before it is deployed, programs that have to be built, and keeps it for
-    as long as the directory exists that it is given. ``locate`` finds the line of a value, given an instance and a
-    place in it, for sources that know better than the calls that made it. Raises
+    ``provide`` builds the programs that the model refers to before it is deployed, and keeps them for as long as the
+    directory exists that it is given. ``locate`` finds the line of a value, given an instance and the path of the
+    value in it, for sources that know better than the calls that made it. Raises
     :class:`~pytest_nixproc.errors.ModelError` with all faults of all instances.
     """
 
@@ -46,7 +46,7 @@ class ProcessesModel(Mapping[str, Instance]):
         self.origin = origin
         self.provide = provide
         self._locate = locate
-        self.recorded_ids = recorded_ids or Assignments()
+        self.recorded_ids: Assignments = recorded_ids or Assignments()
         faults = [fault for name, value in instances.items() for fault in entry_faults(name, value)]
         self.pools: Mapping[str, Pool] = read_pools(id_resources or {}, "id_resources", faults)
         self._instances = MappingProxyType({str(name): value for name, value in instances.items() if is_whole(value)})
@@ -67,7 +67,7 @@ class ProcessesModel(Mapping[str, Instance]):
         self._level_of = {name: number for number, level in enumerate(self.levels) for name in level}
 
     def _resolve_all(self, faulty: Collection[str], faults: list[Fault]) -> dict[str, tuple[str, ...]]:
-        """Return the keys of the dependencies of each instance; those on ``faulty`` entries are left out."""
+        """Return the keys of each instance's dependencies; dependencies on ``faulty`` entries are left out."""
         known: dict[object, str] = {instance.pkg.name: key for key, instance in self._instances.items()}
         known |= {key: key for key in self._instances}
         known |= {instance.pkg: key for key, instance in self._instances.items()}
@@ -118,12 +118,12 @@ class ProcessesModel(Mapping[str, Instance]):
     def __repr__(self) -> str:
         return f"<ProcessesModel {self.origin or 'in Python'}: {', '.join(self)}>"
 
-    def locate(self, instance: str, place: str) -> Location | None:
-        """Return where a value of an instance was written down: the source's own answer, or the call that made it."""
+    def locate(self, instance: str, value_path: str) -> Location | None:
+        """Return the line where a value of an instance was written, as the source or the call that made it tells."""
         if self._locate is not None:
-            return self._locate(instance, place)
+            return self._locate(instance, value_path)
         made = self._instances[instance]
-        return made.pkg.made_at if place.startswith("pkg.") else made.made_at
+        return made.pkg.defined_at if value_path.startswith("pkg.") else made.defined_at
 
     def needs(self, name: str, other: str) -> bool:
         """Tell whether an instance depends on another one, directly or through others.
@@ -141,17 +141,17 @@ class ProcessesModel(Mapping[str, Instance]):
         return False
 
     def level(self, name: str) -> int:
-        """Return how deep the dependencies of an instance go: 0 without any, else 1 more than theirs at most."""
+        """Return the level of an instance: 0 without dependencies, else 1 more than the highest level of these."""
         return self._level_of[name]
 
 
 def is_whole(value: object) -> bool:
-    """Tell whether an entry is an instance of a process, so that more can be said about it than that it is not."""
+    """Tell whether an entry is an instance of a managed process."""
     return isinstance(value, Instance) and isinstance(value.pkg, ManagedProcess)
 
 
 def entry_faults(name: object, value: object) -> list[Fault]:
-    """Return what is wrong with one entry of a model, looked at alone."""
+    """Return the faults of one entry of a model, looked at alone."""
     faults: list[Fault] = []
     read_name(name, f"processes.{name}", faults)
     if not isinstance(value, Instance):

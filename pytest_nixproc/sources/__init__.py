@@ -1,1 +1,1 @@
-"""Where models come from: files, read into data."""
+"""Sources of models: readers of files that describe them."""

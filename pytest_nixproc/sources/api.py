@@ -1,86 +1,17 @@
-"""The contract of a source, and what a model is told about the place where it will be deployed."""
+"""The contract of a source of models, and the functions that choose a source for a file."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from pytest_nixproc.errors import SourceError
-from pytest_nixproc.machines.api import Spawn
+from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.ids import Assignments
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
-
-DEFAULT_MANAGER: Final = "supervisord"
-"""The manager where nobody has chosen one."""
-
-
-def refuse_free_port(name: str) -> int:
-    """Refuse to lease a port where nothing is deployed."""
-    raise SourceError(f"no port can be leased for {name!r} outside a deployment")
-
-
-def refuse_to_run(command: Spawn, seconds: float) -> tuple[int | None, str]:  # noqa: ARG001 - nothing is run
-    """Refuse to run a program where there is no machine."""
-    raise SourceError(f"{command.argv[0]} cannot be run outside a deployment")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tools:
-    """What a source can use that has a program read its models.
-
-    ``run`` runs a command where the tests run, for some seconds at most, and returns its exit status (None: it was
-    killed then) and its output; ``seconds`` is how long one may take. ``may_download`` says whether programs may fetch
-    what this machine does not have. ``cache`` is a directory for what is worth keeping, which need not exist yet; None
-    where nothing is kept.
-    """
-
-    run: Callable[[Spawn, float], tuple[int | None, str]] = refuse_to_run
-    seconds: float = 600.0
-    may_download: bool = False
-    cache: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """What a model can ask for by name; ``params`` are the user's own.
-
-    ``ids`` are those that instances require from pools; ``free_port`` leases a port under a name of the model's choice,
-    the same one each time that it is asked for. ``calling_user`` and ``calling_group`` are who the tests run as.
-    ``tools``, and the files ``id_resources`` and ``ids_file`` that replace those beside the model, are for the model's
-    source, not for the model.
-    """
-
-    state: StateDirs
-    process_manager: str = DEFAULT_MANAGER
-    force_disable_user_change: bool = True
-    ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    system: str = "x86_64-linux"
-    params: Mapping[str, Any] = field(default_factory=dict)
-    free_port: Callable[[str], int] = refuse_free_port
-    calling_user: str = "root"
-    calling_group: str = "root"
-    tools: Tools = field(default_factory=Tools)
-    id_resources: str = ""
-    ids_file: str = ""
-
-    def offered(self) -> dict[str, Any]:
-        """Return all arguments by name, the state directories also one by one; the user's own win."""
-        return {
-            **vars(self.state),
-            "state": self.state,
-            "process_manager": self.process_manager,
-            "force_disable_user_change": self.force_disable_user_change,
-            "ids": self.ids,
-            "free_port": self.free_port,
-            "calling_user": self.calling_user,
-            "calling_group": self.calling_group,
-            "system": self.system,
-            **self.params,
-        }
 
 
 def any_file(path: str) -> bool:  # noqa: ARG001 - most kinds are told by their suffix
@@ -90,97 +21,113 @@ def any_file(path: str) -> bool:  # noqa: ARG001 - most kinds are told by their 
 
 @dataclass(frozen=True)
 class IdRecord:
-    """How one kind of model keeps the ids of its instances: in which file, given the model, and as which text."""
+    """The way in which one kind of model keeps the ids of its instances."""
 
-    file: Callable[[str, Arguments], str]
+    file: Callable[[str, ModelContext], str]
+    """Returns the file of the ids, given the path of the model."""
+
     text: Callable[[Assignments], str]
+    """Returns the text to write into the file of the ids."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """Python text that looks at a running system with the verbs of the NixOS test driver: one phase of a definition.
-
-    A phase of the whole system has no ``instance``. A ``needed`` one has to have run before those that follow it.
-    ``place`` is where the user has written it.
-    """
+    """One phase of a test definition: Python text that tests a system with the verbs of the NixOS test driver."""
 
     phase: str
     instance: str
+    """Instance that the phase is about; empty for the whole system."""
+
     text: str
     place: str
+    """File and line where the user has written the script; empty where they are not known."""
+
     needed: bool
+    """Whether the script has to have run before those that follow it."""
 
 
 @dataclass(frozen=True)
 class Scripted:
-    """A model, with the scripts that look at its system, in their order, and where these find programs."""
+    """A model, with the scripts that test its system."""
 
     model: ProcessesModel
     scripts: tuple[Script, ...]
+    """Scripts in the order in which they run."""
+
     path: tuple[str, ...]
+    """Directories in which the scripts find programs."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A test of a system, defined with scripts: under which managers and profiles it runs, and how it is read.
-
-    ``name`` tells it from others in its file; ``obstacle`` is why it cannot run with us. ``read`` raises what reading a
-    model raises.
-    """
+    """A test of a system that is defined by scripts."""
 
     name: str
+    """Name that tells the test from others in its file."""
+
     managers: tuple[str, ...]
+    """Managers under which the test runs."""
+
     profiles: tuple[str, ...]
-    obstacle: str
-    read: Callable[[Arguments], Scripted]
+    """Profiles in which the test runs."""
+
+    unavailable_reason: str
+    """Why the test cannot run with this package; empty if it can."""
+
+    read: Callable[[ModelContext], Scripted]
+    """Reads the model and its scripts; raises the errors of reading a model."""
 
 
 @dataclass(frozen=True)
 class SuiteReader:
-    """How one kind of file defines tests: whether one does, told without executing it; and what it defines.
-
-    A suite is read with the names of the managers and profiles that it can choose from.
-    """
+    """A reader of one kind of file that defines tests."""
 
     recognises: Callable[[str], bool]
-    read: Callable[[str, Arguments, Sequence[str], Sequence[str]], list[Definition]]
+    """Tells whether a file defines tests, without executing it."""
+
+    read: Callable[[str, ModelContext, Sequence[str], Sequence[str]], list[Definition]]
+    """Returns the definitions of a file, given the names of the managers and profiles that they can choose from."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of model file: its suffixes, and the function that reads it.
-
-    ``read`` raises :class:`~pytest_nixproc.errors.SourceError` or :class:`~pytest_nixproc.errors.ModelError`.
-    A source that ``takes_attribute`` also reads ``PATH#ATTRIBUTE``, where the path may be a directory.
-    ``recognises`` tells, without executing anything, whether an existing file of that suffix is meant to be a model.
-    ``ids`` is how ids are kept from one deployment to another, where they are. ``constructor`` returns the
-    :class:`~.constructors.Constructor` that a file has under a name, if files of this kind have any; it raises like
-    ``read``. ``suite`` is how such files define tests of models, where they do.
-    """
+    """One kind of model file: its suffixes, and the function that reads it."""
 
     name: str
     suffixes: tuple[str, ...]
-    read: Callable[[str, Arguments], ProcessesModel]
+    read: Callable[[str, ModelContext], ProcessesModel]
+    """Reads a model.
+
+    Raises :class:`~pytest_nixproc.errors.SourceError` or :class:`~pytest_nixproc.errors.ModelError`.
+    """
+
     takes_attribute: bool = False
+    """Whether the source also reads ``PATH#ATTRIBUTE``, where the path may be a directory."""
+
     recognises: Callable[[str], bool] = any_file
+    """Tells, without executing anything, whether an existing file of that suffix is meant to be a model."""
+
     ids: IdRecord | None = None
-    constructor: Callable[[str, str, Arguments], Any] | None = None
+    """How ids are kept from one deployment to another; None where they are not."""
+
+    constructor: Callable[[str, str, ModelContext], Any] | None = None
+    """Returns the :class:`~.constructors.Constructor` that a file has under a name; None if such files have none.
+
+    Raises the errors of ``read``.
+    """
+
     suite: SuiteReader | None = None
+    """Reader of test definitions in such files; None where they have none."""
 
     def reads(self, path: str) -> bool:
-        """Tell whether a model is of this kind, by its name."""
+        """Tell whether a model is of this kind, by its path."""
         file, hash_sign, _ = path.partition("#")
         has_attribute = self.takes_attribute and hash_sign and (os.path.isdir(file) or file.endswith(self.suffixes))
         return path.endswith(self.suffixes) or bool(has_attribute)
 
 
-def is_model_file(path: str, sources: tuple[Source, ...]) -> bool:
-    """Tell whether a file is one that :func:`read_model` is meant to read."""
-    return any(path.endswith(source.suffixes) and source.recognises(path) for source in sources)
-
-
 def suite_reader(path: str, sources: Iterable[Source]) -> SuiteReader | None:
-    """Return what reads an existing file that defines tests; None for any other file."""
+    """Return the reader of an existing file that defines tests; None for any other file."""
     readers = (source.suite for source in sources if path.endswith(source.suffixes))
     return next((reader for reader in readers if reader and reader.recognises(path)), None)
 
@@ -199,9 +146,9 @@ def params_in(lines: Iterable[str]) -> dict[str, Any]:
     return params
 
 
-def read_model(path: str, arguments: Arguments, sources: tuple[Source, ...]) -> ProcessesModel:
-    """Read a model file with the source that its suffix names."""
-    return source_of(path, sources).read(path, arguments)
+def read_model(path: str, context: ModelContext, sources: tuple[Source, ...]) -> ProcessesModel:
+    """Read a model file with the source of its suffix."""
+    return source_of(path, sources).read(path, context)
 
 
 def source_of(path: str, sources: tuple[Source, ...]) -> Source:
@@ -209,7 +156,7 @@ def source_of(path: str, sources: tuple[Source, ...]) -> Source:
     for source in sources:
         if source.reads(path):
             if not os.path.exists(path if os.path.isfile(path) else path.partition("#")[0]) or os.path.isdir(path):
-                raise SourceError(f"no model file {path}", remedy="check --nixproc-model")
+                raise SourceError(f"no model file {path}", remedy="check its path")
             return source
     suffixes = ", ".join(suffix for source in sources for suffix in source.suffixes)
     raise SourceError(f"{path} is no model file", remedy=f"its name has to end in one of {suffixes}")

@@ -31,19 +31,20 @@ from typing import Any, Final
 from pytest_nixproc.errors import Fault, ModelError, SourceError
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model import ready
+from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.names import camel_case, snake_case
-from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess, read_managed_process
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.sources.api import Arguments, Source
+from pytest_nixproc.sources.api import Source
+from pytest_nixproc.values.location import Location
 
 PLACEHOLDER: Final = re.compile(r"\$(\$\{|\{([A-Za-z_]\w*(?:\.[\w.-]+)?)\})")
 
 
-def read_config(path: str, arguments: Arguments) -> ProcessesModel:
-    """Read a file; all faults of all its processes are reported together."""
-    document = substituted(parse(path), Placeholders(arguments))
+def read_config(path: str, context: ModelContext) -> ProcessesModel:
+    """Read a model file; the faults of all its processes are reported together."""
+    document = substituted(parse(path), Placeholders(context))
     if not isinstance(document, Mapping):
         raise SourceError(f"{path} holds no mapping", remedy="see docs/processes.schema.json")
     if "processes" not in document:
@@ -83,7 +84,7 @@ def parse(path: str) -> Any:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot read model file {path}: {error}", remedy="check --nixproc-model") from error
+        raise SourceError(f"cannot read model file {path}: {error}", remedy="check its path") from error
     if path.endswith(".json"):
         try:
             return json.loads(text)
@@ -98,7 +99,7 @@ def parse(path: str) -> Any:
 
 
 class Lines:
-    """Finds the lines of values in a file, which is read once more when that is asked for first."""
+    """The lines of values in a file, which is read once more when a line is first asked for."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -117,7 +118,7 @@ class Lines:
             return None
 
     def locate(self, instance: str, place: str) -> Location | None:
-        """Return the line of a value of an instance; where it is not in the file, that of what would hold it."""
+        """Return the line of a value of an instance; for one that is not in the file, that of the nearest one above."""
         node, line = self.root, None
         for part in ("processes", instance, *re.findall(r"[^.\[\]]+", place)):
             found = child_of(node, part)
@@ -128,7 +129,7 @@ class Lines:
 
 
 def child_of(node: Any, part: str) -> tuple[Any, int] | None:
-    """Return what stands under a name, in either spelling, or a number of a node, and the line where it begins."""
+    """Return a child of a node, by its name in either spelling or its index, and the line where it begins."""
     if node is None or isinstance(node.value, str):
         return None
     for index, item in enumerate(node.value):
@@ -142,28 +143,28 @@ def child_of(node: Any, part: str) -> tuple[Any, int] | None:
 
 
 class Placeholders:
-    """What can stand in ``${...}``."""
+    """The values of the placeholders ``${...}``."""
 
-    def __init__(self, arguments: Arguments) -> None:
-        self.arguments = arguments
+    def __init__(self, context: ModelContext) -> None:
+        self.context = context
         self.known: dict[str, object] = {
-            **{camel_case(name): value for name, value in vars(arguments.state).items()},
-            "processManager": arguments.process_manager,
-            "system": arguments.system,
-            **arguments.params,
+            **{camel_case(name): value for name, value in vars(context.state).items()},
+            "processManager": context.process_manager,
+            "system": context.system,
+            **context.params,
         }
 
     def value(self, match: re.Match[str]) -> object:
-        """Return what a placeholder stands for; one that is not known stands for itself."""
+        """Return the value of a placeholder; one that is not known stands for itself."""
         name = match[2]
         if name is None:
             return "${"
         kind, _, rest = name.partition(".")
         if kind == "freePort" and rest:
-            return self.arguments.free_port(rest)
+            return self.context.free_port(rest)
         if kind == "ids" and "." in rest:
             pool, _, instance = rest.partition(".")
-            return self.arguments.ids.get(pool, {}).get(instance, match[0])
+            return self.context.ids.get(pool, {}).get(instance, match[0])
         return self.known.get(name, match[0])
 
 
@@ -241,5 +242,5 @@ def schema() -> dict[str, Any]:
 
 @hookimpl
 def nixproc_sources() -> list[Source]:
-    """Offer this source."""
+    """Offer the source of configuration files."""
     return [Source("config", (".json", ".yaml", ".yml"), read_config)]

@@ -17,17 +17,18 @@ from typing import Any
 
 from pytest_nixproc.errors import NixprocError, SourceError
 from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.model.constructors import Constructed, Constructor, Parameter
+from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import ManagedProcess
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.sources.api import Arguments, Source
-from pytest_nixproc.sources.constructors import Constructor, Made, Parameter
+from pytest_nixproc.sources.api import Source
+from pytest_nixproc.values.state import StateDirs
 
 FUNCTION = "processes"
 
 
-def read_python(path: str, arguments: Arguments) -> ProcessesModel:
+def read_python(path: str, context: ModelContext) -> ProcessesModel:
     """Execute a file and call its ``processes``; modules beside the file can be imported by it."""
     path = os.path.abspath(path)
     with importing_from(os.path.dirname(path)):
@@ -36,66 +37,66 @@ def read_python(path: str, arguments: Arguments) -> ProcessesModel:
         if not callable(function):
             remedy = f"define {FUNCTION}(state) to return a mapping of names to instances"
             raise SourceError(f"{path} defines no function {FUNCTION!r}", remedy=remedy)
-        return model_of(function, arguments, origin=path)
+        return model_of(function, context, origin=path)
 
 
 def executed(path: str) -> ModuleType:
     """Execute a file, and return its module."""
-    with told_about(path):
+    with as_source_error(path):
         spec = importlib.util.spec_from_file_location(f"nixproc_model_{abs(hash(path))}", path)
         assert spec is not None, "a path that ends in .py has a loader"
         assert spec.loader is not None, "a path that ends in .py has a loader"
         module = importlib.util.module_from_spec(spec)
-        # Data classes and pickles look their module up; importing_from forgets it like a neighbour.
+        # Data classes and pickles look their module up; importing_from forgets it like a sibling.
         sys.modules[module.__name__] = module
         spec.loader.exec_module(module)
     return module
 
 
-def read_constructor(path: str, name: str, arguments: Arguments) -> Constructor:  # noqa: ARG001 - told by its signature
+def read_constructor(path: str, name: str, context: ModelContext) -> Constructor:  # noqa: ARG001 - told by its signature
     """Execute a file, and return the constructor that it defines under a name."""
     path = os.path.abspath(path)
-    neighbours: dict[str, ModuleType] = {}
-    with importing_from(os.path.dirname(path), neighbours):
+    siblings: dict[str, ModuleType] = {}
+    with importing_from(os.path.dirname(path), siblings):
         function = getattr(executed(path), name, None)
         if not callable(function):
             raise SourceError(f"{path} defines no constructor {name!r}", remedy="name one of its functions: FILE:NAME")
         constructor = constructor_of(function, origin=f"{path}:{name}")
 
-    def make(arguments: Arguments, sets: Sequence[Mapping[str, Any]]) -> Made:
-        with importing_from(os.path.dirname(path), neighbours):
-            return constructor.make(arguments, sets)
+    def make(context: ModelContext, sets: Sequence[Mapping[str, Any]]) -> Constructed:
+        with importing_from(os.path.dirname(path), siblings):
+            return constructor.make(context, sets)
 
     return replace(constructor, make=make)
 
 
 def constructor_of(function: Callable[..., Any], *, origin: str = "") -> Constructor:
-    """Return a function as a constructor: what a model may ask for by name is no parameter of an instance."""
+    """Return a function as a constructor; arguments that models can ask for are no parameters of an instance."""
     origin = origin or name_of(function).removesuffix("()")
-    offered = Arguments(state=StateDirs.under()).offered()
+    offered = ModelContext(state=StateDirs.under()).offered()
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     formal = {name: item for name, item in inspect.signature(function).parameters.items() if item.kind not in several}
 
-    def make_one(context: Mapping[str, Any], values: Mapping[str, Any]) -> Instance | ManagedProcess:
-        named = {name: context[name] for name in formal if name in context} | dict(values)
-        with told_about(origin):
+    def make_one(given: Mapping[str, Any], values: Mapping[str, Any]) -> Instance | ManagedProcess:
+        named = {name: given[name] for name in formal if name in given} | dict(values)
+        with as_source_error(origin):
             made = function(**named)
         if not isinstance(made, Instance | ManagedProcess):
             remedy = "return what create_managed_process() or Instance() makes"
             raise SourceError(f"{origin} returned {type(made).__name__}", remedy=remedy)
         return made
 
-    def make(arguments: Arguments, sets: Sequence[Mapping[str, Any]]) -> Made:
-        refuse_unknown(arguments.params.keys() - formal, formal, origin)
-        context = replace(arguments, params={}).offered()
-        return Made([make_one(context, values) for values in sets])
+    def make(context: ModelContext, sets: Sequence[Mapping[str, Any]]) -> Constructed:
+        refuse_unknown(context.params.keys() - formal, formal, origin)
+        given = replace(context, params={}).offered()
+        return Constructed([make_one(given, values) for values in sets])
 
     parameters = {name: parameter_of(item) for name, item in formal.items() if name not in offered}
     return Constructor(getattr(function, "__name__", "constructor"), origin, parameters, make)
 
 
 def parameter_of(formal: inspect.Parameter) -> Parameter:
-    """Return what a function says of a parameter."""
+    """Return a parameter of a function as a parameter of a constructor."""
     annotation = formal.annotation
     declared = "" if annotation is formal.empty else getattr(annotation, "__name__", str(annotation))
     is_required = formal.default is formal.empty
@@ -119,7 +120,7 @@ def names_bound(text: bytes, default: str = "") -> set[str]:
 
 
 def names_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Yield the names that statements bind, those in their blocks too, but not what functions and classes do inside."""
+    """Yield the names that statements and their blocks bind, but not those bound inside functions and classes."""
     for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
@@ -131,42 +132,38 @@ def names_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
             yield from names_in(ast.iter_child_nodes(node))
 
 
-def model_of(function: Callable[..., Any], arguments: Arguments, *, origin: str = "") -> ProcessesModel:
+def model_of(function: Callable[..., Any], context: ModelContext, *, origin: str = "") -> ProcessesModel:
     """Call a model function with those of the arguments that it names."""
     origin = origin or name_of(function)
-    instances = call(function, arguments, origin)
+    instances = call(function, context, origin)
     if isinstance(instances, ProcessesModel):
         return instances
     if not isinstance(instances, Mapping):
         remedy = "return a mapping of names to instances"
         raise SourceError(f"{origin}: {FUNCTION}() returned {type(instances).__name__}", remedy=remedy)
-    return ProcessesModel(instances, origin=origin, id_resources=pools_beside(function))
+    # Objects that can be called have no module; then there are no pools.
+    pools: Mapping[str, object] | None = getattr(function, "__globals__", {}).get("id_resources")
+    return ProcessesModel(instances, origin=origin, id_resources=pools)
 
 
-def call(function: Callable[..., Any], arguments: Arguments, origin: str = "") -> Any:
-    """Call a function of a user's with those of the arguments that it names; its errors become one of ours."""
+def call(function: Callable[..., Any], context: ModelContext, origin: str = "") -> Any:
+    """Call a user's function with those of the arguments that it names; its errors become one of ours."""
     origin = origin or name_of(function)
-    chosen = choose(function, arguments, origin)
-    with told_about(origin):
+    chosen = choose(function, context, origin)
+    with as_source_error(origin):
         return function(**chosen)
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return where a function stands, as far as it says so (objects that can be called do not)."""
+    """Return the file and name of a function; the name alone for other objects that can be called."""
     code = getattr(function, "__code__", None)
     name = getattr(function, "__name__", repr(function))
     return f"{code.co_filename}:{name}()" if code else name
 
 
-def pools_beside(function: Callable[..., Any]) -> Mapping[str, object] | None:
-    """Return the pools of ids that the module of a model function declares as ``id_resources``."""
-    pools: Mapping[str, object] | None = getattr(function, "__globals__", {}).get("id_resources")
-    return pools
-
-
-def choose(function: Callable[..., Any], arguments: Arguments, origin: str) -> dict[str, Any]:
-    """Return the arguments that a model function accepts; what it lacks or refuses of the user's own is an error."""
-    offered = arguments.offered()
+def choose(function: Callable[..., Any], context: ModelContext, origin: str) -> dict[str, Any]:
+    """Return the arguments that a model function accepts; raise for one that it lacks, or refuses of the user's own."""
+    offered = context.offered()
     formal = inspect.signature(function).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in formal.values())
     named = {name for name, parameter in formal.items() if parameter.kind is not parameter.VAR_KEYWORD}
@@ -178,8 +175,8 @@ def choose(function: Callable[..., Any], arguments: Arguments, origin: str) -> d
             remedy = f"pass it with --nixproc-param={name}=VALUE; always there are {', '.join(sorted(offered))}"
             raise SourceError(f"{origin}: {FUNCTION}() asks for {name!r}, which is not known", remedy=remedy)
     if not takes_all:
-        refuse_unknown(arguments.params.keys() - named, named, f"{origin}: {FUNCTION}()")
-    return {name: value for name, value in offered.items() if name in named or (takes_all and name in arguments.params)}
+        refuse_unknown(context.params.keys() - named, named, f"{origin}: {FUNCTION}()")
+    return {name: value for name, value in offered.items() if name in named or (takes_all and name in context.params)}
 
 
 def refuse_unknown(unknown: AbstractSet[str], known: Iterable[str], function: str) -> None:
@@ -190,8 +187,8 @@ def refuse_unknown(unknown: AbstractSet[str], known: Iterable[str], function: st
 
 
 @contextmanager
-def told_about(origin: str) -> Iterator[None]:
-    """Turn what a user's code raises into one error that shows the user's lines and none of ours."""
+def as_source_error(origin: str) -> Iterator[None]:
+    """Turn an error of a user's code into one error that shows the user's lines and none of ours."""
     try:
         yield
     except NixprocError:
@@ -201,7 +198,7 @@ def told_about(origin: str) -> Iterator[None]:
         raise SourceError(f"{place}: {error.msg}", details=(error.text or "").rstrip()) from error
     except FileNotFoundError as error:
         if error.filename == origin:
-            raise SourceError(f"no model file {origin}", remedy="check --nixproc-model") from error
+            raise SourceError(f"no model file {origin}", remedy="check its path") from error
         raise SourceError(f"{origin}: {error}", details=own_frames(error)) from error
     except Exception as error:
         raise SourceError(f"{origin}: {type(error).__name__}: {error}", details=own_frames(error)) from error
@@ -219,12 +216,12 @@ def own_frames(error: BaseException) -> str:
 
 
 @contextmanager
-def importing_from(directory: str, neighbours: dict[str, ModuleType] | None = None) -> Iterator[None]:
-    """Let a model import its neighbours; forget them afterwards, as another model's may have the same names.
+def importing_from(directory: str, siblings: dict[str, ModuleType] | None = None) -> Iterator[None]:
+    """Let a model import its siblings; forget them afterwards, as another model's may have the same names.
 
-    ``neighbours`` remembers them instead, until it is given again.
+    ``siblings`` remembers them instead, until it is given again.
     """
-    own = {} if neighbours is None else neighbours
+    own = {} if siblings is None else siblings
     before = set(sys.modules)
     sys.modules.update({name: module for name, module in own.items() if name not in before})
     sys.path.insert(0, directory)
@@ -240,5 +237,5 @@ def importing_from(directory: str, neighbours: dict[str, ModuleType] | None = No
 
 @hookimpl
 def nixproc_sources() -> list[Source]:
-    """Offer this source."""
+    """Offer the source of Python files."""
     return [Source("python", (".py",), read_python, recognises=defines_model, constructor=read_constructor)]

@@ -1,14 +1,15 @@
-"""A machine of the mind: a clock driven by hand, files in memory, processes that do what a script says.
+"""A fake machine: a clock that is driven by hand, files in memory, and processes that follow a script.
 
-The engine, a driver or a rule can be tested on it without spawning anything, and without waiting::
+A deployment, a driver or a rule can be tested on it without spawning anything, and without waiting::
 
     machine = FakeMachine()
-    machine.program("/bin/server", listens(8080, after=0.5))
-    pid = machine.spawn(Spawn(("/bin/server",)))
-    machine.pause(0.5)
-    assert machine.listeners() == [Listener("127.0.0.1", 8080, pid)]
+    machine.processes.program("/bin/server", listens(8080, after=0.5))
+    pid = machine.processes.spawn(Spawn(("/bin/server",)))
+    machine.clock.advance(0.5)
+    assert machine.network.listeners() == [Listener("127.0.0.1", 8080, pid)]
 
-Time passes in ``pause`` and ``advance`` alone. Programs without a script run until they are ended.
+Its parts are those of any machine, with more that a test can arrange. Time passes in ``pause`` and ``advance`` of the
+clock alone. Programs without a script run until they are ended.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from __future__ import annotations
 import heapq
 import signal
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar, Final
 
-from pytest_nixproc.machines.api import Account, Accounts, Facts, Listener, Machine, Sight, Spawn
+from pytest_nixproc.machines.api import Machine, Result
+from pytest_nixproc.machines.parts import AccountDatabase, Files, Lifecycle, Network, Processes
 from pytest_nixproc.machines.waiting import Deadline
+from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.machine import Account, Accounts, Facts, Listener, ProcessInfo
 
 FIRST_PID: Final = 1 << 23
 """Above all real pids (proc(5), pid_max): what is done to one by mistake reaches nobody."""
@@ -35,57 +40,53 @@ LOCALHOST: Final = "127.0.0.1"
 
 @dataclass(eq=False)
 class FakeProcess:
-    """One scripted process; ``status`` is None while it runs."""
+    """One scripted process."""
 
     pid: int
     command: Spawn
     started: str = ""
+    """The time on the clock when it was spawned."""
+
     parent: int = INIT
+    """The pid of its parent."""
+
     ignored: frozenset[int] = frozenset()
+    """The signals that it ignores."""
+
     received: list[int] = field(default_factory=list)
+    """The signals that were sent to it, in their order."""
+
     status: int | None = None
+    """How it has ended: a status, or minus a signal's number; None while it runs."""
 
     @property
     def runs(self) -> bool:
-        """Tell whether it has not ended yet."""
+        """Tell whether the process has not ended yet."""
         return self.status is None
 
 
-class FakeMachine(Machine):
-    """A machine that spawns nothing: what happens on it is what a test arranges."""
+class FakeClock:
+    """A clock that is driven by hand."""
 
-    name: ClassVar[str] = "fake"
-
-    def __init__(self, facts: Facts | None = None) -> None:
-        super().__init__()
+    def __init__(self, machine: FakeMachine) -> None:
         self.time = 0.0
-        self.files: dict[str, bytes] = {}
-        self.modes: dict[str, int] = {}
-        self.links: dict[str, str] = {}
-        self.directories: set[str] = set()
-        self.sockets: set[str] = set()
-        self.processes: dict[int, FakeProcess] = {}
-        self.guarded: dict[str, tuple[str, ...]] = {}
-        self.users: dict[str, Account] = {}
-        self.groups: dict[str, int] = {}
-        self.members: dict[str, tuple[str, ...]] = {}
-        self.run_as: dict[int, tuple[int, int]] = {}
-        """Processes that do not run as who the machine's facts say, with their user and group."""
-        self.seen: dict[int, Sight] = {}
-        self.escaped: list[Sight] = []
-        self.released = False
-        self._facts = facts or Facts()
-        self._ports: dict[int, Listener] = {}
-        self._programs: dict[str, Script] = {}
+        self._machine = machine
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
-        self._pids = count(FIRST_PID)
 
-    # What tests arrange.
+    def now(self) -> float:
+        """Return the time on the clock, in seconds."""
+        return self.time
 
-    def program(self, path: str, script: Script) -> None:
-        """Say what a program does when it is spawned."""
-        self._programs[path] = script
+    def pause(self, seconds: float) -> None:
+        """Advance the clock, up to the end of the first process that ends meanwhile."""
+        end = self.time + seconds
+        alive = len(self._machine.processes.running())
+        while self._events and self._events[0][0] <= end:
+            self._next_event()
+            if len(self._machine.processes.running()) < alive:
+                return
+        self.time = end
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something when the clock has advanced by ``seconds``; now when it is 0."""
@@ -95,7 +96,7 @@ class FakeMachine(Machine):
             heapq.heappush(self._events, (self.time + seconds, next(self._numbers), action))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and what is due happen at its time."""
+        """Advance the clock; events that become due happen at their times."""
         end = self.time + seconds
         while self._events and self._events[0][0] <= end:
             self._next_event()
@@ -105,122 +106,91 @@ class FakeMachine(Machine):
         self.time, _, action = heapq.heappop(self._events)
         action()
 
+
+class FakeProcesses(Processes):
+    """Processes that follow the scripts of a test; ``by_pid`` has all that were ever started.
+
+    ``seen`` and ``escaped`` is what a look at them shows, besides the main processes.
+    """
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self.by_pid: dict[int, FakeProcess] = {}
+        self.seen: dict[int, ProcessInfo] = {}
+        self.escaped: list[ProcessInfo] = []
+        self._machine = machine
+        self._programs: dict[str, Script] = {}
+        self._pids = count(FIRST_PID)
+        self._outputs = count()
+
+    def program(self, path: str, script: Script) -> None:
+        """Set the script that a program follows when it is spawned."""
+        self._programs[path] = script
+
     def end(self, pid: int, status: int = 0) -> None:
         """End a process: its ports close, its children become orphans."""
-        process = self.processes[pid]
+        process = self.by_pid[pid]
         if not process.runs:
             return
         process.status = status
-        self._ports = {port: listener for port, listener in self._ports.items() if listener.pid != pid}
-        for child in self.processes.values():
+        self._machine.network.close_ports(pid)
+        for child in self.by_pid.values():
             child.parent = INIT if child.parent == pid else child.parent
 
     def fork(self, parent: int, command: Spawn | None = None) -> int:
         """Start a child of a process, by default another one of its kind."""
-        pid = self.spawn(command or self.processes[parent].command)
-        self.processes[pid].parent = parent
+        pid = self.spawn(command or self.by_pid[parent].command)
+        self.by_pid[pid].parent = parent
         return pid
-
-    def listen(self, port: int, pid: int | None = None, host: str = LOCALHOST) -> None:
-        """Open a port; without a pid, of a process that cannot be seen."""
-        self._ports[port] = Listener(host, port, pid)
-
-    def append(self, path: str, text: str) -> None:
-        """Append to a file, as a process that logs does."""
-        self.files[path] = self.files.get(path, b"") + text.encode()
 
     def running(self) -> list[FakeProcess]:
         """Return the processes that have not ended, in the order of their start."""
-        return [process for process in self.processes.values() if process.runs]
-
-    # The contract of a machine.
-
-    @property
-    def facts(self) -> Facts:
-        """What generated files may rely on."""
-        return self._facts
-
-    def now(self) -> float:
-        """Return the hand-driven clock."""
-        return self.time
-
-    def pause(self, seconds: float) -> None:
-        """Advance the clock, up to the end of the first process that ends meanwhile."""
-        end = self.time + seconds
-        alive = len(self.running())
-        while self._events and self._events[0][0] <= end:
-            self._next_event()
-            if len(self.running()) < alive:
-                return
-        self.time = end
-
-    def prepare(self) -> None:
-        """Do nothing: a fake machine is always ready."""
-
-    def close(self) -> None:
-        """End all processes, unless they were released."""
-        for process in [] if self.released else self.running():
-            self.end(process.pid, -signal.SIGKILL)
-
-    def release(self) -> None:
-        """Let the processes live on."""
-        self.released = True
+        return [process for process in self.by_pid.values() if process.runs]
 
     def spawn(self, command: Spawn) -> int:
         """Start a process, and its script, if its program has one."""
-        process = FakeProcess(next(self._pids), command, f"{self.time:.2f}")
-        self.processes[process.pid] = process
+        process = FakeProcess(next(self._pids), command, f"{self._machine.clock.time:.2f}")
+        self.by_pid[process.pid] = process
         if script := self._programs.get(command.argv[0]):
-            script(self, process)
+            script(self._machine, process)
         return process.pid
 
     def run(self, commands: Sequence[Spawn], deadline: Deadline) -> list[int | None]:
         """Run commands side by side, as far as the deadline lets them."""
         pids = [self.spawn(command) for command in commands]
-        for _ in deadline.pauses():
-            if self.ended(pids) == set(pids):
-                break
+        self.wait_ended(pids, deadline)
         return [self.exit_status(pid) for pid in pids]
 
-    def pack(self, path: str) -> bytes:
-        """Return the content of a file: an archive of the mind has one."""
-        return self.files[path]
-
-    def unpack(self, packed: bytes, path: str) -> None:
-        """Write such a file."""
-        self.files[path] = packed
-
     def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
-        """Run one command, and kill it at the deadline; its output is what its script appends to the command's file."""
-        path = f"/captured/{next(self._numbers)}"
+        """Run one command, and kill it at the deadline; its output is the text that its script appends to its file."""
+        path = f"/captured/{next(self._outputs)}"
         (status,) = self.run([Spawn(command.argv, command.environment, path)], deadline)
         for process in self.running() if status is None else ():
             if process.command.output == path:
                 self.end(process.pid, -signal.SIGKILL)
-        return status, self.files.pop(path, b"").decode(errors="replace")
+        return status, self._machine.files.contents.pop(path, b"").decode(errors="replace")
 
     def exit_status(self, pid: int) -> int | None:
         """Return how a process ended; None while it runs, or was never here."""
-        return self.processes[pid].status if pid in self.processes else None
+        return self.by_pid[pid].status if pid in self.by_pid else None
 
-    def catch_up(self) -> None:
-        """Know everything, as ever."""
+    def sync_exits(self) -> None:
+        """Do nothing: the ends of all processes are known at once."""
 
     def ended(self, pids: Iterable[int]) -> set[int]:
-        """Return those that do not run; a pid that was never here does not."""
+        """Return the pids that do not run, those that were never here included."""
         return set(pids) - {process.pid for process in self.running()}
 
     def start_time(self, pid: int) -> str:
         """Return the time on the clock when a process was spawned; empty when it was never here."""
-        return self.processes[pid].started if pid in self.processes else ""
+        return self.by_pid[pid].started if pid in self.by_pid else ""
 
     def identity(self, pid: int) -> str:
-        """Return the same."""
+        """Return the time on the clock when a process was spawned, which identifies it here."""
         return self.start_time(pid)
 
     def signal(self, pid: int, number: int) -> None:
         """Deliver a signal; it ends the process unless it is ignored or harmless."""
-        process = self.processes.get(pid)
+        process = self.by_pid.get(pid)
         if process is None or not process.runs:
             return
         process.received.append(number)
@@ -231,61 +201,118 @@ class FakeMachine(Machine):
         """Return the parent of every process that runs."""
         return {process.pid: process.parent for process in self.running()}
 
-    def guard(self, root: str, recovery: Sequence[str]) -> int | None:
-        """Keep what would have to be run, in ``guarded``; nobody will run it."""
-        self.guarded[root] = tuple(recovery)
-        return None
-
-    def unguard(self, root: str) -> None:
-        """Forget what would have had to be run."""
-        self.guarded.pop(root, None)
-
-    def tagged(self, tag: str) -> list[int]:
-        """Return what runs with a tag."""
-        return self.strays(tag)
-
     def strays(self, tag: str) -> list[int]:
-        """Return what runs with a tag."""
+        """Return the processes that run with a tag."""
         return [process.pid for process in self.running() if self.has_tag(process.pid, tag)]
 
-    def shares_network(self, pid: int) -> bool:  # noqa: ARG002 - nothing here has one of its own
-        """Return True: there is one network."""
-        return True
-
-    def accounts(self, users: Iterable[str], groups: Iterable[str] = ()) -> Accounts:
-        """Return what a test has put into ``users``, ``groups`` and ``members``."""
-        found = {name: self.users[name] for name in users if name in self.users}
-        members = {name: self.members.get(name, ()) for name in found}
-        mentioned = {*groups, *(account.group for account in found.values())}.union(*members.values())
-        return Accounts(found, {name: self.groups[name] for name in mentioned if name in self.groups}, members)
-
-    def account_of(self, pid: int) -> tuple[int, int] | None:
-        """Return who a process runs as, until it has ended."""
-        own = self.facts.account
-        runs = pid in self.processes and self.processes[pid].runs
-        return self.run_as.get(pid, (own.uid, own.gid)) if runs else None
-
-    def sights(self, mains: Sequence[int], tag: str) -> list[Sight]:  # noqa: ARG002 - escapees are arranged as such
-        """Return what a test has put into ``seen``, and the main processes that run."""
-        held = {pid: tuple(item for item in self._ports.values() if item.pid == pid) for pid in mains}
-        return [self.seen.get(pid, Sight(pid, pid, listening=held[pid])) for pid in mains] + self.escaped
-
-    def newer(self, paths: Sequence[str], reference: str) -> list[str]:  # noqa: ARG002 - nothing here has a time
-        """Return the files that there are."""
-        return [path for path in paths if path in self.files]
-
-    def appeared(self, directories: Sequence[str], named: Sequence[str], reference: str) -> list[tuple[str, int]]:  # noqa: ARG002
-        """Return the named files that there are; who has written the others is not kept."""
-        return [(path, self.facts.account.uid) for path in named if path in self.files]
-
-    def describe(self, pid: int) -> str:
-        """Return a process's command line."""
-        return " ".join(self.processes[pid].command.argv) if pid in self.processes else ""
+    def tagged(self, tag: str) -> list[int]:
+        """Return the processes that run with a tag."""
+        return self.strays(tag)
 
     def has_tag(self, pid: int, tag: str) -> bool:
         """Tell whether a process has a tag in its environment."""
         name, _, value = tag.partition("=")
-        return pid in self.processes and self.processes[pid].command.environment.get(name) == value
+        return pid in self.by_pid and self.by_pid[pid].command.environment.get(name) == value
+
+    def describe(self, pid: int) -> str:
+        """Return a process's command line."""
+        return " ".join(self.by_pid[pid].command.argv) if pid in self.by_pid else ""
+
+    def inspect(self, mains: Sequence[int], tag: str) -> list[ProcessInfo]:  # noqa: ARG002 - escapees are arranged as such
+        """Return facts about main processes, from ``seen`` where a test has put any there, and those in ``escaped``."""
+        ports = self._machine.network.listeners()
+        held = {pid: tuple(item for item in ports if item.pid == pid) for pid in mains}
+        return [self.seen.get(pid, ProcessInfo(pid, pid, listening=held[pid])) for pid in mains] + self.escaped
+
+
+class FakeFiles(Files):
+    """Files in memory: their ``contents`` and ``modes``, and the targets of ``links``, are kept by path."""
+
+    def __init__(self, facts: Callable[[], Facts]) -> None:
+        super().__init__(facts)
+        self.contents: dict[str, bytes] = {}
+        self.modes: dict[str, int] = {}
+        self.links: dict[str, str] = {}
+        self.directories: set[str] = set()
+        self.sockets: set[str] = set()
+
+    def append(self, path: str, text: str) -> None:
+        """Append to a file, as a process that logs does."""
+        self.contents[path] = self.contents.get(path, b"") + text.encode()
+
+    def write(self, path: str, content: str, mode: int = 0o644) -> None:
+        """Keep a file; its mode is that of the first writing."""
+        self.contents[path] = content.encode(errors="surrogateescape")
+        self.modes.setdefault(path, mode)
+
+    def link(self, path: str, target: str) -> None:
+        """Keep a symbolic link."""
+        self.links[path] = target
+
+    def make_directory(self, path: str, mode: int = 0o755) -> None:
+        """Keep a directory; one that exists keeps its mode."""
+        self.directories.add(path)
+        self.modes.setdefault(path, mode)
+
+    def read(self, path: str, start: int = 0) -> bytes | None:
+        """Return the content of a file, from byte ``start`` on."""
+        return self.contents[path][start:] if path in self.contents else None
+
+    def size(self, path: str) -> int:
+        """Return the size of a file."""
+        return len(self.contents.get(path, b""))
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is anything at or below a path."""
+        return any(is_within(known, path) for known in self._paths())
+
+    def remove(self, path: str) -> None:
+        """Forget everything at and below a path."""
+        for known in [known for known in self._paths() if is_within(known, path)]:
+            self.contents.pop(known, None)
+            self.modes.pop(known, None)
+            self.links.pop(known, None)
+            self.directories.discard(known)
+            self.sockets.discard(known)
+
+    def _paths(self) -> set[str]:
+        return {*self.contents, *self.links, *self.directories, *self.sockets}
+
+    def pack(self, path: str) -> bytes:
+        """Return the content of a file, which stands for an archive of it."""
+        return self.contents[path]
+
+    def unpack(self, packed: bytes, path: str) -> None:
+        """Write a packed file."""
+        self.contents[path] = packed
+
+    def modified_since(self, paths: Sequence[str], reference: str) -> list[str]:  # noqa: ARG002 - nothing here has a time
+        """Return the files that exist, whenever they were written: nothing here has a time."""
+        return [path for path in paths if path in self.contents]
+
+    def created_since(self, directories: Sequence[str], named: Sequence[str], reference: str) -> list[tuple[str, int]]:  # noqa: ARG002
+        """Return the named files that exist, with the caller's uid; others are left out: their owners are not kept."""
+        return [(path, self._facts().account.uid) for path in named if path in self.contents]
+
+    def software(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Return the paths themselves: nothing here loads anything."""
+        return tuple(sorted(set(paths)))
+
+
+class FakeNetwork(Network):
+    """Ports that a test, or a script, has opened."""
+
+    def __init__(self, files: FakeFiles) -> None:
+        self._files = files
+        self._ports: dict[int, Listener] = {}
+
+    def listen(self, port: int, pid: int | None = None, host: str = LOCALHOST) -> None:
+        """Open a port; without a pid, of a process that cannot be seen."""
+        self._ports[port] = Listener(host, port, pid)
+
+    def close_ports(self, pid: int) -> None:
+        """Close the ports of a process."""
+        self._ports = {port: listener for port, listener in self._ports.items() if listener.pid != pid}
 
     def listeners(
         self,
@@ -300,55 +327,106 @@ class FakeMachine(Machine):
         return port not in self._ports
 
     def connection_problem(self, address: tuple[str, int] | str) -> str:
-        """Say whether a port or a socket is open."""
-        is_open = address in self.sockets if isinstance(address, str) else address[1] in self._ports
+        """Return why a port or a socket cannot be connected to; an empty text if it is open."""
+        is_open = address in self._files.sockets if isinstance(address, str) else address[1] in self._ports
         return "" if is_open else "Connection refused"
 
-    def write(self, path: str, content: str, mode: int = 0o644) -> None:
-        """Keep a file; its mode is that of the first writing."""
-        self.files[path] = content.encode(errors="surrogateescape")
-        self.modes.setdefault(path, mode)
+    def is_shared_with(self, pid: int) -> bool:  # noqa: ARG002 - nothing here has one of its own
+        """Return True: there is one network."""
+        return True
 
-    def link(self, path: str, target: str) -> None:
-        """Keep a symbolic link."""
-        self.links[path] = target
 
-    def make_directory(self, path: str, mode: int = 0o755) -> None:
-        """Keep a directory; one that exists keeps its mode."""
-        self.directories.add(path)
-        self.modes.setdefault(path, mode)
+class FakeAccounts(AccountDatabase):
+    """Accounts that a test has put here, by name; ``members`` has the other groups of users."""
 
-    def read(self, path: str, start: int = 0) -> bytes | None:
-        """Return what was written, from byte ``start`` on."""
-        return self.files[path][start:] if path in self.files else None
+    def __init__(self, machine: FakeMachine) -> None:
+        self.users: dict[str, Account] = {}
+        self.groups: dict[str, int] = {}
+        self.members: dict[str, tuple[str, ...]] = {}
+        self.run_as: dict[int, tuple[int, int]] = {}
+        """Processes that do not run as who the machine's facts say, with their user and group."""
 
-    def size(self, path: str) -> int:
-        """Return the size of a file."""
-        return len(self.files.get(path, b""))
+        self._machine = machine
 
-    def exists(self, path: str) -> bool:
-        """Tell whether there is anything at or below a path."""
-        return any(is_within(known, path) for known in self._paths())
+    def named(self, users: Iterable[str], groups: Iterable[str] = ()) -> Accounts:
+        """Return the accounts of these names that a test has put into ``users``, ``groups`` and ``members``."""
+        found = {name: self.users[name] for name in users if name in self.users}
+        members = {name: self.members.get(name, ()) for name in found}
+        mentioned = {*groups, *(account.group for account in found.values())}.union(*members.values())
+        return Accounts(found, {name: self.groups[name] for name in mentioned if name in self.groups}, members)
 
-    def software(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Return the paths themselves: nothing here loads anything."""
-        return tuple(sorted(set(paths)))
+    def of(self, pid: int) -> tuple[int, int] | None:
+        """Return the user and the group that a process runs as; None once it has ended."""
+        own = self._machine.facts.account
+        runs = pid in self._machine.processes.by_pid and self._machine.processes.by_pid[pid].runs
+        return self.run_as.get(pid, (own.uid, own.gid)) if runs else None
 
-    def remove(self, path: str) -> None:
-        """Forget everything at and below a path."""
-        for known in [known for known in self._paths() if is_within(known, path)]:
-            self.files.pop(known, None)
-            self.modes.pop(known, None)
-            self.links.pop(known, None)
-            self.directories.discard(known)
-            self.sockets.discard(known)
 
-    def _paths(self) -> set[str]:
-        return {*self.files, *self.links, *self.directories, *self.sockets}
+class FakeLifecycle(Lifecycle):
+    """A machine that is always there; deployments that it shall guard are kept in ``guarded``."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self.guarded: dict[str, tuple[str, ...]] = {}
+        self.released = False
+        self._machine = machine
+
+    def prepare(self) -> None:
+        """Do nothing: a fake machine is always ready."""
+
+    def close(self) -> None:
+        """End all processes, unless they were released."""
+        for process in [] if self.released else self._machine.processes.running():
+            self._machine.processes.end(process.pid, -signal.SIGKILL)
+
+    def release(self) -> None:
+        """Let the processes live on."""
+        self.released = True
+
+    def guard(self, root: str, recovery: Sequence[str]) -> int | None:
+        """Keep the recovery command of a deployment in ``guarded``; nobody will run it."""
+        self.guarded[root] = tuple(recovery)
+        return None
+
+    def unguard(self, root: str) -> None:
+        """Forget the recovery command of a deployment."""
+        self.guarded.pop(root, None)
+
+
+class FakeMachine(Machine):
+    """A machine that spawns nothing: a test arranges everything that happens on it."""
+
+    name: ClassVar[str] = "fake"
+    clock: FakeClock
+    processes: FakeProcesses
+    files: FakeFiles
+    network: FakeNetwork
+    accounts: FakeAccounts
+    lifecycle: FakeLifecycle
+
+    def __init__(self, facts: Facts | None = None) -> None:
+        super().__init__()
+        self._facts = facts or Facts()
+        self.clock = FakeClock(self)
+        self.processes = FakeProcesses(self)
+        self.files = FakeFiles(lambda: self.facts)
+        self.network = FakeNetwork(self.files)
+        self.accounts = FakeAccounts(self)
+        self.lifecycle = FakeLifecycle(self)
+
+    def begin(self, action: Callable[[], Result]) -> Future[Result]:
+        """Run the action at once: there is one clock, and nobody else advances it meanwhile."""
+        future: Future[Result] = Future()
+        future.set_result(action())
+        return future
+
+    @property
+    def facts(self) -> Facts:
+        """The facts that generated files may rely on."""
+        return self._facts
 
 
 Script = Callable[[FakeMachine, FakeProcess], None]
-"""What a program does when it is spawned; it arranges the rest with :meth:`FakeMachine.after`."""
+"""A function that is called when a program is spawned; it arranges the rest with :meth:`FakeClock.after`."""
 
 
 def is_within(path: str, parent: str) -> bool:
@@ -361,20 +439,20 @@ def ends(status: int = 0, *, after: float = 0.0, output: str = "") -> Script:
 
     def script(machine: FakeMachine, process: FakeProcess) -> None:
         if process.command.output:
-            machine.append(process.command.output, output)
-        machine.after(after, lambda: machine.end(process.pid, status))
+            machine.files.append(process.command.output, output)
+        machine.clock.after(after, lambda: machine.processes.end(process.pid, status))
 
     return script
 
 
 def listens(port: int, *, after: float = 0.0) -> Script:
-    """Return the script of a server that opens a port, if it still runs then."""
+    """Return the script of a server that opens a port ``after`` some seconds, if it still runs at that time."""
 
     def open_port(machine: FakeMachine, process: FakeProcess) -> None:
         if process.runs:
-            machine.listen(port, process.pid)
+            machine.network.listen(port, process.pid)
 
-    return lambda machine, process: machine.after(after, lambda: open_port(machine, process))
+    return lambda machine, process: machine.clock.after(after, lambda: open_port(machine, process))
 
 
 def ignores(*numbers: int) -> Script:
@@ -398,4 +476,4 @@ def each(*scripts: Script) -> Script:
 
 def by_program(machine: FakeMachine) -> Mapping[str, FakeProcess]:
     """Return the processes that run, by their program; the last one of each."""
-    return {process.command.argv[0]: process for process in machine.running()}
+    return {process.command.argv[0]: process for process in machine.processes.running()}

@@ -1,4 +1,4 @@
-"""What every process manager has to do where accounts are created and users are switched.
+"""The conformance suite for process managers where accounts are created and users are switched.
 
     class TestMinePrivileged(PrivilegedConformance):
         manager = "mine"
@@ -16,16 +16,14 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_nixproc.deployment.planner import Planner
-from pytest_nixproc.deployment.site import PASSABLE
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._persistence.directory import PASSABLE
+from pytest_nixproc._planning.planner import Planner
+from pytest_nixproc._plugin.matrix import PRIVILEGED, no_accounts_reason
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import ConflictError, DeploymentError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import Mode
-from pytest_nixproc.model.state import StateDirs
-from pytest_nixproc.plugin.matrix import PRIVILEGED, obstacle_to_privileged
 from pytest_nixproc.testing.conformance import (
     HOSTILE,
     HOSTILE_NAMES,
@@ -42,13 +40,15 @@ from pytest_nixproc.testing.conformance import (
     received_in,
 )
 from pytest_nixproc.testing.programs.models import probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.units import Mode
 
 DATABASE: Final = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow")
 NAMES: Final = ("npx-web", "npx-team", "npx-log")
 
 
 def credentials(**user: Any) -> dict[str, Any]:
-    """Return a user with a primary group that has another name, and a member of one more."""
+    """Return credentials: a user whose primary group has another name, and who belongs to one more group."""
     described = {"group": "npx-team", "extra_groups": ["npx-log"], "description": "Web server", **user}
     return {"groups": {"npx-team": {}, "npx-log": {}}, "users": {"npx-web": described}}
 
@@ -68,7 +68,7 @@ def server(name: str, state: StateDirs, mode: Mode, port: int, *args: str, **par
 
 
 def dump_of(system: System, name: str) -> Received:
-    """Return what a server was given."""
+    """Return the dump of a server, which has the values that it has received."""
     return received_in(system.machine, f"{home_of(system.state, name)}/dump")
 
 
@@ -79,7 +79,7 @@ def numbers(machine: Machine, kind: str, name: str) -> int:
 
 def identity(machine: Machine, pid: int) -> dict[str, list[int]]:
     """Return the users and groups of a process: real, effective, saved, file system; and the supplementary groups."""
-    lines = (machine.read(f"/proc/{pid}/status") or b"").decode().splitlines()
+    lines = (machine.files.read(f"/proc/{pid}/status") or b"").decode().splitlines()
     found = {line.partition(":")[0]: line.partition(":")[2].split() for line in lines}
     return {name: [int(number) for number in found[name]] for name in ("Uid", "Gid", "Groups")}
 
@@ -94,35 +94,35 @@ class PrivilegedBench(Bench):
 
     def accounts(self) -> dict[str, bytes | None]:
         """Return the machine's files of accounts, as they are."""
-        return {path: self.machine.read(path) for path in DATABASE}
+        return {path: self.machine.files.read(path) for path in DATABASE}
 
     def planner(self, **settings: Any) -> Planner:
         """Return a planner of the profile privileged."""
         return super().planner(**({"privileged": True} | settings))
 
     def leftovers(self) -> list[str]:
-        """Look at accounts too."""
+        """Return descriptions of everything that is left behind, changes of accounts included."""
         left = [path for path, content in self.accounts().items() if content != self.before[path]]
         return [*super().leftovers(), *(f"a change of {path}" for path in left)]
 
 
 class PrivilegedConformance(Fixtures):
-    """Set ``manager`` to the name under which the manager is registered, or leave the choice to the options."""
+    """The tests with accounts; set ``manager`` to the manager's registered name, or leave the choice to the options."""
 
     profile = PRIVILEGED
 
     @pytest.fixture
     def bench(self, tested_manager: Manager, machine: Machine, pytestconfig: pytest.Config) -> Iterator[Bench]:
-        """Return a bench, where accounts may be created; what a test leaves behind on it is an error."""
-        if obstacle := obstacle_to_privileged(pytestconfig, type(machine)):
-            pytest.skip(obstacle)
+        """Return a bench whose deployments may create accounts; anything that a test leaves behind is an error."""
+        if reason := no_accounts_reason(pytestconfig, type(machine)):
+            pytest.skip(reason)
         with clean(PrivilegedBench(tested_manager, machine)) as bench:
             yield bench
 
     @in_both_modes
     @pytest.mark.parametrize("nice", [None, 3])
     def test_process_runs_as_its_user(self, bench: Bench, mode: Mode, nice: int | None) -> None:
-        """A process has its user and all of its groups, and nobody else's; what prepares its state has been root."""
+        """A process has its user and all of its groups, and nobody else's; ``initialize`` has run as root before."""
         port = bench.port()
         with bench.deploy(one(lambda state: server("it", state, mode, port, nice=nice))) as system:
             pid = system["it"].pid
@@ -134,8 +134,8 @@ class PrivilegedConformance(Fixtures):
             )
             assert (found["Uid"], found["Gid"]) == ([uid] * 4, [gid] * 4)
             assert set(found["Groups"]) | {gid} == {gid, other}
-            assert bench.machine.account_of(pid) == (uid, gid)
-            assert system.machine.read(f"{home_of(system.state, 'it')}/initialized") == b"0\n"
+            assert bench.machine.accounts.of(pid) == (uid, gid)
+            assert system.machine.files.read(f"{home_of(system.state, 'it')}/initialized") == b"0\n"
             assert own_number(system["it"]) == dump_of(system, "it").pid
 
     @in_both_modes
@@ -157,7 +157,7 @@ class PrivilegedConformance(Fixtures):
 
     @in_both_modes
     def test_state_directories(self, bench: Bench, mode: Mode) -> None:
-        """Others can pass through to the state, write in its directory for temporary files, and read no journal."""
+        """Other users can reach the state and write to its temporary directory, but cannot read the journal."""
         port = bench.port()
         with bench.deploy(one(lambda state: server("it", state, mode, port))) as system:
             state = system.state
@@ -176,7 +176,7 @@ class PrivilegedConformance(Fixtures):
 
     @in_both_modes
     def test_life_of_a_users_process(self, bench: Bench, mode: Mode) -> None:
-        """Processes of two users, and one of none, are found, signalled, stopped and started again like any others."""
+        """Processes of two users, and one without a user, are found, signalled, stopped and restarted alike."""
         ports = {name: bench.port() for name in ("one", "two", "root")}
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
@@ -203,7 +203,7 @@ class PrivilegedConformance(Fixtures):
             assert http_body(system["one"]) == str(own_number(system["one"]))
 
     def test_attributes_of_accounts(self, bench: Bench) -> None:
-        """Accounts have the ids, home, shell, description and memberships of the model; all of it goes with them."""
+        """Accounts get the model's ids, home, shell, description and groups; all is removed at the end."""
         home = f"{bench.scratch}/homes/web"
         os.chmod(bench.scratch, PASSABLE)
         told = {"uid": 27431, "home_dir": home, "create_home_dir": True, "shell": "/bin/sh", "description": "It's 100%"}
@@ -220,7 +220,7 @@ class PrivilegedConformance(Fixtures):
 
     @in_both_modes
     def test_existing_accounts_are_used_and_left_alone(self, bench: Bench, mode: Mode) -> None:
-        """An account that exists is used as it is, whatever the model says, and so is a group of a user's name."""
+        """An existing account, or group named like a user, is used unchanged even if the model differs."""
         machine, port = bench.machine, bench.port()
         machine.succeed(
             "groupadd --gid 27440 npx-log",
@@ -245,7 +245,7 @@ class PrivilegedConformance(Fixtures):
             )
 
     def test_accounts_that_nobody_describes(self, bench: Bench) -> None:
-        """A user or a group that is neither described nor there is named before anything is made."""
+        """The error names a user or group that is neither described nor existing, before anything is created."""
         accounts = {"users": {"npx-web": {"group": "npx-missing"}}}
         port = bench.port()
         for parameters, place in (
@@ -268,7 +268,7 @@ class PrivilegedConformance(Fixtures):
             System(bench.planner()).start(load(build))
 
     def test_shared_account(self, bench: Bench) -> None:
-        """What two deployments use at once is made by the first and removed by the last, whichever that is."""
+        """An account that two deployments use at once is made by the first, and removed by the last one that ends."""
         ports = bench.port(), bench.port()
 
         def build(port: int) -> Build:

@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 from pytest_nixproc.errors import UnknownName
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import ManagedProcess, Mode
-from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.testing.programs.models import HERE, dump_of, program
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.units import Mode
 
 Given = Mapping[str, Any]
 Shape = tuple[tuple[int, ...], ...]
@@ -46,17 +47,19 @@ SIGNS: Final = "-_."
 
 @dataclass(frozen=True)
 class Part:
-    """One instance of a sketch: its name, and what it does and is told; ``needs`` are positions of earlier ones.
-
-    With a ``port`` it listens there; in either case it writes down what it was given, in ``dump_of(state, name)``.
-    """
+    """One instance of a sketch: a probe, which writes its surroundings into ``dump_of(state, name)``."""
 
     name: str
     mode: Mode = "foreground"
     port: int | None = None
+    """The TCP port on which it listens; None for none."""
+
     args: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
+    """The values of its variables ``TOLD_0``, ``TOLD_1`` and so on."""
+
     needs: tuple[int, ...] = ()
+    """The positions of the earlier instances on which it depends."""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -64,7 +67,7 @@ class Part:
         return {f"TOLD_{number}": value for number, value in enumerate(self.environment)}
 
     def instance(self, state: StateDirs, port: int | None, dependencies: Sequence[Instance], extra: Given) -> Instance:
-        """Return the probe; of what a conflict gives in ``extra``, parameters of the process go there."""
+        """Return the probe; ``extra`` has its parameters and attributes from a conflict."""
         attributes = {name: value for name, value in extra.items() if name not in ManagedProcess.PARAMETERS}
         parameters = {name: value for name, value in extra.items() if name in ManagedProcess.PARAMETERS}
         told = {"PROBE_DUMP": dump_of(state, self.name), **self.variables, **parameters.pop("environment", {})}
@@ -82,20 +85,26 @@ class Part:
 
 @dataclass(frozen=True)
 class Conflict:
-    """A way to set two instances against each other: the rule that forbids it, and what each of them is given for it.
+    """A conflict between two instances, which can be planted in a sketch.
 
-    Given are attributes of the instance, and parameters of its process by their names. Paths are made of the state
-    directories in braces: ``{lib_dir}/shared``.
+    Values may name the state directories in braces: ``{lib_dir}/shared``.
     """
 
     code: str
+    """The rule that forbids it."""
+
     what: str
+    """The conflict in words."""
+
     first: Given
+    """Attributes of the first instance, and parameters of its process, by their names."""
+
     second: Given
+    """The same for the second instance."""
 
 
 def both(code: str, what: str, **given: Any) -> Conflict:
-    """Return a conflict of two instances that are given the same."""
+    """Return a conflict of two instances with the same parameters and attributes."""
     return Conflict(code, what, given, given)
 
 
@@ -130,16 +139,19 @@ CONFLICTS: Final = (
     ),
     Conflict("NP114", "two users with one number", user("one", uid=4000), user("other", uid=4000)),
 )
-"""What can be planted: errors that a model shows by itself, whatever the manager and the machine."""
+"""The conflicts that can be planted: errors of the model alone, under any manager and on any machine."""
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """A model without a place; ``conflict`` is what is planted in it, between the two instances at ``between``."""
+    """A model without a place, with a planted conflict or without one."""
 
     parts: tuple[Part, ...]
     conflict: Conflict | None = None
+    """The conflict that is planted in it; None for a sound model."""
+
     between: tuple[int, ...] = ()
+    """The positions of the two instances of the conflict; empty without one."""
 
     @property
     def verdict(self) -> str:
@@ -152,18 +164,14 @@ class Sketch:
         Without ``free_port`` they have the ports that were drawn; with it, as in a deployment, leased ones.
         """
         made: dict[str, Instance] = {}
+        halves = (self.conflict.first, self.conflict.second) if self.conflict else ()
+        planted = dict(zip(self.between, halves, strict=False))
         for number, part in enumerate(self.parts):
             port = free_port(part.name) if part.port and free_port else part.port
             needed = [made[self.parts[need].name] for need in part.needs]
-            made[part.name] = part.instance(state, port, needed, self._planted(number, state))
+            given = {name: placed(value, state) for name, value in planted.get(number, {}).items()}
+            made[part.name] = part.instance(state, port, needed, given)
         return made
-
-    def _planted(self, number: int, state: StateDirs) -> Given:
-        """Return what the conflict gives the instance at a position."""
-        if self.conflict is None or number not in self.between:
-            return {}
-        given = (self.conflict.first, self.conflict.second)[self.between.index(number)]
-        return {name: placed(value, state) for name, value in given.items()}
 
 
 def placed(value: Any, state: StateDirs) -> Any:
@@ -174,7 +182,7 @@ def placed(value: Any, state: StateDirs) -> Any:
 
 
 def values() -> st.SearchStrategy[str]:
-    """Return text of any kind that a program can be told, rich in what some syntax treats specially.
+    """Return text of any kind that a program can receive, rich in characters that some syntax treats specially.
 
     Absolute paths are left out: they may be claims. So is the probe's only option.
     """
@@ -205,7 +213,7 @@ def diamonds(size: int) -> Shape:
 
 @st.composite
 def shapes(draw: st.DrawFn, *, smallest: int = 1, largest: int = LARGEST) -> Shape:
-    """Return which instance depends on which: none on any, a chain, a diamond, or whatever."""
+    """Return the dependencies of instances: none, a chain, a diamond, or any others."""
     size = draw(st.integers(smallest, largest))
     anything = st.tuples(*(st.sets(st.sampled_from(range(number))) if number else EMPTY for number in range(size)))
     free = st.just(((),) * size)
@@ -216,13 +224,8 @@ EMPTY: Final[st.SearchStrategy[set[int]]] = st.just(set())
 
 
 def in_order(needs: Iterable[Iterable[int]]) -> Shape:
-    """Return dependencies as a shape."""
+    """Return the dependencies of each instance as a shape, with the positions in ascending order."""
     return tuple(tuple(sorted(each)) for each in needs)
-
-
-def folded(name: str) -> str:
-    """Return what no two names of a sketch have in common: some managers write others like this."""
-    return "".join(letter for letter in name.casefold() if letter not in SIGNS)
 
 
 @st.composite
@@ -230,7 +233,10 @@ def deployable_models(draw: st.DrawFn, *, smallest: int = 1, largest: int = LARG
     """Return models that every manager can deploy, and in which no rule finds anything, not even a warning."""
     needs = draw(shapes(smallest=smallest, largest=largest))
     size = len(needs)
-    name_of = draw(st.lists(names(), min_size=size, max_size=size, unique_by=folded))
+    # Some managers write no signs, and do not tell capital letters from small ones.
+    signs = str.maketrans("", "", SIGNS)
+    differing = st.lists(names(), min_size=size, max_size=size, unique_by=lambda name: name.casefold().translate(signs))
+    name_of = draw(differing)
     port_of = draw(st.lists(ports(), min_size=size, max_size=size, unique=True))
     told = st.lists(values(), max_size=3).map(tuple)
     modes: st.SearchStrategy[Mode] = st.sampled_from(("foreground", "daemon"))
@@ -265,5 +271,5 @@ def planted(draw: st.DrawFn, sketches: st.SearchStrategy[Sketch], conflicts: st.
 
 
 def models() -> st.SearchStrategy[Sketch]:
-    """Return models of both kinds."""
+    """Return deployable and conflicting models."""
     return deployable_models() | conflicting_models()

@@ -12,6 +12,7 @@ process that does not know whose it is).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -41,7 +42,7 @@ def open_file(path: str) -> None:
 
 def open_fifo(path: str) -> None:
     """Make a FIFO, unless it is there, and open it for both, which does not wait for others."""
-    if not os.path.exists(path):
+    with contextlib.suppress(FileExistsError):
         os.mkfifo(path)
     KEPT.append(os.open(path, os.O_RDWR))
 
@@ -164,8 +165,10 @@ def main() -> None:
     for word in sys.argv[1:]:
         name, _, value = word.partition("=")
         ACTIONS[name](value)
-    while True:
-        signal.pause()
+    # Not pause(): a signal just before it would be heeded at the next one only.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    signal.sigwait([signal.SIGTERM])
+    end()
 
 
 if __name__ == "__main__":

@@ -16,21 +16,23 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_nixproc.checks.api import Finding, Plan
-from pytest_nixproc.checks.claims import Neighbour
-from pytest_nixproc.deployment.leases import Leases
-from pytest_nixproc.deployment.planner import Planner, Settings
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._planning.planner import Planner
+from pytest_nixproc._planning.settings import Settings
+from pytest_nixproc._registry import Registry
+from pytest_nixproc._system.system import System
+from pytest_nixproc.checks.api import RuleInput
+from pytest_nixproc.checks.claims import OtherDeployment
 from pytest_nixproc.errors import ConflictError, TeardownError
-from pytest_nixproc.machines.api import Account, Accounts, Facts
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.managers.api import Target
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Endpoint, Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.registry import Registry
+from pytest_nixproc.values.findings import Finding
+from pytest_nixproc.values.machine import Account, Accounts, Facts
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
 
 REGISTRY: Final = Registry()
 STATE: Final = StateDirs.under("/srv/state")
@@ -83,7 +85,7 @@ PRIVILEGED: Final[Parameters] = {
     "accounts": Accounts({"old": Account("old", 900, "old", 901)}, {"old": 901}),
 }
 SHARED: Final = "/srv/state/lib/shared"
-OTHER: Final = Neighbour("other.py", [("web", Endpoint("port", 5000))], {"/opt/data": "db"}, {})
+OTHER: Final = OtherDeployment("other.py", [("web", Endpoint("port", 5000))], {"/opt/data": "db"}, {})
 
 FAULTS: Final = {
     "a constructor that ignores port": Fault("NP101", *NONE, ({"port": 5000}, {"port": 5000})),
@@ -141,7 +143,7 @@ FAULTS: Final = {
     "two users with one number": Fault("NP114", account("u", uid=900), account("v", uid=900)),
     "two groups with one number": Fault("NP114", group("g", 900), group("h", 900)),
     "names that a manager makes the same": Fault(
-        "NP115", {"name": "web-1"}, {"name": "web_1"}, plan={"fold": REGISTRY.manager("bsdrc").fold}
+        "NP115", {"name": "web-1"}, {"name": "web_1"}, plan={"normalize_name": REGISTRY.manager("bsdrc").normalize_name}
     ),
     "pools that overlap": Fault(
         "NP117", *NONE, pools={"webPorts": {"min": 5000, "max": 5999}, "dbPorts": {"min": 5500, "max": 6000}}
@@ -155,9 +157,9 @@ FAULTS: Final = {
     "a privileged port without privileges": Fault(
         "NP119", *NONE, ({"port": 80}, {}), {"facts": Facts(account=Account("me", 1000, "us", 100))}
     ),
-    "a port that another deployment has": Fault("NP120", *NONE, ({"port": 5000}, {}), plan={"neighbours": [OTHER]}),
+    "a port that another deployment has": Fault("NP120", *NONE, ({"port": 5000}, {}), plan={"others": [OTHER]}),
     "a directory that another deployment has": Fault(
-        "NP120", *NONE, ({"data_dir": "/opt/data"}, {}), plan={"neighbours": [OTHER]}
+        "NP120", *NONE, ({"data_dir": "/opt/data"}, {}), plan={"others": [OTHER]}
     ),
 }
 
@@ -169,7 +171,7 @@ def static_findings(fault: Fault) -> list[Finding]:
         for name, parameters, attributes in zip("ab", (fault.first, fault.second), fault.attributes, strict=True)
     }
     target = Target(STATE, "/srv/profile", **fault.target)
-    plan = Plan(ProcessesModel(instances, id_resources=fault.pools), target, **fault.plan)
+    plan = RuleInput(ProcessesModel(instances, id_resources=fault.pools), target, **fault.plan)
     return [finding for rule in REGISTRY.rules for finding in rule.static(plan)]
 
 
@@ -209,9 +211,9 @@ def deep(_: object) -> ProcessesModel:
 )
 def test_model_that_a_manager_refuses(manager: str, model: Callable[[object], ProcessesModel], host: Host) -> None:
     """What a manager cannot express is a finding about the instance that asks for it, and no other is."""
-    draft = Planner(REGISTRY.manager(manager), host, REGISTRY.rules, Settings()).draft(model)
-    assert [finding.code for finding in draft.findings] == ["NP116"]
-    assert len(draft.refusals) == 1
+    plan = Planner(REGISTRY.manager(manager), host, REGISTRY.rules, Settings()).plan(model)
+    assert [finding.code for finding in plan.findings] == ["NP116"]
+    assert len(plan.refusals) == 1
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +221,7 @@ def host() -> Iterator[Host]:
     """Return this machine."""
     machine = Host()
     yield machine
-    machine.close()
+    machine.lifecycle.close()
 
 
 MANAGERS: Final = ("supervisord", "sysvinit")
@@ -372,6 +374,39 @@ def test_system_with_a_fault(
     except ConflictError as error:
         findings = [finding for finding in error.findings if isinstance(finding, Finding)]
     assert {finding.code for finding in findings} == {code}, "\n".join(map(str, findings))
+
+
+LATE_STARTER: Final = """
+import os, signal, sys, time
+readable, writable = os.pipe()
+if os.fork():
+    os.read(readable, 1)
+    time.sleep(0.2)
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+with open(sys.argv[1] + ".new", "w") as file:
+    file.write(f"{os.getpid()}\\n")
+os.rename(file.name, sys.argv[1])
+os.write(writable, b"!")
+while True:
+    signal.pause()
+"""
+"""A daemon that writes its PID file some time before the process that has started it ends."""
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_daemon_whose_starter_ends_late(manager: str, host: Host) -> None:
+    """A daemon is up when its PID file is there; that its starter still ends then is no fault of it."""
+
+    def model(state: StateDirs, _: object) -> dict[str, Instance]:
+        path = f"{state.runtime_dir}/it.pid"
+        words = ("-I", "-S", "-c", LATE_STARTER, path)
+        return {"it": Instance(create_managed_process(name="it", daemon=sys.executable, args=words, pid_file=path))}
+
+    with deployed(manager, host, model) as system:
+        assert list(system.findings) == []
 
 
 def at_the_end(*actions: str, second: tuple[str, ...] = (), **attributes: Any) -> Model:

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from pytest_nixproc.plugin import options
+from pytest_nixproc._plugin import options
 from pytest_nixproc.testing.conformance.recorder import said_by, test_of
 from pytest_nixproc.testing.conformance.results import Results
 

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing import conformance, privileged
 
 SUITE = ("-p", "no:cacheprovider", "--pyargs", "pytest_nixproc.testing.conformance")
-ABSENT = {name: obstacle for name, manager in Registry().managers.items() if (obstacle := manager.obstacle(Host))}
+ABSENT = {name: reason for name, manager in Registry().managers.items() if (reason := manager.unavailable_reason(Host))}
 
 
 @pytest.fixture(autouse=True)
@@ -20,17 +20,21 @@ def short_paths(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("PYTEST_DEBUG_TEMPROOT")
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_all_managers(pytester: pytest.Pytester, workers: str) -> None:
-    """``all`` runs each manager that can run here, and shows the others as skipped with their reasons."""
+def test_all_managers(pytester: pytest.Pytester) -> None:
+    """``all`` runs each manager that can run here, and shows each of the others once, skipped with its reason."""
     pytest.importorskip("xdist")
-    result = pytester.runpytest_subprocess(
-        *SUITE, "-v", "-rs", "-n", workers, "--nixproc-manager=all", "-k", "reload and daemon"
-    )
-    result.assert_outcomes(passed=len(Registry().managers) - len(ABSENT), skipped=len(ABSENT))
+    result = pytester.runpytest_subprocess(*SUITE, "-v", "-rs", "-n", "2", "--nixproc-manager=all", "-k", "reload")
+    result.assert_outcomes(passed=2 * (len(Registry().managers) - len(ABSENT)), skipped=len(ABSENT))
     result.stdout.fnmatch_lines(["*test_reload?supervisord-daemon?*"])
-    for name, obstacle in ABSENT.items():
-        assert f"{name} cannot run here: {' '.join(obstacle.split())}" in " ".join(result.outlines).replace("  ", " ")
+    for name, reason in ABSENT.items():
+        assert f"{name} cannot run here: {' '.join(reason.split())}" in " ".join(result.outlines).replace("  ", " ")
+
+
+def test_tests_that_are_nice(pytester: pytest.Pytester) -> None:
+    """Under nice(1) too, programs are as nice as the tests, or as the model says on top of that, on every manager."""
+    words = (sys.executable, "-m", "pytest", *SUITE, "--nixproc-manager=all", "-k", "test_nice or test_defaults")
+    result = pytester.run("nice", "-n", "7", *words)
+    result.assert_outcomes(passed=4 * (len(Registry().managers) - len(ABSENT)), skipped=len(ABSENT))
 
 
 def test_required_manager(pytester: pytest.Pytester) -> None:
@@ -61,7 +65,7 @@ def test_profiles_choose_the_part(pytester: pytest.Pytester) -> None:
 
 def test_results(pytester: pytest.Pytester) -> None:
     """What a run finds is written into a file for each manager, and printed as a table; a later run adds to it."""
-    for tests in ("test_parameter", "test_reload"):
+    for tests in ("test_parameter and umask", "test_reload and daemon"):
         result = pytester.runpytest_subprocess(*SUITE, "--nixproc-conformance-results=found", "-k", tests)
         assert result.ret == 0
     assert [path.name for path in (pytester.path / "found").iterdir()] == ["supervisord.json"]

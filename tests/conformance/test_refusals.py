@@ -1,4 +1,4 @@
-"""A parameter that a manager declares missing is refused with its reason; the suite finds one that is dropped."""
+"""What a manager declares missing is refused with its reason; the suite finds a refusal that is not declared."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import sys
 
 import pytest
 
-from pytest_nixproc.testing.conformance.results import REFUSED, Finding, Results
+from pytest_nixproc.testing.conformance.results import REFUSED, Outcome, Results
 
 MANAGERS = """
 from pytest_nixproc import hookimpl
-from pytest_nixproc.managers.api import Capabilities, File, Generator, Manager, Unit, refuse_unsupported
+from pytest_nixproc.managers.api import Capabilities, Generator, Manager
+from pytest_nixproc.values.units import File
 
 REASON = "it knows no niceness"
-CAN = Capabilities("foreground", unsupported={"nice": REASON})
 
-class Forgetful(Generator):
-    def generate(self, key, model, target):
-        process = model[key].pkg
-        return Unit(process.name, "foreground", "/log", None, (File(key, process.name),), key=key)
+class Plain(Generator):
+    def generate(self, launch):
+        return launch.unit(File(launch.key, launch.name))
 
-class Picky(Forgetful):
-    def generate(self, key, model, target):
-        refuse_unsupported("picky", model[key].pkg, CAN)
-        return super().generate(key, model, target)
+class Secretive(Plain):
+    def generate(self, launch):
+        if launch.nice is not None:
+            raise launch.refusal(REASON)
+        return super().generate(launch)
 
 @hookimpl
 def nixproc_managers():
-    obstacle = lambda machine: "it is only an example"
-    return [Manager("picky", Picky, None, CAN, obstacle), Manager("forgetful", Forgetful, None, CAN, obstacle)]
+    unavailable_reason = lambda machine: "it is only an example"
+    can = Capabilities("foreground", unsupported={"nice": REASON})
+    picky = Manager("picky", Plain, None, can, unavailable_reason)
+    return [picky, Manager("secretive", Secretive, None, Capabilities("foreground"), unavailable_reason)]
 """
 
 
@@ -42,23 +44,25 @@ def found(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     (info / "entry_points.txt").write_text("[pytest_nixproc]\nmanagers = managers\n")
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
     suite = ("-p", "no:cacheprovider", "--pyargs", "pytest_nixproc.testing.conformance")
-    options = ("--nixproc-manager=picky,forgetful", "--nixproc-conformance-results=results")
-    result = pytester.runpytest_subprocess(*suite, *options, "-rsf", "-k", "Manager and (parameter or nice)")
+    options = ("--nixproc-manager=picky,secretive", "--nixproc-conformance-results=results")
+    # What tests say of themselves goes into pytest's own report, too, also where warnings are errors.
+    report = ("-W", "error", "--junitxml=report.xml")
+    result = pytester.runpytest_subprocess(*suite, *options, *report, "-rsf", "-k", "parameter or nice")
     result.stdout.fnmatch_lines_random(["SKIPPED*picky cannot run here: it is only an example*"])
-    result.stdout.fnmatch_lines(["E *nice is declared missing, and is not refused*"])
-    result.stdout.fnmatch_lines(["FAILED *test_parameter?forgetful-nice?*"])
+    result.stdout.fnmatch_lines(["E *nice is refused, and not declared missing*"])
+    result.stdout.fnmatch_lines(["FAILED *test_parameter?secretive-nice?*"])
     assert result.parseoutcomes()["failed"] == 1
     return pytester
 
 
-def test_refusals_are_told_from_omissions(found: pytest.Pytester) -> None:
-    """What is refused with its reason is written down as such, and in the tables; what is silently dropped fails."""
-    picky, forgetful = (Results.read(str(found.path / "results" / f"{name}.json")) for name in ("picky", "forgetful"))
+def test_declared_refusals_are_told_from_others(found: pytest.Pytester) -> None:
+    """What is refused with a declared reason is written down as such, and in the tables; any other refusal fails."""
+    picky, secretive = (Results.read(str(found.path / "results" / f"{name}.json")) for name in ("picky", "secretive"))
     assert picky.absent == "it is only an example"
     test = "Declarations.test_parameter[nice]"
-    assert picky.findings[test] == Finding(REFUSED, "nice: it knows no niceness")
+    assert picky.findings[test] == Outcome(REFUSED, "nice: it knows no niceness")
     assert {finding.outcome for name, finding in picky.findings.items() if name != test} == {"pass"}
-    assert forgetful.findings[test].outcome == "FAIL"
+    assert secretive.findings[test].outcome == "FAIL"
     table = found.run(sys.executable, "-m", "pytest_nixproc.testing.conformance", "results")
-    table.stdout.fnmatch_lines(["| umask | pass | pass |", "| nice | FAIL | refused |"])
+    table.stdout.fnmatch_lines(["| umask | pass | pass |", "| nice | refused | FAIL |"])
     table.stdout.fnmatch_lines(["| picky | parameter | refused | nice: it knows no niceness |"])

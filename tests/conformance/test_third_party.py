@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from pytest_nixproc.plugin import options
+from pytest_nixproc._plugin import options
 from pytest_nixproc.testing.conformance.results import Results
 from tests.conformance.conftest import recorded
 

@@ -1,70 +1,26 @@
-"""What the crash tests share: tests that need leases of their own run in a mount namespace with an empty ``/tmp``."""
+"""What the crash tests share: sessions in projects and with leases of their own, and the proof that nothing is left."""
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
+from pytest_nixproc._persistence.leases import VARIABLE
 from pytest_nixproc.machines.process_table import command_line, is_alive, parents
 from tests.crash.private_engine import PrivateEngine, private_engine
 from tests.crash.storm import COUNTED, MARKS, MODEL, Session, session
 
-INSIDE = "NIXPROC_TEST_ALONE"
-SCRIPT = """
-root=$1
-shift
-case $root in /tmp/*) mount --bind "$root" /mnt || exit ;; esac
-mount -t tmpfs -o mode=1777 tmpfs /tmp || exit
-# A checkout below /tmp is needed, and is moved to where it was.
-case $root in /tmp/*) mkdir -p "$root" && mount --move /mnt "$root" || exit ;; esac
-cd "$root" && exec "$@"
-"""
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker."""
-    config.addinivalue_line("markers", "alone: needs leases that no other session on the machine uses")
-
-
-def namespace(root: str) -> list[str]:
-    """Return the command that runs others, in a checkout, in a mount namespace; empty where that is not allowed."""
-    unshare = shutil.which("unshare")
-    for options in ("-m", "-rm"):
-        command = [unshare or "unshare", options, "--propagation", "private", "/bin/sh", "-c", SCRIPT, "sh", root]
-        if unshare and subprocess.run([*command, "/bin/true"], capture_output=True, check=False).returncode == 0:
-            return command
-    return []
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is marked so once more, alone; its result is what counts, a skip included."""
-    if pyfuncitem.get_closest_marker("alone") is None or INSIDE in os.environ:
-        return None
-    command = namespace(str(pyfuncitem.config.rootpath))
-    if not command:
-        pytest.skip("this user cannot make mount namespaces (unshare -m)")
-    # Its time is over before ours, so that it can clean up and say where it was.
-    options = ["-q", "-rs", "-p", "no:cacheprovider", "-p", "no:xdist", "--color=no", "--timeout=90", pyfuncitem.nodeid]
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TMPDIR"))}
-    done = subprocess.run(
-        [*command, sys.executable, "-m", "pytest", *options],
-        env={**variables, INSIDE: "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode == 0 and (skipped := re.search(r"^SKIPPED \[1\] \S+: (.+)", done.stdout, re.MULTILINE)):
-        pytest.skip(skipped[1])
-    if done.returncode != 0 or not re.search(r"^1 passed\b", done.stdout, re.MULTILINE):
-        pytest.fail(f"alone:\n{done.stdout}\n{done.stderr}", pytrace=False)
-    return True
+@pytest.fixture(autouse=True)
+def own_leases(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return a directory of leases, not made yet, that no other session on the machine uses."""
+    with tempfile.TemporaryDirectory(prefix="kl") as place:
+        directory = f"{place}/own/leases"
+        monkeypatch.setenv(VARIABLE, directory)
+        yield directory
 
 
 @pytest.fixture

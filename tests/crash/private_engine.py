@@ -46,7 +46,10 @@ class PrivateEngine:
         self._make_bridge()
         options += ["--iptables=false", f"--bridge={self.bridge}", "--storage-driver=vfs", f"--host={self.address}"]
         with open(f"{self.directory}/log", "ab") as log:
-            self._process = subprocess.Popen([self.program, *options], stdout=log, stderr=log, start_new_session=True)
+            # containerd may write there, when its engine thinks it dead.
+            own = {**os.environ, "TMPDIR": self.directory}
+            argv = [self.program, *options]
+            self._process = subprocess.Popen(argv, stdout=log, stderr=log, env=own, start_new_session=True)
         wait(lambda: self._answers() or self._has_ended(), START_SECONDS)
         assert self._answers(), f"dockerd does not start: {Path(f'{self.directory}/log').read_text()[-1000:]}"
 

@@ -21,22 +21,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
-from pytest_nixproc.deployment.assigner import Assigner
-from pytest_nixproc.deployment.leases import Leases
-from pytest_nixproc.deployment.site import TAG
+from benchmarks.results import Bar, Results, add_results_option
+from pytest_nixproc._persistence.assigner import Assigner
+from pytest_nixproc._persistence.leases import VARIABLE, Leases
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import command_line, descendants, environment_of, is_alive, parents
 from pytest_nixproc.machines.subreaper import become_subreaper
 from pytest_nixproc.managers.api import Driver
-from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance import driver_at
+from pytest_nixproc.testing.pace import patient
+from pytest_nixproc.values.tags import DEPLOYMENT
 
 LIMIT_SECONDS: Final = 15.0
 RUN_SECONDS: Final = 60.0
@@ -251,7 +253,7 @@ class Outcome:
 
 
 class Session:
-    """One pytest session in a project of its own, below this process, which has to have nothing else below it."""
+    """One pytest session in a project of its own, below this process, which starts nothing else meanwhile."""
 
     def __init__(self, place: str, files: dict[str, str]) -> None:
         self.place = place
@@ -265,6 +267,9 @@ class Session:
         self.manager = ""
         self.bystander = ""
         """What the command lines of processes have that are below us too, but are none of the session's."""
+
+        self._before = set(descendants([os.getpid()], parents()))
+        """What is below this process for others: a guardian, say, of tests that have been run before."""
 
         self._drivers: dict[str, Driver] = {}
         self._groups: set[str] = set()
@@ -286,7 +291,7 @@ class Session:
             self.process = subprocess.Popen(
                 [*argv, *options],
                 cwd=f"{self.place}/project",
-                env={**clean, **places, **variables, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={**clean, **places, **variables, VARIABLE: Leases().directory, "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -341,9 +346,9 @@ class Session:
     def processes(self) -> list[str]:
         """Return the processes below us, and those whose tag names the session's state root."""
         table = parents()
-        tag = f"{TAG}={self.state_root}/".encode()
+        tag = f"{DEPLOYMENT}={self.state_root}/".encode()
         tagged = [pid for pid in table if any(part.startswith(tag) for part in environment_of(pid).split(b"\0"))]
-        found = {*tagged, *descendants([os.getpid()], table)}
+        found = {*tagged, *descendants([os.getpid()], table)} - self._before
         commands = {pid: command_line(pid) for pid in sorted(found) if is_alive(pid)}
         return [
             f"{pid} (below {table[pid]}): {command}"
@@ -363,8 +368,8 @@ class Session:
 
     def is_foreign(self, pid: int | None) -> bool:
         """Tell whether a process carries the tag of other deployments."""
-        tags = [part for part in environment_of(pid or 0).split(b"\0") if part.startswith(f"{TAG}=".encode())]
-        return bool(tags) and not any(tag.startswith(f"{TAG}={self.state_root}/".encode()) for tag in tags)
+        tags = [part for part in environment_of(pid or 0).split(b"\0") if part.startswith(f"{DEPLOYMENT}=".encode())]
+        return bool(tags) and not any(tag.startswith(f"{DEPLOYMENT}={self.state_root}/".encode()) for tag in tags)
 
     def leases(self) -> list[str]:
         """Return the files among the leases, half written ones included, that name the session's state root."""
@@ -401,9 +406,9 @@ class Session:
         for driver in self._drivers.values():
             driver.close(driver.machine.deadline(LIMIT_SECONDS))
         leases = Leases()
-        for claim in leases.claims():
-            if claim.root.startswith(f"{self.state_root}/"):
-                leases.unclaim(claim.root)
+        for lease in leases.all():
+            if lease.root.startswith(f"{self.state_root}/"):
+                leases.remove(lease.root)
 
 
 def adopt_ends() -> None:
@@ -414,6 +419,11 @@ def adopt_ends() -> None:
 
 
 def wait(look: Callable[[], bool], seconds: float) -> bool:
+    """Look until it is true or the time is over, which is longer where others keep the processors busy."""
+    return patient(partial(look_until, look), seconds)
+
+
+def look_until(look: Callable[[], bool], seconds: float) -> bool:
     """Look until it is true or the time is over."""
     end = time.monotonic() + seconds
     while not look():
@@ -578,37 +588,53 @@ def carry_out(order: dict[str, Any]) -> Outcome:
     return run_leasing(order["seed"]) if "kind" not in order else run_round(Order(**order))
 
 
-def measurements(managers: Sequence[str]) -> list[Order]:
-    """Return orders for undisturbed runs: each manager, with and without workers."""
-    kinds = [next(kind for kind in KINDS if kind.workers == workers) for workers in (0, 2)]
-    return [Order(manager, kind.name, 0) for manager in managers for kind in kinds]
-
-
-def storm_orders(managers: Sequence[str], rounds: int, seed: int, spans: dict[Any, Any]) -> list[Order]:
+def storm_orders(managers: Sequence[str], rounds: int, seed: int) -> list[Order]:
     """Return the rounds of the storm: the kinds take turns; every third round has a program that ignores SIGTERM."""
     chance = random.Random(seed)  # noqa: S311 - the same numbers for the same seed are what is wanted
     return [
-        Order(manager, kind.name, chance.randrange(1 << 30), number % 3 == 2, spans[manager, bool(kind.workers)])
+        Order(manager, KINDS[number % len(KINDS)].name, chance.randrange(1 << 30), number % 3 == 2)
         for number in range(rounds)
         for manager in managers
-        for kind in [KINDS[number % len(KINDS)]]
     ]
 
 
-def report(outcomes: Sequence[Outcome]) -> None:
-    """Print the table, and details of what was left."""
+def short_orders(managers: Sequence[str], seed: int) -> list[Order]:
+    """Return the rounds of a short storm: one of each kind, for which the managers take turns."""
+    rounds, many = storm_orders(managers, len(KINDS), seed), len(managers)
+    # One further after each turn: else the last of three managers would have all programs that ignore SIGTERM.
+    turns = [(number + number // many) % many for number in range(len(KINDS))]
+    return [rounds[number * many + turn] for number, turn in enumerate(turns)]
+
+
+def measurements(orders: Sequence[Order]) -> list[Order]:
+    """Return orders for the undisturbed runs that others need: their managers, with and without workers."""
+    kinds = [next(kind for kind in KINDS if kind.workers == workers) for workers in (0, 2)]
+    needed = {key_of(order.manager, order.kind) for order in orders}
+    managers = dict.fromkeys(order.manager for order in orders)
+    return [Order(name, kind.name, 0) for name in managers for kind in kinds if key_of(name, kind.name) in needed]
+
+
+def key_of(manager: str, kind: str) -> tuple[str, bool]:
+    """Return what the time of an undisturbed run depends on: the manager, and whether there are workers."""
+    return manager, kind.startswith("-n")
+
+
+def report(results: Results, outcomes: Sequence[Outcome]) -> None:
+    """Add the table, and print details of what was left."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault((outcome.manager, outcome.kind), []).append(outcome)
-    print(f"{'manager':12} {'hit':38} {'rounds':>6} {'clean':>6} {'median s':>9} {'slowest s':>9}  phases; left")
+    table = results.table("Rounds", "manager", "hit", "rounds", "clean", "median s", "slowest s", "phases hit", "left")
     for (manager, kind), group in sorted(groups.items()):
         seconds = [outcome.seconds for outcome in group]
         phases = [outcome.phase for outcome in group if outcome.phase]
         counted = ", ".join(f"{phase} {phases.count(phase)}" for phase in sorted(set(phases)))
         left = sorted({trace for outcome in group for trace in outcome.left})
         clean = sum(not outcome.left for outcome in group)
-        numbers = f"{len(group):6} {clean:6} {statistics.median(seconds):9.2f} {max(seconds):9.2f}"
-        print(f"{manager:12} {kind:38} {numbers}  {counted}; {', '.join(left) or 'nothing'}")
+        numbers = (str(len(group)), str(clean), f"{statistics.median(seconds):.2f}", f"{max(seconds):.2f}")
+        table.row(manager, kind, *numbers, counted, ", ".join(left) or "nothing")
+    clean = sum(not outcome.left for outcome in outcomes)
+    results.bars.append(Bar("every round leaves nothing", f"{clean} of {len(outcomes)}", clean == len(outcomes)))
     for outcome in outcomes:
         if outcome.left:
             print(f"\n{outcome.manager}, {outcome.kind}, hit in {outcome.phase!r}, {outcome.seconds:.1f} s:")
@@ -627,24 +653,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--share-rounds", type=int, default=20, help="runs that share a deployment, of each kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="rounds side by side")
+    parser.add_argument(
+        "--short", action="store_true", help="one hit of each kind, one lease round, one run that shares of each kind"
+    )
+    add_results_option(parser)
     parser.add_argument("--order", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def obstacle_of(name: str) -> str:
+def unavailable_reason_of(name: str) -> str:
     """Say why a manager cannot run here, on the machine that is named with it."""
     manager, _, machine = name.partition("@")
     kind = Registry().machine(machine or "host")
-    return kind.obstacle() or Registry().manager(manager).obstacle(kind)
+    return kind.unavailable_reason() or Registry().manager(manager).unavailable_reason(kind)
 
 
 def able(names: Sequence[str]) -> list[str]:
     """Return the managers that can run here, and say why others cannot."""
-    obstacles = {name: obstacle_of(name) for name in names}
-    for name, obstacle in obstacles.items():
-        if obstacle:
-            print(f"{name} cannot run here: {obstacle}", file=sys.stderr)
-    return [name for name in names if not obstacles[name]]
+    reasons = {name: unavailable_reason_of(name) for name in names}
+    for name, reason in reasons.items():
+        if reason:
+            print(f"{name} cannot run here: {reason}", file=sys.stderr)
+    return [name for name in names if not reasons[name]]
 
 
 def share_orders(managers: Sequence[str], rounds: int) -> list[dict[str, Any]]:
@@ -654,26 +684,39 @@ def share_orders(managers: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     return [{"manager": managers[number % len(managers)], "victim": victim} for number in numbers for victim in victims]
 
 
+def orders_of(options: argparse.Namespace, managers: Sequence[str]) -> tuple[list[Order], list[dict[str, Any]]]:
+    """Return what is to be done: the hits, and what needs no undisturbed run before it."""
+    if options.short:
+        options.lease_rounds = options.share_rounds = 1
+        storm = short_orders(managers, options.seed) if managers else []
+    else:
+        storm = storm_orders(managers, options.rounds, options.seed)
+    sharing = share_orders([name for name in managers if "@" not in name], options.share_rounds)
+    return storm, [*({"seed": number} for number in range(options.lease_rounds)), *sharing]
+
+
 def main() -> int:
     """Run the storm; the exit status is 1 if anything was left."""
     options = arguments()
     if options.order:
         print(json.dumps(asdict(carry_out(json.loads(options.order)))))
         return 0
+    results = Results("kill_storm")
+    results.figure("rounds side by side", str(options.jobs))
     managers = able(options.managers.split(","))
-    orders: list[dict[str, Any]] = [{"seed": number} for number in range(options.lease_rounds)]
-    orders += share_orders([name for name in managers if "@" not in name], options.share_rounds)
+    storm, others = orders_of(options, managers)
     with ThreadPoolExecutor(options.jobs) as pool:
-        measured = list(pool.map(in_own_process, map(asdict, measurements(managers)))) if options.rounds else []
-        spans = {(one.manager, one.kind.startswith("-n")): one.spans for one in measured}
-        orders += map(asdict, storm_orders(managers, options.rounds, options.seed, spans) if options.rounds else [])
+        measured = list(pool.map(in_own_process, map(asdict, measurements(storm))))
+        spans = {key_of(one.manager, one.kind): one.spans for one in measured}
+        timed = [replace(order, spans=spans[key_of(order.manager, order.kind)]) for order in storm]
+        orders = [*others, *map(asdict, timed)]
         outcomes = []
         for number, outcome in enumerate(pool.map(in_own_process, orders), 1):
             outcomes.append(outcome)
             if outcome.left or number % 20 == 0:
                 print(f"{number} of {len(orders)} rounds; left: {outcome.left}", file=sys.stderr, flush=True)
-    report([*(one for one in measured if one.left), *outcomes])
-    return int(any(outcome.left for outcome in (*measured, *outcomes)))
+    report(results, [*(one for one in measured if one.left), *outcomes])
+    return results.finish(options.results, check=True)
 
 
 if __name__ == "__main__":

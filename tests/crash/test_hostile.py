@@ -161,7 +161,6 @@ def test_guardian_ends_what_does_not_want_to(project: Session, behaviour: str, m
     )
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("manager", ["supervisord", "sysvinit"])
 def test_death_of_the_guardian_is_loud(project: Session, manager: str) -> None:
     """When the guardian is killed, the system's next operation fails and says so; reap removes what is left then."""
@@ -170,7 +169,7 @@ def test_death_of_the_guardian_is_loud(project: Session, manager: str) -> None:
         "test_it.py",
         "import os, signal\n"
         "def test_it(nixproc_system):\n"
-        "    guardian = nixproc_system.machine.guardian.process\n"
+        "    guardian = nixproc_system.machine.lifecycle.guardian.connection.process\n"
         "    os.kill(guardian.pid, signal.SIGKILL)\n"
         "    guardian.wait()\n"
         "    nixproc_system['front'].restart()\n",
@@ -179,7 +178,7 @@ def test_death_of_the_guardian_is_loud(project: Session, manager: str) -> None:
     assert wait(project.is_over, RUN_SECONDS), project.output
     assert "MachineError: the guardian of the deployed processes is gone" in project.output, project.output
     assert "1 failed" in project.output
-    from pytest_nixproc.cli import main
+    from pytest_nixproc._cli import main
 
     assert main(["reap"]) == 0
     assert wait(lambda: project.left() == {}, LIMIT_SECONDS), project.left()
@@ -269,14 +268,11 @@ from pytest_nixproc import Instance, create_managed_process, ready
 
 CODE = '''
 import pathlib, signal, sys, time
-def end(*_):
-    time.sleep(1)
-    pathlib.Path(sys.argv[1]).touch()
-    raise SystemExit
-signal.signal(signal.SIGTERM, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 pathlib.Path(sys.argv[2]).touch()
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
+time.sleep(1)
+pathlib.Path(sys.argv[1]).touch()
 '''
 
 def processes(state, ended):
@@ -297,7 +293,7 @@ def test_signal_during_teardown_lets_it_finish(project: Session, number: signal.
         "import os, signal, threading, time\n"
         "def test_it(nixproc_system):\n"
         "    def end():\n"
-        "        while nixproc_system._deployment.running:\n"
+        "        while nixproc_system._deployment.operation.context.running:\n"
         "            if nixproc_system.timeline.order('stop'):\n"
         f"                os.kill(os.getpid(), {int(number)})\n"
         "                return\n"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.deployment.leases import Leases
 from tests.crash.storm import RUN_SECONDS, Session, wait
 
 MANAGERS = ("supervisord", "sysvinit")
@@ -27,7 +28,7 @@ def run(one: Session, *options: str, test: str = TEST) -> str:
 
 
 def expect_one_clear_error(one: Session, output: str, text: str) -> None:
-    """Hold an output against what every obstacle has to lead to."""
+    """Hold an output against what everything in the way has to lead to."""
     assert text in output, output
     assert "1 error" in output, output
     assert "Traceback" not in output, output
@@ -60,39 +61,39 @@ def test_path_that_is_too_long_for_a_socket(project: Session) -> None:
     assert not os.path.exists(f"{project.place}/{'long' * 20}")
 
 
+@contextmanager
+def mounted(options: str, directory: str) -> Iterator[None]:
+    """Mount a file system in memory for the time of a ``with`` block."""
+    os.makedirs(directory, mode=0o700)
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["/bin/umount", "-l", directory], check=True)
+
+
 @root_only
-@pytest.mark.alone
 @pytest.mark.parametrize("manager", MANAGERS)
-@pytest.mark.parametrize("size", ["4k", "12k", "nr_inodes=3", "nr_inodes=20"])
+@pytest.mark.parametrize("size", ["size=4k", "size=12k", "nr_inodes=3", "nr_inodes=20"])
 def test_full_disk_in_the_state_directory(project: Session, manager: str, size: str) -> None:
     """When the disk is full at any step, the error says so once, and nothing is left of what was begun."""
-    os.mkdir(project.state_root)
-    option = size if "=" in size else f"size={size}"
-    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", option, "tmpfs", project.state_root], check=True)
-    try:
+    with mounted(size, project.state_root):
         output = run(project, f"--nixproc-manager={manager}")
         expect_one_clear_error(project, output, "No space left on device")
-    finally:
-        subprocess.run(["/bin/umount", "-l", project.state_root], check=True)
 
 
 @root_only
-@pytest.mark.alone
-def test_full_disk_of_the_leases(project: Session) -> None:
+def test_full_disk_of_the_leases(project: Session, own_leases: str) -> None:
     """When leases cannot be written, nothing is begun, and the error names their directory."""
-    directory = Path(Leases().directory)
-    directory.parent.mkdir(mode=0o700)
-    mount = ["/bin/mount", "-t", "tmpfs", "-o", "nr_inodes=2,mode=700", "tmpfs", str(directory.parent)]
-    subprocess.run(mount, check=True)
-    output = run(project)
-    expect_one_clear_error(project, output, f"cannot write leases in {directory}: No space left on device")
+    with mounted("nr_inodes=2,mode=700", os.path.dirname(own_leases)):
+        output = run(project)
+        expect_one_clear_error(project, output, f"cannot write leases in {own_leases}: No space left on device")
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("which", ["ports", "world-writable"])
-def test_leases_that_cannot_be_used(project: Session, which: str) -> None:
+def test_leases_that_cannot_be_used(project: Session, own_leases: str, which: str) -> None:
     """Corrupt leases of ports, and a directory that others can write, are an error that names them."""
-    directory = Path(Leases().directory)
+    directory = Path(own_leases)
     directory.mkdir(parents=True, mode=0o700)
     if which == "ports":
         (directory / "ports.json").write_text("{")
@@ -126,6 +127,36 @@ def test_port_that_is_held_after_the_stop_is_reported(project: Session) -> None:
     assert "TCP port" in output, output
     assert f"of front is still held: process {project.pid} holds it" in output, output
     assert "1 failed" in output
+    assert project.left() == {}
+
+
+MOUNTING = """
+import os, subprocess
+
+def test_it(nixproc_system):
+    place = f"{nixproc_system.state.lib_dir}/data"
+    os.mkdir(place)
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    open(f"{place}/precious", "w").close()
+"""
+
+
+@root_only
+def test_what_is_mounted_in_the_state_is_spared(project: Session) -> None:
+    """Teardown, guardian and reap name what is mounted there and do not enter it; reap ends it when it is unmounted."""
+    reap = [sys.executable, "-m", "pytest_nixproc", "reap"]
+    output = run(project, test=MOUNTING)
+    (precious,) = Path(project.state_root).glob("*/var/lib/data/precious")
+    try:
+        assert f"was removed: something is mounted on {precious.parent}" in output, output
+        assert f"umount {precious.parent}, then nixproc reap" in output, output
+        done = subprocess.run(reap, capture_output=True, text=True, check=False)
+        assert done.returncode == 4
+        assert f"was removed: something is mounted on {precious.parent}" in done.stdout
+        assert precious.exists()
+    finally:
+        subprocess.run(["/bin/umount", "-l", precious.parent], check=True)
+    subprocess.run(reap, check=True, stdout=subprocess.DEVNULL)
     assert project.left() == {}
 
 

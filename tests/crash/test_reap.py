@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc.machines.process_table import command_line, environment_of, is_alive, parents, start_time
 from tests.crash.storm import RUN_SECONDS, Session, wait
 
@@ -30,8 +30,6 @@ def test_it(nixproc_system):
     time.sleep(600)
 """
 
-pytestmark = pytest.mark.alone
-
 
 def pytest_nixproc(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run our command line."""
@@ -45,12 +43,12 @@ def crash(one: Session, manager: str) -> str:
     one.start(manager=manager)
     assert wait(lambda: "deployed" in one.marks().values(), RUN_SECONDS), one.output
     (root,) = glob(f"{one.state_root}/*")
-    claim = Leases().claim_of(root)
-    assert claim is not None
-    assert claim.guardian is not None
-    os.kill(claim.guardian.pid, signal.SIGKILL)
+    lease = Leases().lease_of(root)
+    assert lease is not None
+    assert lease.guardian is not None
+    os.kill(lease.guardian.pid, signal.SIGKILL)
     os.kill(one.pid, signal.SIGKILL)
-    assert wait(lambda: not (is_alive(one.pid) or is_alive(claim.guardian.pid)), RUN_SECONDS)  # type: ignore[union-attr]
+    assert wait(lambda: not (is_alive(one.pid) or is_alive(lease.guardian.pid)), RUN_SECONDS)  # type: ignore[union-attr]
     os.waitpid(one.pid, 0)
     return root
 

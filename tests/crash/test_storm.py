@@ -1,4 +1,4 @@
-"""The short kill storm, and the lease race: the same program as the benchmark, with few rounds."""
+"""One round of each kind of the kill storm, and the lease race; `.ci/night storm` has hundreds."""
 
 from __future__ import annotations
 
@@ -9,41 +9,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.storm import obstacle_of
+from benchmarks.results import Results
+from tests.crash.storm import KINDS, key_of, measurements, short_orders
 
 STORM = Path(__file__).parent / "storm.py"
+MANAGERS = "supervisord,sysvinit,docker,systemd,disnix,s6-rc,supervisord@nspawn"
 
 
-def ask_for(name: str) -> None:
-    """Skip the test where a manager cannot run, or fail it where that manager is required."""
-    required = set(os.environ.get("NIXPROC_REQUIRE", "").split(","))
-    if obstacle := obstacle_of(name):
-        (pytest.fail if required & {*name.split("@"), "all"} else pytest.skip)(f"{name} cannot run here: {obstacle}")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param({"managers": "supervisord", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="supervisord"),
-        pytest.param({"managers": "sysvinit", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="sysvinit"),
-        pytest.param({"managers": "docker", "rounds": 11, "lease-rounds": 0, "share-rounds": 1}, id="docker"),
-        pytest.param({"managers": "s6-rc", "rounds": 11, "lease-rounds": 0, "share-rounds": 1}, id="s6-rc"),
-        pytest.param({"managers": "systemd", "rounds": 11, "lease-rounds": 0, "share-rounds": 1}, id="systemd"),
-        pytest.param(
-            {"managers": "supervisord@nspawn", "rounds": 11, "lease-rounds": 0, "share-rounds": 0}, id="nspawn"
-        ),
-        pytest.param({"rounds": 0, "lease-rounds": 3, "share-rounds": 0}, id="ports"),
-        pytest.param({"rounds": 0, "lease-rounds": 0, "share-rounds": 2}, id="share"),
-    ],
-)
-@pytest.mark.timeout(300)
-def test_nothing_is_left_by_the_storm(options: dict[str, object]) -> None:
-    """After hits of every kind nothing is left, and no two processes have leased the same port."""
-    for name in filter(None, str(options.get("managers", "")).split(",")):
-        ask_for(name)
-    words = [f"--{name}={value}" for name, value in options.items()]
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_nothing_is_left_by_the_storm(tmp_path: Path) -> None:
+    """After a hit of every kind nothing is left, and no two processes have leased the same port."""
     seed = os.environ.get("NIXPROC_TEST_SEED", "11")
-    done = subprocess.run(
-        [sys.executable, STORM, f"--seed={seed}", *words], capture_output=True, text=True, check=False
-    )
+    words = ("--short", f"--managers={MANAGERS}", f"--seed={seed}", f"--results={tmp_path}")
+    done = subprocess.run([sys.executable, STORM, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert all(bar.holds for bar in Results.read(tmp_path / "kill_storm.json").bars)
+
+
+@pytest.mark.parametrize("managers", [["one"], ["one", "two"], ["one", "two", "three"]], ids=len)
+def test_short_storm_has_every_kind(managers: list[str]) -> None:
+    """A short storm has one hit of each kind, all managers alike, and the undisturbed runs that these need."""
+    orders = short_orders(managers, seed=1)
+    assert [order.kind for order in orders] == [kind.name for kind in KINDS]
+    hits = [sum(order.manager == manager for order in orders) for manager in managers]
+    assert max(hits) - min(hits) <= 1
+    assert {order.manager for order in orders if order.stubborn} == set(managers)
+    needed = {key_of(order.manager, order.kind) for order in orders}
+    assert sorted(key_of(order.manager, order.kind) for order in measurements(orders)) == sorted(needed)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from pytest_nixproc.registry import Registry
+from pytest_nixproc._registry import Registry
 
 FILES: Final = sorted((Path(__file__).parents[2] / ".github" / "workflows").iterdir())
 

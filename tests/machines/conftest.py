@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from pytest_nixproc.deployment.booting import booted
-from pytest_nixproc.deployment.leases import Leases
-from pytest_nixproc.deployment.planner import Settings
+from pytest_nixproc._deployment.machines import boot_machine
+from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._planning.settings import Settings
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.nspawn import Nspawn
@@ -23,11 +23,14 @@ Boot = Callable[..., AbstractContextManager[Machine]]
 @pytest.fixture(scope="session")
 def boot() -> Boot:
     """Return a function that boots a throwaway machine for the time of a ``with`` block, if it can be had here."""
-    if obstacle := Nspawn.obstacle():
-        (pytest.fail if "nspawn" in REQUIRED else pytest.skip)(f"machine nspawn cannot run here: {obstacle}")
+    if reason := Nspawn.unavailable_reason():
+        (pytest.fail if "nspawn" in REQUIRED else pytest.skip)(f"machine nspawn cannot run here: {reason}")
 
-    def boot(*, state_root: str | None = None, private_network: bool = False) -> AbstractContextManager[Machine]:
-        return booted(Nspawn, Leases(), Settings(state_root=state_root), private_network=private_network)
+    def boot(
+        *, state_root: str | None = None, private_network: bool = False, needed: tuple[str, ...] = ()
+    ) -> AbstractContextManager[Machine]:
+        settings = Settings(state_root=state_root)
+        return boot_machine(Nspawn, Leases(), settings, private_network=private_network, needed=needed)
 
     return boot
 
@@ -41,4 +44,4 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     else:
         host = Host()
         yield host
-        host.close()
+        host.lifecycle.close()

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from pytest_nixproc.deployment.driver_verbs import DriverMachine
-from pytest_nixproc.deployment.site import TAG
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._system.nixos_driver.verbs import DriverMachine
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import CommandFailed, MachineError, WaitTimeout
 from pytest_nixproc.machines.host import Host
+from pytest_nixproc.values.tags import DEPLOYMENT
 
 
 @dataclass
@@ -39,8 +38,8 @@ class OneInstance(dict[str, "OneInstance"]):
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[OneInstance]:
     """Return a system on the host."""
-    with closing(Host()) as host:
-        yield OneInstance(host, str(tmp_path / "site"))
+    with Host() as host:
+        yield OneInstance(host, str(tmp_path / "directory"))
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def test_commands(machine: DriverMachine) -> None:
 
 def test_commands_carry_the_tag(machine: DriverMachine, system: OneInstance) -> None:
     """What a script starts and leaves running is found with the deployment's own processes."""
-    assert machine.succeed(f"echo ${TAG}") == f"{system.root}\n"
+    assert machine.succeed(f"echo ${DEPLOYMENT}") == f"{system.root}\n"
 
 
 def test_waits(machine: DriverMachine, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_session_of_a_user(machine: Machine) -> None:
     interpreter = open_interpreter()
     if interpreter is None:
         pytest.skip("there is no interpreter that others can execute")
-    place = Path(machine.place.directory, "open")
+    place = Path(machine.spec.directory, "open")
     place.mkdir()
     make_tree(place)
     python = make_environment(place, interpreter)

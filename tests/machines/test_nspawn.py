@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
+import sys
+import sysconfig
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
 
-from pytest_nixproc.deployment.leases import Leases
+from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc.errors import CommandFailed, MachineError
-from pytest_nixproc.machines import nspawn
-from pytest_nixproc.machines.api import Machine, Spawn
-from pytest_nixproc.machines.connection import PACKAGE_ROOT
-from pytest_nixproc.machines.nspawn import Nspawn
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.machines.nspawn import Nspawn, container
+from pytest_nixproc.machines.nspawn import boot as booting
+from pytest_nixproc.machines.package import PACKAGE_ROOT
 from pytest_nixproc.machines.process_table import environment_of, parents
+from pytest_nixproc.machines.waiting import wait_until
+from pytest_nixproc.values.commands import Spawn
 from tests.machines.conftest import Boot
 
 SERVE = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port={port}, bind='127.0.0.1')"
@@ -33,22 +40,22 @@ def machine(boot: Boot) -> Iterator[Machine]:
 
 def first_processes(machine: Machine) -> list[int]:
     """Return the processes on this host that are systemd-nspawn and the first process of a machine."""
-    return [pid for pid in parents() if machine.place.tag.encode() in environment_of(pid).split(b"\0")]
+    return [pid for pid in parents() if machine.spec.tag.encode() in environment_of(pid).split(b"\0")]
 
 
 def traces(machine: Machine) -> list[str]:
     """Return what this host still has of a machine."""
-    name = f"nixproc-{os.path.basename(machine.place.directory)}"
+    name = f"nixproc-{os.path.basename(machine.spec.directory)}"
     own = [path for path, _, _ in os.walk("/sys/fs/cgroup") if os.path.basename(path) == name]
     found = [f"process {pid}" for pid in first_processes(machine)]
-    found += [machine.place.directory] if os.path.exists(machine.place.directory) else []
-    return found + own + [claim.root for claim in Leases().claims() if claim.root == machine.place.directory]
+    found += [machine.spec.directory] if os.path.exists(machine.spec.directory) else []
+    return found + own + [lease.root for lease in Leases().all() if lease.root == machine.spec.directory]
 
 
 def serve(machine: Machine, port: int) -> None:
     """Have a web server listen on a port of a machine."""
     argv = (machine.facts.python, "-c", SERVE.format(port=port))
-    machine.spawn(Spawn(argv, {"PATH": machine.path_variable}, "/root/log"))
+    machine.processes.spawn(Spawn(argv, {"PATH": machine.facts.path_variable}, "/root/log"))
     machine.wait_for_open_port(port, timeout=10)
 
 
@@ -108,9 +115,9 @@ def test_enabled_services_of_the_host_do_not_run(boot: Boot) -> None:
 def test_machines_are_gone_without_a_trace(boot: Boot) -> None:
     """At the end no process, control group, directory or lease is left."""
     with boot() as machine:
-        pid = machine.spawn(Spawn(("/bin/sleep", "1000")))
+        pid = machine.processes.spawn(Spawn(("/bin/sleep", "1000")))
         assert len(first_processes(machine)) == 2
-        assert machine.describe(pid) == "/bin/sleep 1000"
+        assert machine.processes.describe(pid) == "/bin/sleep 1000"
     assert traces(machine) == []
 
 
@@ -119,7 +126,7 @@ def test_crash_and_start(boot: Boot) -> None:
     with boot() as machine:
         machine.succeed("touch /root/x")
         machine.crash()
-        assert not machine.is_up
+        assert not machine.lifecycle.is_up
         with pytest.raises(MachineError, match="machine nspawn was crashed by a test"):
             machine.succeed("true")
         machine.start()
@@ -131,7 +138,7 @@ def test_crash_and_start(boot: Boot) -> None:
 def test_shutdown_is_orderly(boot: Boot) -> None:
     """At a shutdown, services get their stop commands."""
     with boot() as machine:
-        witness = f"{machine.place.directory}/stopped"
+        witness = f"{machine.spec.directory}/stopped"
         machine.succeed(["systemd-run", f"--property=ExecStop=/bin/touch {witness}", "sleep", "1000"])
         machine.shutdown(timeout=30)
         assert os.path.exists(witness)
@@ -145,10 +152,23 @@ def test_death_is_an_error_at_once(boot: Boot, victim: int) -> None:
     stack = ExitStack()
     machine = stack.enter_context(boot())
     os.kill(sorted(first_processes(machine))[victim], signal.SIGKILL)
-    before = machine.now()
+    before = machine.clock.now()
     with pytest.raises(MachineError, match=r"machine nspawn has died(.|\n)*end of its console:\n(.|\n)*systemd"):
         machine.wait_until_succeeds("false", timeout=60)
-    assert machine.now() - before < 15
+    assert machine.clock.now() - before < 15
+    with pytest.raises(MachineError, match="machine nspawn has died"):
+        stack.close()
+    assert traces(machine) == []
+
+
+def test_death_of_the_agent_is_an_error_at_once(boot: Boot) -> None:
+    """A machine whose agent has died is at its end, and is reported so."""
+    stack = ExitStack()
+    machine = stack.enter_context(boot())
+    before = machine.clock.now()
+    with pytest.raises(MachineError, match=r"machine nspawn has died: systemd-nspawn ended with status"):
+        machine.succeed("systemctl kill --signal=KILL nixproc-agent.service", timeout=60)
+    assert machine.clock.now() - before < container.END_SECONDS
     with pytest.raises(MachineError, match="machine nspawn has died"):
         stack.close()
     assert traces(machine) == []
@@ -157,15 +177,15 @@ def test_death_is_an_error_at_once(boot: Boot, victim: int) -> None:
 def test_boot_that_fails_shows_the_console(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that does not boot in time, or not at all, is an error with its console, and leaves nothing."""
     before = set(os.listdir("/sys/fs/cgroup"))
-    monkeypatch.setattr(nspawn, "BOOT_SECONDS", 3.0)
-    options = [option for option in nspawn.BOOT_OPTIONS if not option.startswith("systemd.wants")]
-    monkeypatch.setattr(nspawn, "BOOT_OPTIONS", options)
+    monkeypatch.setattr(container, "BOOT_SECONDS", 3.0)
+    options = [option for option in booting.BOOT_OPTIONS if not option.startswith("systemd.wants")]
+    monkeypatch.setattr(booting, "BOOT_OPTIONS", options)
     with (
         pytest.raises(MachineError, match=r"did not boot within 3 s\nend of its console:\n(.|\n)*basic.target"),
         boot(),
     ):
         pass
-    monkeypatch.setattr(nspawn, "ITS_OWN", nspawn.ITS_OWN - {"proc"})
+    monkeypatch.setattr(booting, "ITS_OWN", booting.ITS_OWN - {"proc"})
     with pytest.raises(MachineError, match=r"did not boot: systemd-nspawn ended with status 1\n"), boot():
         pass
     assert set(os.listdir("/sys/fs/cgroup")) == before
@@ -177,7 +197,7 @@ def test_equal_ports_of_private_networks(boot: Boot) -> None:
         for number, machine in enumerate((one, two)):
             machine.succeed(f"mkdir /srv/w; echo {number} > /srv/w/name")
             serve(machine, 80)
-        assert one.port_is_free(81)
+        assert one.network.port_is_free(81)
         for number, machine in enumerate((one, two)):
             assert requests.get(f"{url(machine, 80)}srv/w/name", timeout=5).text == f"{number}\n"
         assert url(one, 80) != url(two, 80)
@@ -193,7 +213,7 @@ def test_block_and_unblock(boot: Boot) -> None:
         machine.block()
         with pytest.raises(requests.RequestException):
             requests.get(place, timeout=0.5)
-        assert machine.connection_problem(("127.0.0.1", 8000)) == ""
+        assert machine.network.connection_problem(("127.0.0.1", 8000)) == ""
         machine.unblock()
         assert requests.get(place, timeout=5).status_code == 200
         assert url(machine, 8000) == place
@@ -221,23 +241,29 @@ def test_directory_that_cannot_be_shared(boot: Boot, tmp_path: Path, name: str) 
 def test_directories_with_other_names(boot: Boot, tmp_path: Path, name: str) -> None:
     """A state root of any other name is shared."""
     with boot(state_root=str(tmp_path / name)) as machine:
-        machine.succeed(["touch", f"{machine.place.directory}/x"])
-        assert os.path.exists(f"{machine.place.directory}/x")
+        machine.succeed(["touch", f"{machine.spec.directory}/x"])
+        assert os.path.exists(f"{machine.spec.directory}/x")
+
+
+def commands_on(machine: Machine) -> str:
+    """Return the command lines of all processes of a machine."""
+    return "\n".join(machine.processes.describe(pid) for pid in machine.processes.parents())
 
 
 def test_several_machines_side_by_side(boot: Boot) -> None:
     """Machines do not see each other's processes, and the end of one is nothing to the other."""
     with boot() as one:
         with boot() as two:
-            two.spawn(Spawn(("/bin/sleep", "4321")))
-            assert "4321" in "".join(two.describe(pid) for pid in two.parents())
-            assert "4321" not in "".join(one.describe(pid) for pid in one.parents())
+            two.processes.spawn(Spawn(("/bin/sleep", "4321")))
+            # The kernel lets a spawn return a moment before it shows the new command line.
+            wait_until(lambda: "" if "4321" in commands_on(two) else "not seen", two.deadline(10), "see the process")
+            assert "4321" not in commands_on(one)
         assert one.succeed("echo alive") == "alive\n"
 
 
 def test_interrupted_command_does_not_hold_the_machine(machine: Machine) -> None:
     """When a test is interrupted in a long command, the next verb is answered at once, and by its own answer."""
-    before = machine.now()
+    before = machine.clock.now()
     previous = signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3)
@@ -247,17 +273,89 @@ def test_interrupted_command_does_not_hold_the_machine(machine: Machine) -> None
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert machine.succeed("echo next") == "next\n"
-    assert machine.now() - before < 5
+    assert machine.clock.now() - before < 5
 
 
 def test_an_ordinary_user_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root there are no machines, and the reason says so."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert Nspawn.obstacle() == "only root can boot a system container: run the tests as root"
+    assert Nspawn.unavailable_reason() == "only root can boot a system container: run the tests as root"
 
 
 def test_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without systemd-nspawn, the reason says what to install."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    assert Nspawn.obstacle() == "systemd-nspawn is not installed: apt-get install systemd-container util-linux"
+    assert (
+        Nspawn.unavailable_reason() == "systemd-nspawn is not installed: apt-get install systemd-container util-linux"
+    )
+
+
+PLACES = ("/tmp/{}", "/var/lib/{}", "/opt/{}", "/var/tmp/{} a b", "/var/lib/{} it's 50% naïve, a:b\\c")
+"""Where people keep projects; in most of these directories, a machine has its own files."""
+
+
+@pytest.fixture(params=PLACES)
+def project(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Return a new directory in such a place."""
+    path = Path(request.param.format(f"nixproc-{secrets.token_hex(4)}"))
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+def test_project_and_interpreter_are_seen_wherever_they_lie(
+    boot: Boot, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine has the interpreter of the tests and their project where the host has them, by way of links too."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = project / "venv" / "lib" / version / "site-packages"
+    for directory in (project / "venv" / "bin", packages):
+        directory.mkdir(parents=True)
+    (project / "venv" / "pyvenv.cfg").write_text(f"home = {os.path.dirname(os.path.realpath(sys.executable))}\n")
+    (packages / "of-the-tests.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    (project / "venv" / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
+    (project / "text").write_text("mine\n")
+    link = tmp_path / "link"
+    link.symlink_to(project)
+    monkeypatch.setattr(sys, "executable", f"{link}/venv/bin/python")
+    with boot(needed=(str(link), str(project))) as machine:
+        assert machine.facts.python == f"{link}/venv/bin/python"
+        for place in (project, link):
+            assert machine.succeed(["cat", f"{place}/text"]) == "mine\n"
+            assert machine.succeed([f"{place}/venv/bin/python", "-c", "import sys; print(sys.prefix)"])
+        machine.succeed(["touch", f"{project}/new"], ["test", "-e", f"{link}/new"])
+    assert not (project / "new").exists()
+
+
+def test_what_is_shown_later(machine: Machine, project: Path, tmp_path: Path) -> None:
+    """A program that a model names is seen with what lies beside it; its interpreter too, and nothing else."""
+    (project / "bin").mkdir()
+    (project / "bin" / "sh").symlink_to("/bin/sh")
+    script = project / "server"
+    script.write_text(f'#!{project}/bin/sh\ncat "$(dirname "$0")/text"\n')
+    script.chmod(0o755)
+    (project / "text").write_text("mine\n")
+    machine.files.show([str(script), "/no/such/path"])
+    machine.files.show([str(script)])
+    assert machine.succeed(["sh", str(script)]) == "mine\n"
+    machine.succeed(["test", "-e", f"{project}/bin/sh"])
+    machine.fail(["test", "-e", str(tmp_path)])
+
+
+def test_shared_directory_is_not_covered(boot: Boot, tmp_path: Path) -> None:
+    """A state root within the project stays what machine and host share."""
+    with boot(state_root=str(tmp_path / "state"), needed=(str(tmp_path),)) as machine:
+        machine.succeed(["touch", f"{machine.spec.directory}/x"])
+        assert os.path.exists(f"{machine.spec.directory}/x")
+        machine.fail(["touch", "/run/nixproc-host/tmp/x"])
+
+
+def test_interpreter_that_is_missing_is_an_error_at_once(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which the agent cannot run says so as soon as it knows, with what the agent wrote."""
+    before = time.monotonic()
+    # The guardian has the right one.
+    monkeypatch.setattr(booting, "sys", SimpleNamespace(executable="/run/no/python", platform=sys.platform))
+    with pytest.raises(MachineError, match=r"did not boot(.|\n)*its agent wrote:\n.*/run/no/python"), boot():
+        pass
+    assert time.monotonic() - before < container.BOOT_SECONDS / 2

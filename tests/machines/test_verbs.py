@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pytest_nixproc.errors import CommandFailed, MachineError, WaitTimeout
-from pytest_nixproc.machines.api import AnyCommand, Machine, Spawn
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.waiting import wait_until
+from pytest_nixproc.testing.conformance.bench import side_by_side
+from pytest_nixproc.values.commands import AnyCommand, Spawn
 
 HOSTILE = 'it\'s "50%" $HOME `id` \\ *\nnaïve'
 
@@ -36,6 +40,16 @@ def test_commands_are_shell_text_or_words(machine: Machine) -> None:
     assert machine.fail("echo no; false", ["sh", "-c", "exit 9"]) == "no\n"
 
 
+def test_threads_get_their_own_answers(machine: Machine) -> None:
+    """Several threads may ask at once: each gets what it has asked for, and none waits for ever."""
+
+    def ask(word: str) -> None:
+        for number in range(15):
+            assert machine.succeed(["echo", f"{word} {number}"]) == f"{word} {number}\n"
+
+    side_by_side(*(partial(ask, word) for word in ("red", "green", "blue")))
+
+
 def test_failures_show_command_status_and_output(machine: Machine) -> None:
     """An error has the command as one would type it, how it ended, and what it has printed."""
     with pytest.raises(CommandFailed) as caught:
@@ -54,12 +68,12 @@ def test_failures_show_command_status_and_output(machine: Machine) -> None:
 
 def test_command_that_no_program_can_be_given(machine: Machine) -> None:
     """A command with a NUL in it is refused in words, and all that runs on the machine goes on."""
-    pid = machine.spawn(Spawn((machine.facts.shell, "-c", "exec sleep 1000")))
+    pid = machine.processes.spawn(Spawn((machine.facts.shell, "-c", "exec sleep 1000")))
     with pytest.raises(MachineError, match=f"(embedded null byte|Invalid argument): {machine.facts.shell}"):
         machine.succeed("printf 'a\0b'")
     assert machine.succeed("echo on") == "on\n"
-    assert machine.ended([pid]) == set()
-    machine.signal(pid, 9)
+    assert machine.processes.ended([pid]) == set()
+    machine.processes.signal(pid, 9)
 
 
 def test_time_limit_ends_what_a_command_has_started(machine: Machine) -> None:
@@ -68,7 +82,7 @@ def test_time_limit_ends_what_a_command_has_started(machine: Machine) -> None:
     assert status is None
     child = int(output)
     wait_until(
-        lambda: "" if machine.ended([child]) else f"process {child} runs",
+        lambda: "" if machine.processes.ended([child]) else f"process {child} runs",
         machine.deadline(5),
         "wait for the child's end",
     )
@@ -87,11 +101,13 @@ def test_waiting_for_commands(machine: Machine, directory: str) -> None:
 
 def test_waiting_for_ports_sockets_and_files(machine: Machine, directory: str) -> None:
     """Ports, Unix sockets and files are waited for until they are there, and ports until they are not."""
-    port = next(port for port in range(23000, 24000) if machine.port_is_free(port))
-    environment = {"PATH": machine.path_variable}
+    # From the kernel's own: those that other tests lease lie below.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    environment = {"PATH": machine.facts.path_variable}
     addresses = {"AF_INET": ("127.0.0.1", port), "AF_UNIX": f"{directory}/socket"}
     pids = [
-        machine.spawn(
+        machine.processes.spawn(
             Spawn((machine.facts.python, "-c", LISTEN.format(family=f"socket.{family}", address=address)), environment)
         )
         for family, address in addresses.items()
@@ -100,7 +116,7 @@ def test_waiting_for_ports_sockets_and_files(machine: Machine, directory: str) -
     machine.wait_for_open_unix_socket(f"{directory}/socket", timeout=10)
     machine.wait_for_file(f"{directory}/socket", timeout=1)
     for pid in pids:
-        machine.signal(pid, 9)
+        machine.processes.signal(pid, 9)
     machine.wait_for_closed_port(port, timeout=10)
     with pytest.raises(WaitTimeout, match=f"wait for port {port}: not within 0.1 s"):
         machine.wait_for_open_port(port, timeout=0.1)
@@ -121,7 +137,7 @@ def test_copies(machine: Machine, directory: str, tmp_path: Path) -> None:
     os.link(source / "one", source / "two")
     there = f"{directory}/deep/er"
     machine.copy_from_host(source, there)
-    assert machine.read(f"{there}/{HOSTILE}/a program") == b"#!/bin/sh\necho \xff\n"
+    assert machine.files.read(f"{there}/{HOSTILE}/a program") == b"#!/bin/sh\necho \xff\n"
     assert machine.succeed(["stat", "-c", "%a %U", f"{there}/{HOSTILE}/a program"]) == "750 root\n"
     machine.copy_to_host(there, tmp_path / "back")
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == sorted(["link", "one", "two", HOSTILE])

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytest_nixproc.deployment.site import TAG
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import environment_of, is_alive, parents
+from pytest_nixproc.values.tags import DEPLOYMENT
 
 REQUIRED = frozenset(filter(None, os.environ.get("NIXPROC_TEST_REQUIRE", "").split(",")))
 """Tools whose absence is a failure, for machines that are meant to have them."""
@@ -39,7 +39,7 @@ def place() -> Iterator[str]:
     """Return a directory of the test's own; a process that carries it in its tag must not survive the test."""
     place = os.path.realpath(tempfile.mkdtemp(prefix="np"))
     yield place
-    left = [pid for pid in parents() if f"{TAG}={place}".encode() in environment_of(pid) and is_alive(pid)]
+    left = [pid for pid in parents() if f"{DEPLOYMENT}={place}".encode() in environment_of(pid) and is_alive(pid)]
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     shutil.rmtree(place)
@@ -51,11 +51,11 @@ def machine() -> Iterator[Host]:
     """Return this machine."""
     machine = Host()
     yield machine
-    machine.close()
+    machine.lifecycle.close()
 
 
 @pytest.fixture
 def free_port(machine: Host) -> int:
     """Return a TCP port that is free; below the range from which kernels choose ports of clients."""
     candidates = (20000 + secrets.randbelow(12000) for _ in range(1000))
-    return next(port for port in candidates if machine.port_is_free(port))
+    return next(port for port in candidates if machine.network.port_is_free(port))

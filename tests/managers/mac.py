@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.machines.api import Facts, Machine
+from pytest_nixproc._registry import Registry
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.managers.api import Manager, nothing_in_the_way
-from pytest_nixproc.registry import Registry
+from pytest_nixproc.managers.api import Manager, always_available
 from pytest_nixproc.testing.conformance.fixtures import Fixtures
+from pytest_nixproc.values.machine import Facts
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 INTERPRETER = (sys.executable, "-I", "-S")
@@ -78,7 +79,7 @@ def launchd_of_our_own(domain: str) -> Iterator[str]:
 
 def manager_anywhere() -> Manager:
     """Return the manager, which does not say that it cannot run here."""
-    return replace(Registry().manager("launchd"), obstacle=nothing_in_the_way)
+    return replace(Registry().manager("launchd"), unavailable_reason=always_available)
 
 
 @contextmanager
@@ -87,7 +88,7 @@ def mac() -> Iterator[Mac]:
     with launchd_of_our_own(f"user/{os.getuid()}" if os.getuid() else "system") as directory:
         machine = Mac(directory)
         yield machine
-        machine.close()
+        machine.lifecycle.close()
 
 
 class OnAStandIn(Fixtures):
@@ -111,6 +112,6 @@ class OnAStandIn(Fixtures):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def drafting_manager(cls) -> Manager:
+    def planning_manager(cls) -> Manager:
         """Return the manager."""
         return manager_anywhere()

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.managers.api import Manager
-from pytest_nixproc.managers.bsdrc import BsdrcGenerator, System
-from pytest_nixproc.registry import Registry
+from pytest_nixproc.managers.bsdrc import BsdrcGenerator, RcSystem
 from pytest_nixproc.testing.conformance import ManagerConformance
 
 STAND_INS = Path(__file__).parent / "stand_ins"
-SYSTEM = System(rc_subr=str(STAND_INS / "rc.subr"), daemon=str(STAND_INS / "daemon"))
+SYSTEM = RcSystem(rc_subr=str(STAND_INS / "rc.subr"), daemon=str(STAND_INS / "daemon"))
 
 
 class TestBsdrcOnAStandIn(ManagerConformance):

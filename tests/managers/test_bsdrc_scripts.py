@@ -1,5 +1,6 @@
-"""The generated rc.d scripts, run by hand the way that people do, under every shell at hand.
+"""The generated rc.d scripts, run by hand the way that people do.
 
+The whole life of a program, which uses all of a script's lines, and the syntax are tried under every shell at hand.
 What they read and call of FreeBSD is a stand-in, which is strict; on FreeBSD itself it is the real thing.
 """
 
@@ -17,18 +18,18 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_nixproc.deployment.site import TAG
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import is_alive
 from pytest_nixproc.machines.waiting import wait_until
-from pytest_nixproc.managers.api import Target, Unit
-from pytest_nixproc.managers.bsdrc import BsdrcGenerator, System, identifier
+from pytest_nixproc.managers.bsdrc import MANAGER, BsdrcGenerator, RcSystem, identifier
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import Mode
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.programs import models
 from pytest_nixproc.testing.programs.models import misbehaving, probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.tags import DEPLOYMENT
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Mode, Unit
 
 Build = Callable[[StateDirs], Instance]
 Need = Callable[[str], str]
@@ -36,15 +37,21 @@ Need = Callable[[str], str]
 STAND_INS: Final = Path(__file__).parent / "stand_ins"
 GOLDEN: Final = Path(__file__).parents[1] / "unit" / "golden" / "bsdrc"
 REAL: Final = sys.platform.startswith("freebsd")
-SYSTEM: Final = System() if REAL else System(str(STAND_INS / "rc.subr"), str(STAND_INS / "daemon"))
+SYSTEM: Final = RcSystem() if REAL else RcSystem(str(STAND_INS / "rc.subr"), str(STAND_INS / "daemon"))
 SHELLS: Final[Mapping[str, tuple[str, ...]]] = {
     "dash": ("dash",),
     "bash": ("bash", "--posix"),
     "busybox": ("busybox", "ash"),
     **({"sh": ("sh",)} if REAL else {}),
 }
+USUAL: Final = "sh" if REAL else "dash"
 
 in_both_modes = pytest.mark.parametrize("mode", ["foreground", "daemon"])
+in_every_shell = pytest.mark.parametrize("shell", SHELLS, indirect=True)
+in_every_shell_and_mode = pytest.mark.parametrize(
+    ("shell", "mode"), [*((name, "foreground") for name in SHELLS), (USUAL, "daemon")], indirect=["shell"]
+)
+"""The modes differ in variables that rc.subr reads, not in what a shell does."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Script:
 
     def __call__(self, command: str, **environment: str) -> tuple[int, str]:
         """Run the script; return its exit status and what it says."""
-        variables = {"PATH": self.machine.path_variable, **self.tags, **environment}
+        variables = {"PATH": self.machine.facts.path_variable, **self.tags, **environment}
         with open(f"{self.path}.out", "w+", encoding="utf-8") as output:
             status = subprocess.run(
                 [*self.shell, self.path, command],
@@ -101,10 +108,10 @@ class Script:
 Make = Callable[..., Script]
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture
 def shell(request: pytest.FixtureRequest, need: Need) -> tuple[str, ...]:
-    """Return the command of a shell."""
-    program, *options = SHELLS[request.param]
+    """Return the command of a shell; of the usual one, for what does not depend on it."""
+    program, *options = SHELLS[getattr(request, "param", USUAL)]
     return (need(program), *options)
 
 
@@ -113,21 +120,21 @@ def make(place: str, machine: Host) -> Make:
     """Return a function that generates an instance's script for a shell, and puts it in its place."""
 
     def make(build: Build, shell: tuple[str, ...] = ("/bin/sh",), *, stop_seconds: float = 5) -> Script:
-        state, tags = StateDirs.under(f"{place}/var"), {TAG: place}
+        state, tags = StateDirs.under(f"{place}/var"), {DEPLOYMENT: place}
         for directory in state.all():
             os.makedirs(directory, exist_ok=True)
         target = Target(state, f"{place}/p", facts=machine.facts, tags=tags, stop_seconds=stop_seconds)
         model = ProcessesModel({"it": build(state)})
-        unit = BsdrcGenerator(SYSTEM).generate("it", model, target)
+        unit = BsdrcGenerator(SYSTEM).generate(MANAGER.launch("it", model, target))
         for file in unit.files:
-            machine.write(f"{target.directory}/{file.path}", file.content, file.mode)
+            machine.files.write(f"{target.directory}/{file.path}", file.content, file.mode)
         path = f"{target.directory}/etc/rc.d/{identifier(unit.name)}"
         return Script(shell, path, unit, models.dump_of(state, unit.name), machine, tags)
 
     return make
 
 
-@in_both_modes
+@in_every_shell_and_mode
 def test_life(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     """Every command has its exit status in every state, and does what it says."""
     script = make(lambda state: probe("it-1", state, mode), shell)
@@ -232,16 +239,29 @@ def test_stand_in_is_strict(make: Make) -> None:
     assert script("onestart")[0] == 99
 
 
-@pytest.mark.parametrize("path", sorted(filter(Path.is_file, GOLDEN.rglob("files/**/*"))), ids=lambda path: path.name)
-def test_generated_text_is_valid(path: Path, shell: tuple[str, ...], need: Need) -> None:
-    """All shells can parse the scripts, and shellcheck finds nothing in them."""
-    subprocess.run([*shell, "-n", path], check=True)
-    # It reads UTF-8 alone, and the hostile values hold what is none.
-    content = path.read_bytes().decode(errors="replace")
-    checked = subprocess.run(
-        [need("shellcheck"), "--shell=sh", "-"], input=content, capture_output=True, text=True, check=False
-    )
-    assert checked.stdout == ""
+def golden_files() -> list[Path]:
+    """Return the files that the generator makes of the models with golden files."""
+    files = sorted(filter(Path.is_file, GOLDEN.rglob("files/**/*")))
+    assert files
+    return files
+
+
+@in_every_shell
+def test_every_shell_reads_generated_text(shell: tuple[str, ...]) -> None:
+    """Every shell can parse the scripts."""
+    for path in golden_files():
+        subprocess.run([*shell, "-n", path], check=True)
+
+
+def test_generated_text_is_clean(need: Need) -> None:
+    """Shellcheck finds nothing in the scripts."""
+    for path in golden_files():
+        # It reads UTF-8 alone, and the hostile values hold what is none.
+        content = path.read_bytes().decode(errors="replace")
+        checked = subprocess.run(
+            [need("shellcheck"), "--shell=sh", "-"], input=content, capture_output=True, text=True, check=False
+        )
+        assert (path, checked.stdout) == (path, "")
 
 
 def test_rcorder_agrees() -> None:

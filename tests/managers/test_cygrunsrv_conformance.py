@@ -18,17 +18,22 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.deployment.leases import Leases
-from pytest_nixproc.deployment.recovery import take_down
-from pytest_nixproc.deployment.system import System
-from pytest_nixproc.machines.api import Facts, Machine
+from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._recovery import take_down
+from pytest_nixproc._registry import Registry
+from pytest_nixproc._system.system import System
+from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.managers.api import Manager
-from pytest_nixproc.managers.cygrunsrv import joined_arguments
+from pytest_nixproc.managers.cygrunsrv import MANAGER, joined_arguments
+from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.registry import Registry
+from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.conformance import Bench, ManagerConformance, driver_at, load
 from pytest_nixproc.testing.programs.models import probe
+from pytest_nixproc.values.machine import Facts
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
 
 STAND_IN = Path(__file__).parent / "stand_ins" / "cygrunsrv.py"
 
@@ -72,7 +77,7 @@ def windows() -> Iterator[Windows]:
         try:
             yield machine
         finally:
-            machine.close()
+            machine.lifecycle.close()
         assert machine.violations == ""
         assert machine.services == []
 
@@ -128,7 +133,7 @@ def test_crash_is_taken_down_by_the_journal() -> None:
         assert len(driver.remains()) == 2
         system.abandon()
         take_down(system.root, Finder(machine), Leases())
-        assert machine.ended(pids) == set(pids)
+        assert machine.processes.ended(pids) == set(pids)
         assert driver.remains() == []
         machine.succeed("cygrunsrv --remove nixproc-other-web")
         assert bench.leftovers() == []
@@ -176,7 +181,7 @@ def test_stand_in_is_strict(arguments: str) -> None:
         status, _ = machine.execute(f"cygrunsrv {arguments}")
         assert (status, machine.services) == (99, [])
         assert machine.violations
-        machine.close()
+        machine.lifecycle.close()
 
 
 @pytest.mark.parametrize("words", [["a", "b c", "", "-D"], ["it's", '"', "x'y z", 'say "hi"', "a\\b"], ["'", '"a b']])
@@ -184,8 +189,9 @@ def test_quoted_arguments_are_split_into_themselves(words: list[str]) -> None:
     """What cygrunsrv makes of the text for ``--args`` is what it was made of."""
     with windows() as machine:
         out = f"{machine.directory}/out"
+        model = ProcessesModel({"x": Instance(create_managed_process(name="x", process="/x"))})
         show = [sys.executable, "-I", "-S", "-c", "import sys; print(sys.argv[1:])"]
-        text = joined_arguments(create_managed_process(name="x", process="/x"), [*show[1:], *words])
+        text = joined_arguments(MANAGER.launch("x", model, Target(StateDirs.under(), "/d")), [*show[1:], *words])
         call = ["cygrunsrv", "--install", "x", "--path", show[0], "--args", text, "--stdout", out]
         machine.succeed(call)
         machine.execute(["cygrunsrv", "--start", "x"])

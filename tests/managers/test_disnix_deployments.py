@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
-from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance import Bench
 from pytest_nixproc.testing.conformance.bench import IDLE
+from pytest_nixproc.values.state import StateDirs
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from pytest_nixproc import ready
-from pytest_nixproc.managers.api import Target
+from pytest_nixproc.managers.disnix import MANAGER
 from pytest_nixproc.managers.disnix.generator import DisnixGenerator
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import ManagedProcess, create_managed_process
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.conformance import AWKWARD_NAMES, HOSTILE
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
 
 Evaluate = Callable[[str], Any]
 
@@ -72,7 +73,7 @@ def write_profile(instances: Mapping[str, Instance], directory: Path, state: str
     model = ProcessesModel(instances)
     target = Target(StateDirs.under(state), str(directory))
     generator = DisnixGenerator()
-    units = [generator.generate(key, model, target) for key in model]
+    units = [MANAGER.unit(key, model, target) for key in model]
     for file in (*generator.generate_shared(model, target), *(file for unit in units for file in unit.files)):
         path = directory / file.path
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._registry import Registry
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import DeploymentError, StartError
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import descendants, parents, stat_fields
@@ -24,10 +25,9 @@ from pytest_nixproc.managers.docker.generator import LABEL
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
-from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance import Bench, load, one, read_text
 from pytest_nixproc.testing.programs.models import probe
+from pytest_nixproc.values.state import StateDirs
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -66,8 +66,8 @@ signal.pause()
 @pytest.fixture
 def engine() -> Iterator[DockerClient]:
     """Return a client of the engine, if there is one."""
-    if obstacle := Registry().manager("docker").obstacle(Host):
-        pytest.skip(obstacle)
+    if reason := Registry().manager("docker").unavailable_reason(Host):
+        pytest.skip(reason)
     client = connect(os.environ)
     yield client
     client.close()
@@ -162,7 +162,7 @@ def test_root_directory(bench: Bench) -> None:
     """
     with bench.deploy(shell("it", text)) as system:
         assert output(system).split() == ["/tmp", "/var/tmp", machine_user()]
-        assert not system.machine.exists("/tmp/it-was-here")
+        assert not system.machine.files.exists("/tmp/it-was-here")
 
 
 def test_files_in_the_image(bench: Bench, engine: DockerClient) -> None:
@@ -226,7 +226,7 @@ def test_init(bench: Bench) -> None:
         assert output(system).strip() in ("docker-init", "tini")
         pid = system["it"].pid
         assert pid is not None
-        assert "sleep" in system.machine.describe(pid)
+        assert "sleep" in system.machine.processes.describe(pid)
 
 
 @pytest.fixture
@@ -310,7 +310,6 @@ def conventional(
 @pytest.mark.usefixtures("init")
 def test_image_of_an_archive(bench: Bench, engine: DockerClient, archive: Path) -> None:
     """An archive's image is run as it is, with the command that is asked for, and removed with the deployment."""
-    before = {image["Id"] for image in engine.api.images()}
     port = bench.port()
     image = {"archive": str(archive)}
     with bench.deploy(one(lambda _: conventional(image, port, command=["-p", str(port)]))) as system:
@@ -321,8 +320,9 @@ def test_image_of_an_archive(bench: Bench, engine: DockerClient, archive: Path) 
         (entry,) = engine.api.containers(filters={"label": f"{LABEL}={os.path.basename(system.root)}"})
         facts = engine.api.inspect_container(entry["Id"])
         assert (facts["Mounts"], facts["Config"]["User"], facts["HostConfig"]["ReadonlyRootfs"]) == ([], "", False)
-        assert not [name for name in engine.api.images() if "page" in str(name["RepoTags"])]
-    assert {image["Id"] for image in engine.api.images()} == before
+        assert not [tag for tag in engine.images.get(facts["Image"]).tags if tag.startswith("page-")]
+    # Other tests have images of their own on this engine.
+    assert facts["Image"] not in {image["Id"] for image in engine.api.images()}
 
 
 @pytest.mark.usefixtures("init")

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from pytest_nixproc.deployment.leases import Leases
-from pytest_nixproc.deployment.recovery import take_down
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._recovery import take_down
+from pytest_nixproc._system.system import System
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.testing.conformance import ManagerConformance
@@ -55,7 +55,7 @@ def test_crash_is_taken_down_by_the_journal() -> None:
         assert len(driver.remains()) == 2
         system.abandon()
         take_down(system.root, Finder(manager, machine), Leases())
-        assert machine.ended(pids) == set(pids)
+        assert machine.processes.ended(pids) == set(pids)
         assert driver.remains() == []
         assert bench.leftovers() == []
 

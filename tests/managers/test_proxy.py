@@ -8,18 +8,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.deployment.site import TAG
-from pytest_nixproc.machines.connection import PACKAGE_ROOT
 from pytest_nixproc.machines.host import Host
+from pytest_nixproc.machines.package import PACKAGE_ROOT
 from pytest_nixproc.machines.process_table import descendants, is_alive, parents
 from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.managers.proxy import proxy_argv
 from pytest_nixproc.testing.programs import models
+from pytest_nixproc.values.tags import DEPLOYMENT
 
 Start = Callable[..., "Proxied"]
 
@@ -49,7 +49,12 @@ class Proxied:
         words = (*before, *proxy_argv(sys.executable, PACKAGE_ROOT, self.pid_file), *argv)
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                words, env={TAG: place, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=place
+                words,
+                env={DEPLOYMENT: place, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=place,
             )
 
     @property
@@ -80,7 +85,8 @@ class Proxied:
         """End everything, and see that it has ended."""
         left = [pid for pid in (*self.below(), self.process.pid) if is_alive(pid)]
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self.await_that(lambda: not any(map(is_alive, left)), "everything has ended")
 

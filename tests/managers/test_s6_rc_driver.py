@@ -11,20 +11,18 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._registry import Registry
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import StartError, TeardownError
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import is_alive
-from pytest_nixproc.managers.api import Target
 from pytest_nixproc.managers.s6_rc.generator import SOURCES, live_directory, scanner_file
 from pytest_nixproc.managers.s6_rc.syntax import words
 from pytest_nixproc.managers.s6_rc.tools import OTHER_DIRECTORIES, TOOLS
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance.bench import (
     Bench,
     bystander,
@@ -38,6 +36,8 @@ from pytest_nixproc.testing.conformance.bench import (
 )
 from pytest_nixproc.testing.conformance.hostile import HOSTILE
 from pytest_nixproc.testing.programs.models import probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
 
 TOOLS_PATH = os.pathsep.join((os.environ["PATH"], *OTHER_DIRECTORIES))
 SAYS = (
@@ -55,9 +55,9 @@ time.sleep(1000)
 def bench(machine: Host) -> Iterator[Bench]:
     """Return a bench that deploys with s6-rc."""
     manager = Registry().manager("s6-rc")
-    if obstacle := manager.obstacle(Host):
+    if reason := manager.unavailable_reason(Host):
         required = {"all", "s6-rc"} & set(os.environ.get("NIXPROC_REQUIRE", "").split(","))
-        (pytest.fail if required else pytest.skip)(obstacle)
+        (pytest.fail if required else pytest.skip)(reason)
     bench = Bench(manager, machine)
     yield bench
     assert not bench.leftovers()
@@ -318,7 +318,7 @@ def test_another_driver_stops_what_one_has_started(
     with bench.deploy(one(lambda state: probe("it", state))) as system:
         pid, scanner = system["it"].pid, scanner_of(system)
         assert pid is not None
-        unit = system._deployment.unit("it")  # noqa: SLF001
+        unit = system._deployment.operation.context.units["it"]  # noqa: SLF001
         monkeypatch.setenv("PATH", "/nowhere")
         driver = driver_at(bench.manager, machine, system.root)
         assert driver.status([unit])["it"].pid == pid
@@ -326,7 +326,7 @@ def test_another_driver_stops_what_one_has_started(
         assert driver.status([unit])["it"].has_ended
         driver.close(machine.deadline(5))
         driver.close(machine.deadline(5))
-        assert machine.ended([pid, scanner]) == {pid, scanner}
+        assert machine.processes.ended([pid, scanner]) == {pid, scanner}
 
 
 def test_killed_scanner_leaves_nothing(bench: Bench) -> None:
@@ -344,5 +344,5 @@ def test_killed_scanner_leaves_nothing(bench: Bench) -> None:
 def test_missing_tool_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not installed is named, with where it is to be had."""
     monkeypatch.setattr(shutil, "which", lambda name, path: None if name in TOOLS[package] else f"{path}/{name}")
-    obstacle = Registry().manager("s6-rc").obstacle(Host)
-    assert obstacle.startswith(f"{TOOLS[package][0]} is not installed: install {package} ")
+    reason = Registry().manager("s6-rc").unavailable_reason(Host)
+    assert reason.startswith(f"{TOOLS[package][0]} is not installed: install {package} ")

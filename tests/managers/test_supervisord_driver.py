@@ -10,25 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.deployment.site import TAG
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._registry import Registry
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import DeploymentError, NixprocError, StartError, TeardownError
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import environment_of, is_alive
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
-from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance import Bench, http_body, load, one, seconds_of
 from pytest_nixproc.testing.programs.models import probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.tags import DEPLOYMENT
 
 
 @pytest.fixture
 def bench(machine: Host) -> Iterator[Bench]:
     """Return a bench that deploys with supervisord."""
     manager = Registry().manager("supervisord")
-    if obstacle := manager.obstacle(Host):
-        pytest.skip(obstacle)
+    if reason := manager.unavailable_reason(Host):
+        pytest.skip(reason)
     bench = Bench(manager, machine)
     yield bench
     assert not bench.leftovers()
@@ -38,8 +38,8 @@ def daemon_of(system: System) -> int:
     """Return the pid of a deployment's supervisord."""
     (pid,) = (
         pid
-        for pid in system.machine.strays(f"{TAG}={system.root}")
-        if "supervisor.supervisord" in system.machine.describe(pid)
+        for pid in system.machine.processes.strays(f"{DEPLOYMENT}={system.root}")
+        if "supervisor.supervisord" in system.machine.processes.describe(pid)
     )
     return pid
 
@@ -58,7 +58,7 @@ def test_no_tcp_port(bench: Bench) -> None:
     """The supervisord of a deployment listens on no TCP port."""
     with bench.deploy(one(lambda state: probe("it", state, port=bench.port()))) as system:
         pid = daemon_of(system)
-        listening = {listener.pid for listener in system.machine.listeners()}
+        listening = {listener.pid for listener in system.machine.network.listeners()}
         assert system["it"].pid in listening
         assert pid not in listening
 
@@ -71,9 +71,9 @@ def test_only_its_own_configuration_and_environment(bench: Bench, monkeypatch: p
     monkeypatch.setenv("SUPERVISOR_CALLERS_OWN", "1")
     with bench.deploy(one(lambda state: probe("it", state))) as system:
         pid = daemon_of(system)
-        assert system.machine.describe(pid).endswith(f" -c {system.root}/profile/etc/supervisord.conf")
+        assert system.machine.processes.describe(pid).endswith(f" -c {system.root}/profile/etc/supervisord.conf")
         names = {entry.partition(b"=")[0] for entry in environment_of(pid).split(b"\0") if entry}
-        assert names == {b"PATH", TAG.encode()}
+        assert names == {b"PATH", DEPLOYMENT.encode()}
 
 
 def test_nothing_is_written_outside_the_deployment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,22 +15,23 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.deployment.journal import recall
-from pytest_nixproc.deployment.site import TAG, Site
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._persistence.journal import recall
+from pytest_nixproc._registry import Registry
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import DeploymentError, StartError, TeardownError, Unsupported
-from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import environment_of, is_alive
-from pytest_nixproc.managers.api import Target
-from pytest_nixproc.managers.systemd.driver import JOURNAL_SOCKET
-from pytest_nixproc.managers.systemd.home import Home
+from pytest_nixproc.managers.systemd.journal import JOURNAL_SOCKET
+from pytest_nixproc.managers.systemd.scope import SystemdScope
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
-from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance import AWKWARD_NAMES, HOSTILE, Bench, driver_at, http_body, load, one
 from pytest_nixproc.testing.programs.models import misbehaving, probe
+from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.tags import DEPLOYMENT
+from pytest_nixproc.values.target import Target
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may switch to other users")
 NOBODY = "nobody"
@@ -49,24 +50,24 @@ time.sleep(1000)
 def bench(machine: Host) -> Iterator[Bench]:
     """Return a bench that deploys with systemd."""
     manager = Registry().manager("systemd")
-    if obstacle := manager.obstacle(Host):
-        pytest.skip(obstacle)
+    if reason := manager.unavailable_reason(Host):
+        pytest.skip(reason)
     bench = Bench(manager, machine)
     yield bench
     assert not bench.leftovers()
 
 
-def home_of(system: System) -> Home:
+def home_of(system: System) -> SystemdScope:
     """Return the systemd that runs a deployment."""
-    home = Home.recall(system.machine, target_of(system))
+    home = SystemdScope.recall(system.machine, target_of(system))
     assert home is not None
     return home
 
 
 def target_of(system: System) -> Target:
     """Return the place of a deployment."""
-    site = Site(system.root)
-    return Target(site.state, site.profile, site.identity)
+    directory = DeploymentDirectory(system.root)
+    return Target(directory.state, directory.profile, directory.identity)
 
 
 def own_systemd(system: System) -> int:
@@ -199,8 +200,8 @@ def test_own_systemd_has_no_other_units(bench: Bench, monkeypatch: pytest.Monkey
         assert kinds <= {"target", "slice", "scope", "mount", "device", "swap"}
         names = {entry.partition(b"=")[0] for entry in environment_of(pid).split(b"\0") if entry}
         assert {name for name in names if name.startswith((b"DBUS", b"HOME", b"XDG_CONFIG"))} == set()
-        assert TAG.encode() in names
-        profile = Site(system.root).profile
+        assert DEPLOYMENT.encode() in names
+        profile = DeploymentDirectory(system.root).profile
         paths = f"UnitPath={profile}/etc/systemd/system {profile}/etc/systemd/private"
         assert systemctl(system, "show", "--property=UnitPath").strip() == paths
 
@@ -215,14 +216,20 @@ def test_own_systemd_shares_all_but_the_mounts(bench: Bench) -> None:
         assert set(os.listdir("/run")) <= set(os.listdir(f"/proc/{pid}/root/run"))
 
 
+def own_mounts() -> list[str]:
+    """Return what is mounted here, but for the containers that tests beside this one start and end."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line for line in lines if not line.startswith("overlay ") and " nsfs " not in line]
+
+
 def test_control_group_ends_with_the_deployment(bench: Bench) -> None:
     """A deployment's control group holds all of its processes, and is gone afterwards; mounts were never seen here."""
-    mounts = Path("/proc/self/mounts").read_text()
+    mounts = own_mounts()
     with bench.deploy(one(lambda state: probe("it", state))) as system:
         own_systemd(system)
         home = home_of(system)
         assert f"/nixproc-{system.root[-8:]}/" in Path(f"/proc/{system['it'].pid}/cgroup").read_text()
-        assert Path("/proc/self/mounts").read_text() == mounts
+        assert own_mounts() == mounts
         driver = driver_at(bench.manager, bench.machine, system.root)
         assert driver.remains() == [f"left of systemd: {home.cgroup}"]
     assert not os.path.exists(home.cgroup)
@@ -244,7 +251,7 @@ def test_a_new_driver_finds_everything_again(bench: Bench) -> None:
     """A driver made anew sees and stops what another has started, and its end is harmless when nothing is left."""
     with bench.deploy(one(lambda state: probe("it", state))) as system:
         driver = driver_at(bench.manager, bench.machine, system.root)
-        record = recall(Site(system.root).journal)
+        record = recall(DeploymentDirectory(system.root).journal)
         assert record is not None
         ((unit,),) = record.started
         assert driver.status([unit])["it"].pid == system["it"].pid
@@ -258,7 +265,7 @@ def test_a_new_driver_finds_everything_again(bench: Bench) -> None:
 def test_launcher_that_fails(bench: Bench) -> None:
     """When no control group can be made, the error says what was tried."""
     system = System(bench.planner())
-    home = Home.choose(bench.machine, target_of(system))
+    home = SystemdScope.choose(bench.machine, target_of(system))
     if home.kind != "private":
         pytest.skip("the session's systemd is used here")
     os.mkdir(home.cgroup)
@@ -308,18 +315,18 @@ def test_every_unit_is_verified_in_silence(bench: Bench, need: Callable[[str], s
         names = {name: probe(name, state, mode) for name in AWKWARD_NAMES}  # type: ignore[arg-type]
         return {"hostile": hostile, "native": native, "bad": bad, **names}
 
-    draft = bench.planner().draft(load(build))
+    plan = bench.planner().plan(load(build))
     units = []
-    for file in (*draft.shared, *(file for unit in draft.profile.units.values() for file in unit.files)):
-        bench.machine.write(f"{bench.scratch}/{file.path}", file.content, file.mode)
+    for file in (*plan.shared, *(file for unit in plan.unit_set.units.values() for file in unit.files)):
+        bench.machine.files.write(f"{bench.scratch}/{file.path}", file.content, file.mode)
         units += [f"{bench.scratch}/{file.path}"] if file.path.startswith("etc/systemd/system") else []
     environment = {
-        "PATH": bench.machine.path_variable,
+        "PATH": bench.machine.facts.path_variable,
         "XDG_RUNTIME_DIR": bench.scratch,
         "SYSTEMD_UNIT_PATH": f"{bench.scratch}/etc/systemd/system:{bench.scratch}/etc/systemd/private",
     }
     command = Spawn((analyze, "verify", "--user", "--man=no", *units), environment)
-    status, output = bench.machine.capture(command, bench.machine.deadline(60))
+    status, output = bench.machine.processes.capture(command, bench.machine.deadline(60))
     assert output == ""
     assert status == 0
 

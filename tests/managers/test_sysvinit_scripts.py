@@ -1,4 +1,8 @@
-"""The generated scripts, run by hand the way that init and people run them, under every POSIX shell at hand.
+"""The generated scripts, run by hand the way that init and people run them, under dash.
+
+What shells may read or do differently is tried under every POSIX shell at hand: the whole life of a program, which
+uses all of a script's lines, quoting, special variables, ``set -e``, subshells, numbers that are none, signals of what
+is put into the background, and pauses.
 
 Exit statuses are those of the Linux Standard Base 5.0, chapter "Init Script Actions".
 """
@@ -18,21 +22,22 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.deployment.site import TAG
 from pytest_nixproc.errors import ModelError
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import is_alive
 from pytest_nixproc.machines.waiting import wait_until
-from pytest_nixproc.managers.api import Target
 from pytest_nixproc.managers.daemons import record_of
-from pytest_nixproc.managers.sysvinit import REQUEST_EACH, UNIDENTIFIED, SysvinitGenerator
+from pytest_nixproc.managers.sysvinit import MANAGER, REQUEST_EACH, UNIDENTIFIED
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import Mode, create_managed_process
-from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.conformance import HOSTILE, HOSTILE_FILE_NAME, HOSTILE_NAMES, SPECIAL_NAMES
 from pytest_nixproc.testing.programs import models
 from pytest_nixproc.testing.programs.models import misbehaving, probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.tags import DEPLOYMENT
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Mode
 
 Build = Callable[[StateDirs], Instance]
 Need = Callable[[str], str]
@@ -48,6 +53,11 @@ SHELLS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 """The shells: the program, the name that it is called by, and its options."""
 
 in_both_modes = pytest.mark.parametrize("mode", ["foreground", "daemon"])
+in_every_shell = pytest.mark.parametrize("shell", SHELLS, indirect=True)
+in_every_shell_and_mode = pytest.mark.parametrize(
+    ("shell", "mode"), [*((name, "foreground") for name in SHELLS), ("dash", "daemon")], indirect=["shell"]
+)
+"""The shells do not differ by mode: the lines of one mode alone are few, and test_hostile_values has them all run."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class Script:
 
     def run(self, *activity: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the script as init does: with little in its environment, nothing to read, and its own output."""
-        variables = {"PATH": self.machine.path_variable, **self.tags, **environment}
+        variables = {"PATH": self.machine.facts.path_variable, **self.tags, **environment}
         argv = [*self.command, self.path, *activity]
         # Into files: a daemon would hold a pipe open, and so do programs that init starts.
         with open(f"{self.path}.out", "w+", encoding="utf-8", errors="surrogateescape") as output:
@@ -109,19 +119,13 @@ class Script:
 Make = Callable[..., Script]
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture
 def shell(request: pytest.FixtureRequest, place: str, need: Need) -> tuple[str, ...]:
-    """Return the command of a shell, by the name that decides how it behaves."""
-    program, name, options = SHELLS[request.param]
+    """Return the command of a shell, by the name that decides how it behaves; dash, where that is no matter."""
+    program, name, options = SHELLS[getattr(request, "param", "dash")]
     os.mkdir(f"{place}/bin")
     os.symlink(need(program), f"{place}/bin/{name}")
     return (f"{place}/bin/{name}", *options)
-
-
-@pytest.fixture
-def dash(need: Need) -> tuple[str, ...]:
-    """Return the command of one shell, for what does not depend on it."""
-    return (need("dash"),)
 
 
 @pytest.fixture
@@ -131,7 +135,7 @@ def make(place: str, machine: Host) -> Make:
     def make(
         build: Build, command: tuple[str, ...], *, stop_seconds: float = 5, with_proc: bool = True, **facts: Any
     ) -> Script:
-        state, tags = StateDirs.under(f"{place}/var"), {TAG: place}
+        state, tags = StateDirs.under(f"{place}/var"), {DEPLOYMENT: place}
         for directory in state.all():
             os.makedirs(directory, exist_ok=True)
         facts = {"shell": command[0], **facts}
@@ -139,7 +143,7 @@ def make(place: str, machine: Host) -> Make:
             state, f"{place}/etc", facts=replace(machine.facts, **facts), tags=tags, stop_seconds=stop_seconds
         )
         model = ProcessesModel({"it": build(state)})
-        unit = SysvinitGenerator().generate("it", model, target)
+        unit = MANAGER.unit("it", model, target)
         (file,) = unit.files
         path = f"{place}/it.script"
         content = file.content if with_proc else file.content.replace("/proc/self", "/nowhere")
@@ -163,7 +167,7 @@ def stranger() -> Iterator[int]:
             process.kill()
 
 
-@in_both_modes
+@in_every_shell_and_mode
 def test_life(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     """Every activity has the exit status that the LSB asks for, in every state, and does what it says."""
     script = make(lambda state: probe("it", state, mode), shell)
@@ -213,27 +217,31 @@ def test_crash(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     assert script("status") == NOT_RUNNING
 
 
-@in_both_modes
-@pytest.mark.parametrize("content", ["stranger", "no number\n", "", "12x\n", "\n"])
-def test_pid_file_of_somebody_else(make: Make, shell: tuple[str, ...], mode: Mode, content: str) -> None:
+@in_every_shell_and_mode
+def test_pid_file_of_somebody_else(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     """A PID file that the script's own start did not lead to is believed by no activity."""
     script = make(lambda state: probe("it", state, mode), shell)
     with stranger() as pid:
-        text = f"{pid}\n" if content == "stranger" else content
-        for activity, status in (("status", DEAD), ("reload", NOT_RUNNING_TO_RELOAD), ("stop", 0), ("try-restart", 0)):
-            Path(script.pid_file).write_text(text)
-            assert (activity, script(activity)) == (activity, status)
-        Path(script.pid_file).write_text(text)
-        started = script.start()
-        assert (script.pid, script("status")) == (started, 0)
-        Path(script.pid_file).write_text(text)
-        assert script("status") == DEAD
-        Path(script.pid_file).write_text(f"{started}\n")
-        assert script("stop") == 0
-        assert not is_alive(started)
+        for text in (f"{pid}\n", "no number\n", "", "12x\n", "\n"):
+            assert_is_not_believed(script, text)
 
 
-@in_both_modes
+def assert_is_not_believed(script: Script, text: str) -> None:
+    """Try every activity with this text in the PID file, before and after a start."""
+    for activity, status in (("status", DEAD), ("reload", NOT_RUNNING_TO_RELOAD), ("stop", 0), ("try-restart", 0)):
+        Path(script.pid_file).write_text(text)
+        assert (text, activity, script(activity)) == (text, activity, status)
+    Path(script.pid_file).write_text(text)
+    started = script.start()
+    assert (text, script.pid, script("status")) == (text, started, 0)
+    Path(script.pid_file).write_text(text)
+    assert (text, script("status")) == (text, DEAD)
+    Path(script.pid_file).write_text(f"{started}\n")
+    assert script("stop") == 0
+    assert not is_alive(started)
+
+
+@in_every_shell_and_mode
 def test_stop_escalates(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     """A program that ignores SIGTERM is killed after its time, which the script says."""
     options = {"ready": 1}
@@ -259,7 +267,7 @@ def test_stop_waits(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     assert script.log.endswith("ended after a while\n")
 
 
-@in_both_modes
+@in_every_shell_and_mode
 def test_signals_are_at_their_default(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     """A program that a script puts into the background ignores neither SIGINT nor SIGQUIT, and says nothing of it."""
     script = make(lambda state: probe("it", state, mode), shell)
@@ -291,6 +299,7 @@ def test_caller_that_identifies_the_process(make: Make, shell: tuple[str, ...], 
     assert script("stop") == 0
 
 
+@in_every_shell
 def test_one_shell_asks_all(make: Make, shell: tuple[str, ...], tmp_path: Path) -> None:
     """One shell has many scripts ask for a stop; a script that fails, exits or talks disturbs none of the others."""
     script = make(lambda state: probe("it", state), shell)
@@ -309,6 +318,7 @@ def test_one_shell_asks_all(make: Make, shell: tuple[str, ...], tmp_path: Path) 
     assert script("stop") == 0
 
 
+@in_every_shell
 def test_directory_that_is_missing(make: Make, shell: tuple[str, ...]) -> None:
     """A program that cannot be brought into its surroundings makes the start fail, and leaves no PID file."""
     script = make(lambda state: probe("it", state, directory="/nowhere"), shell)
@@ -319,7 +329,7 @@ def test_directory_that_is_missing(make: Make, shell: tuple[str, ...]) -> None:
     assert script("status") == NOT_RUNNING
 
 
-@in_both_modes
+@in_every_shell_and_mode
 def test_failing_start(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     """A failing ``initialize`` makes the start fail, with the reason in the log, and the program is not started."""
     text = "echo of no use\n(exit 42)\necho too far"
@@ -362,7 +372,9 @@ def test_usage(make: Make, shell: tuple[str, ...]) -> None:
 
 
 @in_both_modes
-@pytest.mark.parametrize("with_proc", [True, False])
+@pytest.mark.parametrize(
+    ("shell", "with_proc"), [*((name, True) for name in SHELLS), ("dash", False)], indirect=["shell"]
+)
 def test_hostile_values(make: Make, shell: tuple[str, ...], place: str, mode: Mode, with_proc: bool) -> None:  # noqa: FBT001
     """Arguments, variables, directory, umask and nice level arrive byte for byte under every shell."""
     directory = f"{place}/{HOSTILE_FILE_NAME}"
@@ -385,17 +397,28 @@ def test_hostile_values(make: Make, shell: tuple[str, ...], place: str, mode: Mo
     assert (found["umask"], found["nice"]) == (0o027, os.getpriority(os.PRIO_PROCESS, 0) + 5)
 
 
-@pytest.mark.parametrize("name", SPECIAL_NAMES)
-def test_special_variables(make: Make, shell: tuple[str, ...], name: str) -> None:
+@in_every_shell
+def test_special_variables(make: Make, shell: tuple[str, ...]) -> None:
     """A variable that some shell treats specially arrives as given under every shell, or no model may have it."""
-    try:
-        script = make(lambda state: probe("it", state, environment={name: "7 of 9"}), shell)
-    except ModelError:
-        return
+
+    def build(*names: str) -> Build:
+        return lambda state: probe("it", state, environment=dict.fromkeys(names, "7 of 9"))
+
+    def is_allowed(name: str) -> bool:
+        try:
+            make(build(name), shell)
+        except ModelError:
+            return False
+        return True
+
+    names = [name for name in SPECIAL_NAMES if is_allowed(name)]
+    assert names
+    script = make(build(*names), shell)
     script.start()
     entries = [bytes.fromhex(entry) for entry in script.dumped["environment"]]
     assert script("stop") == 0
-    assert [entry for entry in entries if entry.startswith(f"{name}=".encode())] == [f"{name}=7 of 9".encode()]
+    found = [entry for entry in entries if entry.partition(b"=")[0].decode(errors="replace") in names]
+    assert sorted(found) == sorted(f"{name}=7 of 9".encode() for name in names)
 
 
 @in_both_modes
@@ -410,20 +433,20 @@ def test_callers_environment_is_no_matter(make: Make, shell: tuple[str, ...], mo
     assert script.run("status", **hostile).returncode == NOT_RUNNING
 
 
-def test_messages(make: Make, dash: tuple[str, ...]) -> None:
+def test_messages(make: Make, shell: tuple[str, ...]) -> None:
     """Activities say what they do, unless they are told to be silent; the description is text, whatever it holds."""
     description = 'it\'s "50%" `id` $HOME \\n'
-    script = make(lambda state: probe("it", state, description=description), dash)
+    script = make(lambda state: probe("it", state, description=description), shell)
     assert script.run("stop").stdout == f"Stopping {description}\n"
     assert script.run("stop", VERBOSE="no").stdout == ""
 
 
-def test_header(make: Make, dash: tuple[str, ...]) -> None:
+def test_header(make: Make, shell: tuple[str, ...]) -> None:
     """The LSB header stands in comment lines of its own, whatever the description holds."""
     description = "two\nlines ### END INIT INFO\nrm -rf nothing"
-    script = make(lambda state: probe("it", state, description=description), dash)
+    script = make(lambda state: probe("it", state, description=description), shell)
     text = Path(script.path).read_text()
-    assert text.startswith(f"#!{dash[0]}\n")
+    assert text.startswith(f"#!{shell[0]}\n")
     block = text.partition("\n### BEGIN INIT INFO\n")[2].partition("\n### END INIT INFO\n")[0].splitlines()
     fields = [re.fullmatch(r"# ([A-Z][A-Za-z-]+):(?: (.*))?", line) for line in block]
     assert all(fields)
@@ -447,19 +470,24 @@ def hostile_instances(state: StateDirs) -> Iterator[Instance]:
         yield probe("it", state, mode)
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_shellcheck(make: Make, dash: tuple[str, ...], need: Need, number: int) -> None:
+def hostile_scripts(make: Make, shell: tuple[str, ...]) -> Iterator[str]:
+    """Yield the paths of these instances' scripts, one after the other at the same place."""
+    for number in range(4):
+        yield make(lambda state, number=number: list(hostile_instances(state))[number], shell).path
+
+
+def test_shellcheck(make: Make, shell: tuple[str, ...], need: Need) -> None:
     """Scripts are clean under shellcheck, read as POSIX shell."""
-    script = make(lambda state: list(hostile_instances(state))[number], dash)
-    checked = subprocess.run(
-        [need("shellcheck"), "-s", "sh", "-f", "gcc", script.path], capture_output=True, text=True, check=False
-    )
-    assert (checked.stdout, checked.returncode) == ("", 0)
+    for path in hostile_scripts(make, shell):
+        checked = subprocess.run(
+            [need("shellcheck"), "-s", "sh", "-f", "gcc", path], capture_output=True, text=True, check=False
+        )
+        assert (checked.stdout, checked.returncode) == ("", 0)
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_syntax(make: Make, shell: tuple[str, ...], number: int) -> None:
+@in_every_shell
+def test_syntax(make: Make, shell: tuple[str, ...]) -> None:
     """Every shell reads every script without a word."""
-    script = make(lambda state: list(hostile_instances(state))[number], shell)
-    read = subprocess.run([*shell, "-n", script.path], capture_output=True, text=True, check=False)
-    assert (read.stdout, read.stderr, read.returncode) == ("", "", 0)
+    for path in hostile_scripts(make, shell):
+        read = subprocess.run([*shell, "-n", path], capture_output=True, text=True, check=False)
+        assert (read.stdout, read.stderr, read.returncode) == ("", "", 0)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.context import BuildTools, ModelContext
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.sources.api import Arguments, Tools
 from pytest_nixproc.sources.nix import read_nix
+from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.state import StateDirs
 
 HEAD = "let inherit (import <pytest-nixproc> { }) createManagedProcess createCredentials; in\n"
 SECONDS = 60.0
@@ -39,14 +39,14 @@ class Bench:
 
     directory: Path
     machine: Host
-    arguments: Arguments
+    context: ModelContext
     commands: list[str] = field(default_factory=list)
 
     def run(self, command: Spawn, seconds: float) -> tuple[int | None, str]:
         """Run a command, and remember the name of its program."""
         names = [Path(word).name for word in command.argv]
         self.commands.append(next(name for name in names if name.startswith("nix-")))
-        return self.machine.capture(command, self.machine.deadline(seconds))
+        return self.machine.processes.capture(command, self.machine.deadline(seconds))
 
     def write(self, text: str, name: str = "processes.nix") -> str:
         """Write a file below the bench's directory; return its path."""
@@ -61,7 +61,7 @@ class Bench:
 
     def read_file(self, path: str, **changes: Any) -> ProcessesModel:
         """Read a model with changed arguments."""
-        return read_nix(path, replace(self.arguments, **changes))
+        return read_nix(path, replace(self.context, **changes))
 
     def at(self, directory: str) -> StateDirs:
         """Return the state directories of another deployment."""
@@ -73,17 +73,17 @@ def machine() -> Iterator[Host]:
     """Return the machine that Nix runs on."""
     host = Host()
     yield host
-    host.close()
+    host.lifecycle.close()
 
 
 @pytest.fixture
 def bench(tmp_path: Path, machine: Host, nix: str) -> Bench:  # noqa: ARG001 - sets the environment
     """Return a bench with a cache of its own."""
-    arguments = Arguments(state=StateDirs.under("/run/np/11111111/var"))
-    bench = Bench(tmp_path / "model", machine, arguments)
+    context = ModelContext(state=StateDirs.under("/run/np/11111111/var"))
+    bench = Bench(tmp_path / "model", machine, context)
     bench.directory.mkdir()
-    tools = Tools(run=bench.run, seconds=SECONDS, cache=str(tmp_path / "cache"))
-    bench.arguments = replace(arguments, tools=tools)
+    tools = BuildTools(run=bench.run, seconds=SECONDS, cache=str(tmp_path / "cache"))
+    bench.context = replace(context, tools=tools)
     return bench
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_nixproc import cli
+from pytest_nixproc._cli import main
 from pytest_nixproc.errors import ModelError, SourceError
 from pytest_nixproc.model.ids import Assignments, Ids, Pool, ProvisionalIds
 
@@ -44,7 +44,7 @@ def model(bench: Bench, *instances: str, name: str = "processes.nix") -> str:
 
 def run(*arguments: str) -> int:
     """Run the command."""
-    return cli.main(["assign-ids", *arguments])
+    return main(["assign-ids", *arguments])
 
 
 def written(bench: Bench, name: str = "ids.nix") -> str:
@@ -293,5 +293,5 @@ def test_first_look_without_assignments(bench: Bench) -> None:
     bench.write("{ ids.webPorts.b = 5000; lastAssignments.webPorts = 5000; }", "ids.nix")
     first = bench.read_file(path, ids=ProvisionalIds())
     assert first["b"].webPorts == 5000
-    arguments = replace(bench.arguments, ids=Ids({"webPorts": {"a": 5001, "b": 5000}}))
-    assert bench.read_file(path, ids=arguments.ids)["a"].webPorts == 5001
+    context = replace(bench.context, ids=Ids({"webPorts": {"a": 5001, "b": 5000}}))
+    assert bench.read_file(path, ids=context.ids)["a"].webPorts == 5001

@@ -29,10 +29,16 @@ BROKEN = {
         "let f = x: 1 + f x; in { web.port = f 1; web.pkg = null; }",
         r"processes\.nix: evaluation overflowed its stack",
     ),
-    "throw": ('{ web.port = throw "no port\\nat all"; web.pkg = null; }', r"processes\.nix:2:3: no port at all"),
-    "assertion": ("{ web = assert 1 == 2; { }; }", r"processes\.nix:2:9: assertion '\(1 == 2\)' failed"),
+    "throw": ('{ web.port = throw "no port\\nat all"; web.pkg = null; }', r"processes\.nix:2:\d+: no port at all"),
+    "assertion": (
+        "{ web = assert 1 == 2; { }; }",
+        r"processes\.nix:2:9: (assertion '\(1 == 2\)' failed|an integer .* is not equal to)",
+    ),
     "missing attribute": ("let x = { }; in { web.pkg = x.y; }", r"processes\.nix:2:29: attribute 'y' missing"),
-    "missing file": ("{ web = import ./ghost.nix; }", r"processes\.nix:2:\d+: getting status of '.*/ghost\.nix'"),
+    "missing file": (
+        "{ web = import ./ghost.nix; }",
+        r"processes\.nix:2:\d+: (getting status of|path) '.*/ghost\.nix'",
+    ),
     "wrong addition": ('{ web.port = 1 + "a"; web.pkg = null; }', r"processes\.nix:2:\d+: cannot add a string to an"),
     "unknown argument": (
         "let f = { a }: a; in { web.pkg = f { b = 1; }; }",
@@ -119,7 +125,7 @@ def test_failing_build(bench: Bench) -> None:
 
 def refuse_to_wait(bench: Bench) -> None:
     """Give Nix one second."""
-    bench.arguments = replace(bench.arguments, tools=replace(bench.arguments.tools, seconds=1.0))
+    bench.context = replace(bench.context, tools=replace(bench.context.tools, seconds=1.0))
 
 
 def test_slow_evaluation(bench: Bench) -> None:
@@ -180,7 +186,7 @@ def test_parameter_of_the_user_called_like_one_of_python(bench: Bench, name: str
 def test_error_in_an_imported_file(bench: Bench) -> None:
     """The place is where the error is, in whichever of the user's files."""
     bench.write("{ port }:\n  port.x", "web/default.nix")
-    with pytest.raises(SourceError, match=r"web/default\.nix:2:3: value is an integer while a set was expected"):
+    with pytest.raises(SourceError, match=r"web/default\.nix:2:3: .*(is an integer while|but found an integer)"):
         bench.read("{ web = (import ./web) { port = 1; }; }")
 
 
@@ -230,7 +236,7 @@ def test_network_that_is_allowed(bench: Bench, server: tuple[str, list[str]]) ->
     fetched = f'builtins.fromJSON (builtins.readFile (builtins.fetchurl "{address}/port"))'
     model = bench.read(
         f'{{ web.port = {fetched}; web.pkg = createManagedProcess {{ name = "web"; process = "/bin/web"; }}; }}',
-        tools=replace(bench.arguments.tools, may_download=True),
+        tools=replace(bench.context.tools, may_download=True),
     )
     assert model["web"].port == 8080
     assert "/port" in asked

@@ -14,13 +14,13 @@ import pytest
 
 from pytest_nixproc import Instance, create_managed_process
 from pytest_nixproc.errors import SourceError
-from pytest_nixproc.managers.api import apply_override
+from pytest_nixproc.managers.launch import overridden
 from pytest_nixproc.model.ids import Ids, ProvisionalIds
-from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.sources.nix import roots
+from pytest_nixproc.sources.nix import gc_roots
 from pytest_nixproc.sources.nix.command import program
+from pytest_nixproc.values.location import Location
 
 if TYPE_CHECKING:
     from tests.nix.conftest import Bench
@@ -76,7 +76,7 @@ EVERYTHING = """
 
 def in_python(bench: Bench) -> ProcessesModel:
     """Return the model of :data:`EVERYTHING`, written in Python."""
-    state = bench.arguments.state
+    state = bench.context.state
     db = create_managed_process(
         instance_name="db", daemon="/opt/db/bin/db", daemon_args=["-D"], pid_file=f"{state.runtime_dir}/own.pid"
     )
@@ -123,14 +123,14 @@ def in_python(bench: Bench) -> ProcessesModel:
 def facts_of(process: ManagedProcess) -> dict[str, Any]:
     """Return all fields of a process but where it was written down, its dependencies by their names."""
     names = [getattr(item, "name", item) for item in process.dependencies]
-    facts = {item.name: getattr(process, item.name) for item in fields(process) if item.name != "made_at"}
+    facts = {item.name: getattr(process, item.name) for item in fields(process) if item.name != "defined_at"}
     return facts | {"dependencies": names}
 
 
 def test_equal_models(bench: Bench) -> None:
     """A system in Nix and the same system in Python are equal models, field by field."""
-    arguments = replace(bench.arguments, calling_user="me", calling_group="mine", params={"greeting": "hello"})
-    bench.arguments = arguments
+    context = replace(bench.context, calling_user="me", calling_group="mine", params={"greeting": "hello"})
+    bench.context = context
     ours, theirs = bench.read(EVERYTHING), in_python(bench)
     assert list(ours) == list(theirs)
     assert (ours.levels, ours.dependencies, ours.pools) == (theirs.levels, theirs.dependencies, theirs.pools)
@@ -313,7 +313,7 @@ def test_built_again(bench: Bench) -> None:
 
 def test_nix_asked_for_roots(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Nix's state is not ours to write, Nix is asked to protect what a deployment needs, each time."""
-    monkeypatch.setattr(roots, "protect", lambda *_: False)
+    monkeypatch.setattr(gc_roots, "protect", lambda *_: False)
     model = bench.read(BUILT)
     for name in ("first", "second"):
         (bench.directory / name).mkdir()
@@ -347,9 +347,9 @@ def test_function_overrides(bench: Bench) -> None:
     assert bench.commands == ["nix-instantiate"]
     generated = {"command": "/bin/web", "umask": "022"}
     for _ in range(2):
-        assert apply_override("supervisord", process, generated) == {"command": "/bin/web --supervisord"}
+        assert overridden("supervisord", process, generated) == {"command": "/bin/web --supervisord"}
     assert bench.commands == ["nix-instantiate"] * 2
-    assert apply_override("docker", process, {"n": 1}, part="container") == {"n": 2}
+    assert overridden("docker", process, {"n": 1}, part="container") == {"n": 2}
 
 
 def test_error_in_a_function_override(bench: Bench) -> None:
@@ -357,7 +357,7 @@ def test_error_in_a_function_override(bench: Bench) -> None:
     text = FUNCTIONS.replace("removeAttrs generated", "removeAttrs generated.nothing")
     process = bench.read(text)["web"].pkg
     with pytest.raises(SourceError, match=r"processes\.nix:8:\d+: attribute 'nothing' missing"):
-        apply_override("supervisord", process, {"command": "/bin/web"})
+        overridden("supervisord", process, {"command": "/bin/web"})
 
 
 IDS = """
@@ -440,7 +440,7 @@ def test_original_framework(bench: Bench) -> None:
     assert model.dependencies == {"proxy": ("web",), "web": ()}
     web, proxy = model["web"].pkg, model["proxy"].pkg
     assert (web.environment, web.post_install, proxy.name) == ({"PORT": "5000"}, "true", "the-proxy")
-    assert proxy.args == (bench.arguments.state.state_dir,)
+    assert proxy.args == (bench.context.state.state_dir,)
     place = bench.directory / "roots"
     place.mkdir()
     model.provide(str(place))
@@ -455,5 +455,5 @@ def test_function_override_of_the_original(bench: Bench) -> None:
     model = bench.read_file(bench.write(ORIGINAL.replace("OVERRIDE", override)))
     process = model["proxy"].pkg
     assert process.overrides["sysvinit"] == {"runlevels": [3]}
-    changed = apply_override("supervisord", process, {"command": "/bin/proxy", "umask": "022", "nice": 1})
+    changed = overridden("supervisord", process, {"command": "/bin/proxy", "umask": "022", "nice": 1})
     assert changed == {"command": model["web"].pkg.process, "nice": 1}

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_nixproc import Instance, ProcessesModel, create_managed_process, ready
-from pytest_nixproc.checks.api import Finding
 from pytest_nixproc.checks.constructor import compare, nixproc_checks
 from pytest_nixproc.errors import ModelError, NixprocError, SourceError
+from pytest_nixproc.model.constructors import Constructor, ConstructorTrial
 from pytest_nixproc.model.ids import ProvisionalPorts
-from pytest_nixproc.sources.constructors import FILES, Constructor, Trial
+from pytest_nixproc.sources.files import FILES
 from pytest_nixproc.sources.nix import read_constructor
+from pytest_nixproc.values.findings import Finding
 
 if TYPE_CHECKING:
     from tests.nix.conftest import Bench
@@ -54,20 +55,20 @@ RIGHT = """{
 def constructor(bench: Bench, text: str, name: str = "server", **params: Any) -> Constructor:
     """Return a constructor from a file that has our library at hand."""
     path = bench.write(dedent(HEAD) + dedent(text), "constructors.nix")
-    return read_constructor(path, name, replace(bench.arguments, params=params))
+    return read_constructor(path, name, replace(bench.context, params=params))
 
 
 def findings(bench: Bench, text: str, vary: Mapping[str, list[Any]] | None = None, **params: Any) -> list[Finding]:
     """Return what all rules find in a constructor."""
-    trial = Trial(constructor(bench, text, **params), vary or {})
-    comparison = compare(trial, replace(bench.arguments, params=params), FILES)
+    trial = ConstructorTrial(constructor(bench, text, **params), vary or {})
+    comparison = compare(trial, replace(bench.context, params=params), FILES)
     return [finding for rule in nixproc_checks() for finding in rule.constructor(comparison)]
 
 
 def model(bench: Bench, text: str, shared: Mapping[str, Any] | None = None, **params: Any) -> ProcessesModel:
     """Return the model of two instances."""
-    trial = Trial(constructor(bench, text, **params), shared=lambda _: shared or {})
-    return trial.load(replace(bench.arguments, params=params, free_port=ProvisionalPorts()))
+    trial = ConstructorTrial(constructor(bench, text, **params), shared=lambda _: shared or {})
+    return trial.load(replace(bench.context, params=params, free_port=ProvisionalPorts()))
 
 
 def test_parameters(bench: Bench) -> None:
@@ -223,7 +224,7 @@ ORIGINAL = """
 def test_constructor_of_the_original(bench: Bench, pid_file: str, codes: list[str]) -> None:
     """Constructors with the original framework make packages, whose configurations are compared."""
     path = bench.write(ORIGINAL.replace("PIDFILE", pid_file), "constructors.nix")
-    comparison = compare(Trial(read_constructor(path, "server", bench.arguments)), bench.arguments, FILES)
+    comparison = compare(ConstructorTrial(read_constructor(path, "server", bench.context)), bench.context, FILES)
     assert [finding.code for rule in nixproc_checks() for finding in rule.constructor(comparison)] == codes
 
 
@@ -297,7 +298,7 @@ def test_broken_constructors(bench: Bench, fault: str) -> None:
     """What is no constructor, or makes no process, is one error that names it."""
     text, name, problem, remedy = BROKEN[fault]
     with pytest.raises(NixprocError, match=problem) as caught:
-        Trial(constructor(bench, text, name)).load(replace(bench.arguments, free_port=ProvisionalPorts()))
+        ConstructorTrial(constructor(bench, text, name)).load(replace(bench.context, free_port=ProvisionalPorts()))
     assert isinstance(caught.value, SourceError | ModelError)
     assert "constructors.nix" in str(caught.value)
     assert remedy in caught.value.remedy

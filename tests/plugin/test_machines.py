@@ -25,8 +25,8 @@ def unrequired(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def nspawn() -> None:
     """Go on only where there can be such machines."""
-    if obstacle := Nspawn.obstacle():
-        (pytest.fail if "nspawn" in REQUIRED else pytest.skip)(f"machine nspawn cannot run here: {obstacle}")
+    if reason := Nspawn.unavailable_reason():
+        (pytest.fail if "nspawn" in REQUIRED else pytest.skip)(f"machine nspawn cannot run here: {reason}")
 
 
 USES_MACHINE = """
@@ -113,7 +113,7 @@ def test_machine_that_dies_is_an_error(project: pytest.Pytester, state_root: Pat
         from pytest_nixproc.machines.process_table import environment_of, own_pid, parents
 
         def test_it(nixproc_machine, nixproc_system):
-            tag = nixproc_machine.place.tag.encode()
+            tag = nixproc_machine.spec.tag.encode()
             tagged = [pid for pid in parents() if tag in environment_of(pid).split(b"\\0")]
             [victim] = [pid for pid in tagged if own_pid(pid) == 1]
             end = os.pidfd_open(victim)
@@ -149,7 +149,7 @@ def test_plan_boots_nothing(project: pytest.Pytester, state_root: Path) -> None:
     """A plan for another machine is printed without one."""
     project.makepyfile("def test_it(nixproc_system): pass")
     result = project.runpytest_subprocess(OPTION, "--nixproc-plan")
-    reason = Nspawn.obstacle()
+    reason = Nspawn.unavailable_reason()
     result.stdout.fnmatch_lines([f"*cannot run here: {reason}*"] if reason else ["*start first*", "*start second*"])
     assert not state_root.exists()
 
@@ -199,3 +199,20 @@ def test_log_in_the_journal(project: pytest.Pytester) -> None:
     project.makepyfile(journal_model=JOURNAL_MODEL, test_journal=USES_JOURNAL)
     options = "--nixproc-manager=systemd", "--nixproc-model=journal_model.py"
     project.runpytest_subprocess(OPTION, *options, "test_journal.py").assert_outcomes(passed=1)
+
+
+@pytest.mark.usefixtures("nspawn")
+def test_project_is_seen(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the root directory of the tests is seen on a machine, although it lies where machines have their own."""
+    # Nobody's home is shown as a whole, and pytester makes this one.
+    monkeypatch.setenv("HOME", "/root")
+    project.makefile(".txt", data="mine")
+    project.mkdir("inner").joinpath("test_it.py").write_text(
+        "def test_it(nixproc_machine, request):\n"
+        "    assert nixproc_machine.succeed(['cat', f'{request.config.rootpath}/data.txt']) == 'mine'\n"
+    )
+    # Python's own list of directories would have it, but for this.
+    words = ["inner", "--rootdir=.", "--import-mode=importlib", OPTION]
+    others = "sys.path = [each for each in sys.path if each not in ('', os.getcwd())]"
+    command = f"import os, sys, pytest; {others}; sys.exit(pytest.main({words}))"
+    project.run(sys.executable, "-c", command).assert_outcomes(passed=1)

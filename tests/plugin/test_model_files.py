@@ -33,9 +33,7 @@ def titles(*instances: str) -> set[str]:
 
 def outcomes(result: pytest.RunResult, word: str) -> set[str]:
     """Return the items whose outcome in a verbose run was ``word``, without the file."""
-    return {
-        line.split("::", 1)[1].split(f" {word}")[0] for line in result.outlines if f" {word}" in line and "::[" in line
-    }
+    return set(re.findall(rf"^[^:]+::(.+\]) {word}", "\n".join(result.outlines), re.MULTILINE))
 
 
 A_POINT = len(titles("first", "second"))
@@ -55,9 +53,7 @@ def write_model(project: pytest.Pytester, text: str) -> None:
 def test_every_check_is_one_line(project: pytest.Pytester, state_root: Path) -> None:
     """A model alone gives items for the system and each instance, under each manager; all pass, and nothing is left."""
     result = project.runpytest_subprocess("-v", "processes.py", BOTH)
-    expected = {
-        f"[{manager}]::{title}" for manager in ("supervisord", "sysvinit") for title in titles("first", "second")
-    }
+    expected = {f"{title}[{manager}]" for manager in ("supervisord", "sysvinit") for title in titles("first", "second")}
     assert outcomes(result, "PASSED") == expected
     result.assert_outcomes(passed=len(expected))
     assert not list(state_root.glob("*"))
@@ -68,32 +64,42 @@ def test_collecting_starts_nothing(project: pytest.Pytester, state_root: Path) -
     first, second = [collected(project.runpytest_subprocess("--co", "-q", "processes.py", BOTH)) for _ in range(2)]
     assert first == second
     assert len(first) == 2 * len(titles("first", "second"))
-    assert "processes.py::[sysvinit]::second::listens" in first
+    assert "processes.py::second::listens[sysvinit]" in first
     assert not state_root.exists()
 
 
 @pytest.mark.parametrize(
     ("selection", "count"),
     [
-        (["processes.py::[sysvinit]::first::listens"], 1),
-        (["processes.py::[sysvinit]::first"], len(OF_INSTANCE)),
-        (["processes.py::[supervisord]"], A_POINT),
-        (["processes.py::[supervisord]::first", "processes.py::[sysvinit]::second::is_ready"], len(OF_INSTANCE) + 1),
-        (["processes.py", "-k", "second and listens"], 2),
+        (["processes.py::first"], 2 * len(OF_INSTANCE)),
+        (["processes.py::first::listens"], 2),
+        (["processes.py::first::listens[sysvinit]", "processes.py::deploys[sysvinit]"], 2),
         (["processes.py", "-k", "sysvinit and not restarts"], A_POINT - 2),
         (["processes.py", "-m", "nixproc_disturbs"], 8),
         (["processes.py", "-m", "not nixproc_item"], 0),
     ],
 )
 def test_items_are_selected(project: pytest.Pytester, selection: list[str], count: int) -> None:
-    """Ids, beginnings of ids, keywords and markers choose items; each works without those that are left out."""
+    """Beginnings of ids, keywords and markers choose items."""
+    assert len(collected(project.runpytest_subprocess("--co", "-q", BOTH, *selection))) == count
+
+
+@pytest.mark.parametrize(
+    ("selection", "count"),
+    [
+        (["processes.py::second", "processes.py::first::is_ready[sysvinit]"], 2 * len(OF_INSTANCE) + 1),
+        (["processes.py", "-k", "second and listens"], 2),
+    ],
+)
+def test_selected_items_work(project: pytest.Pytester, selection: list[str], count: int) -> None:
+    """Each item works without those that are left out."""
     result = project.runpytest_subprocess(BOTH, *selection)
     result.assert_outcomes(passed=count, deselected=0 if "::" in selection[0] else 2 * A_POINT - count)
 
 
 def test_unknown_selection_is_an_error(project: pytest.Pytester) -> None:
     """An id that names no instance is no empty success."""
-    assert project.runpytest_subprocess("processes.py::[supervisord]::third").ret == pytest.ExitCode.USAGE_ERROR
+    assert project.runpytest_subprocess("processes.py::third").ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_a_point_has_one_deployment(project: pytest.Pytester) -> None:
@@ -158,7 +164,7 @@ def test_configuration_files(project: pytest.Pytester, suffix: str) -> None:
     (project.path / f"model.{suffix}").write_text(text, encoding="utf-8")
     result = project.runpytest_subprocess(f"model.{suffix}", "-v", f"--nixproc-param=python={shlex.quote(_python())}")
     result.assert_outcomes(passed=len(titles("it")))
-    result.stdout.fnmatch_lines([f"model.{suffix}::?supervisord?::it::listens PASSED*"])
+    result.stdout.fnmatch_lines([f"model.{suffix}::it::listens?supervisord? PASSED*"])
 
 
 def _python() -> str:
@@ -193,12 +199,13 @@ def test_failed_deployment_is_told_once(project: pytest.Pytester, state_root: Pa
     write_model(
         project,
         "def processes(port, second_port):\n"
-        "    dead = Instance(python('dead', 'raise SystemExit(\"no disk\")'))\n"
+        "    end = 'raise SystemExit(\"no disk\")'\n"
+        "    dead = Instance(python('dead', end), ready=ready.file('/never'))\n"
         "    return {'dead': dead, 'idle': Instance(python('idle', IDLE))}\n",
     )
     result = project.runpytest_subprocess("processes.py", "-v", "-rs")
     result.assert_outcomes(failed=1, skipped=A_POINT - 1)
-    assert outcomes(result, "FAILED") == {"[supervisord]::deploys"}
+    assert outcomes(result, "FAILED") == {"deploys[supervisord]"}
     result.stdout.fnmatch_lines(
         ["dead did not start: *", "end of its log:", "no disk", "*not deployed: dead did not start*"]
     )
@@ -222,38 +229,29 @@ def test_conflicting_model_is_refused(project: pytest.Pytester) -> None:
 GOOD = """
 import os, signal, sys
 
-def end(*_):
-    os.unlink(sys.argv[1])
-    sys.exit()
-
-signal.signal(15, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, [15])
 os.symlink(str(os.getpid()), sys.argv[1])
-signal.pause()
+signal.sigwait([15])
+os.unlink(sys.argv[1])
 """
 LISTEN = """
 import os, signal, socket, sys
 
-def end(*_):
-    os.unlink(sys.argv[-1])
-    sys.exit()
-
-signal.signal(15, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, [15])
 listener = socket.create_server(("127.0.0.1", 0))
 open(sys.argv[-1], "w").close()
-signal.pause()
+signal.sigwait([15])
+os.unlink(sys.argv[-1])
 """
 KILL = """
 import os, signal, sys
 
-def end(*_):
-    os.unlink(sys.argv[-1])
-    os.kill(int(os.readlink(sys.argv[1])), 9)
-    os.unlink(sys.argv[1])
-    sys.exit()
-
-signal.signal(15, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, [15])
 open(sys.argv[-1], "w").close()
-signal.pause()
+signal.sigwait([15])
+os.unlink(sys.argv[-1])
+os.kill(int(os.readlink(sys.argv[1])), 9)
+os.unlink(sys.argv[1])
 """
 FAULTS: dict[str, tuple[str, set[str], str]] = {
     "undeclared": (LISTEN, {"bad::listens"}, "NP203 warning: bad listens on TCP port *"),
@@ -276,7 +274,7 @@ def test_planted_faults(project: pytest.Pytester, state_root: Path, fault: str, 
     )
     result = project.runpytest_subprocess("-v", "processes.py", f"--nixproc-manager={manager}")
     result.stdout.fnmatch_lines([message])
-    assert {title.split("::", 1)[1] for title in outcomes(result, "FAILED")} == failed
+    assert {title.partition("[")[0] for title in outcomes(result, "FAILED")} == failed
     traceback = r"^\S*pytest_nixproc/\S+\.py:\d+: "
     assert not re.search(traceback, result.stdout.str(), re.MULTILINE)
     assert not list(state_root.glob("*"))
@@ -293,7 +291,7 @@ def test_what_an_instance_leaves_is_found_when_it_is_stopped(project: pytest.Pyt
     )
     result = project.runpytest_subprocess("-v", "processes.py", "--nixproc-manager=sysvinit")
     result.stdout.fnmatch_lines(["NP301 error: process * of bad still runs while bad was stopped: *"])
-    assert {"[sysvinit]::bad::restarts_alone"} <= outcomes(result, "FAILED")
+    assert {"bad::restarts_alone[sysvinit]"} <= outcomes(result, "FAILED")
     assert not list(state_root.glob("*"))
 
 
@@ -307,7 +305,7 @@ def test_random_model_is_found_by_the_upgrade(project: pytest.Pytester) -> None:
         "    return {'other': other, 'same': Instance(python('same', IDLE))}\n",
     )
     result = project.runpytest_subprocess("-v", "processes.py", BOTH)
-    assert {title.split("::")[-1] for title in outcomes(result, "FAILED")} == {"upgrade_changes_nothing"}
+    assert {title.partition("[")[0] for title in outcomes(result, "FAILED")} == {"upgrade_changes_nothing"}
     result.stdout.fnmatch_lines(["an upgrade to the same model has restarted other"])
 
 
@@ -372,10 +370,12 @@ def test_workers_share_no_point(project: pytest.Pytester, state_root: Path, dist
 
 
 def test_junit_report(project: pytest.Pytester) -> None:
-    """Each item is a test case with a name that can be read."""
+    """A test case belongs to the model, or to one of its instances."""
     project.runpytest_subprocess("processes.py", "--junit-xml=report.xml").assert_outcomes(passed=A_POINT)
     cases = ET.parse(project.path / "report.xml").getroot().iter("testcase")  # noqa: S314 - our own file
-    assert {case.attrib["name"] for case in cases} == {f"[supervisord]::{title}" for title in titles("first", "second")}
+    found = {f"{case.attrib['classname']}.{case.attrib['name']}" for case in cases}
+    expected = (title.replace("::", ".") for title in titles("first", "second"))
+    assert found == {f"processes.{title}[supervisord]" for title in expected}
 
 
 def test_awkward_names(project: pytest.Pytester) -> None:
@@ -388,4 +388,4 @@ def test_awkward_names(project: pytest.Pytester) -> None:
     )
     result = project.runpytest_subprocess("-v", "processes.py")
     result.assert_outcomes(passed=len(titles("a", "b", "c")))
-    assert {"[supervisord]::deploys::is_ready", "[supervisord]::deploys"} <= outcomes(result, "PASSED")
+    assert {"deploys::is_ready[supervisord]", "deploys[supervisord]"} <= outcomes(result, "PASSED")

@@ -59,6 +59,8 @@ def test_failing_test_shows_what_happened_meanwhile(project: pytest.Pytester, st
 
         def test_before(nixproc_system):
             requests.get(nixproc_system["first"].url + "/before", timeout=5)
+            # supervisord passes output on, and may do so only when the next test has begun.
+            nixproc_system["first"].wait_for_log("GET /before")
 
         def test_failing(nixproc_system):
             requests.get(nixproc_system["first"].url + "/during", timeout=5)
@@ -86,7 +88,7 @@ def test_keep_leaves_a_failed_system_to_look_at(project: pytest.Pytester, state_
     result = project.runpytest_subprocess("--nixproc-keep=failed", f"--nixproc-manager={manager}")
     (command,) = [line.split("stop:")[1].strip() for line in result.outlines if "stop:" in line]
     (root,) = left_in(state_root)
-    assert command.endswith(f"stop {root}")
+    assert command.endswith(f"end {root}")
     assert running_with(root) != []
     done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -135,9 +137,9 @@ def test_stop_refuses_a_system_that_a_run_uses(project: pytest.Pytester, state_r
         import os, subprocess, sys
 
         def test_in_use(nixproc_system):
-            argv = [sys.executable, "-m", "pytest_nixproc", "stop", nixproc_system.root]
+            argv = [sys.executable, "-m", "pytest_nixproc", "end", nixproc_system.root]
             done = subprocess.run(argv, capture_output=True, text=True)
-            assert done.returncode == 1
+            assert done.returncode == 5
             assert f"is in use by process {os.getpid()}" in done.stderr
             assert nixproc_system["first"].is_running
         """
@@ -155,7 +157,7 @@ def test_keep_failed_keeps_no_passed_system(project: pytest.Pytester, state_root
 
 def test_stop_refuses_what_is_no_deployment(tmp_path: Path) -> None:
     """``stop`` never removes a directory that has no journal."""
-    argv = [sys.executable, "-m", "pytest_nixproc", "stop", str(tmp_path)]
+    argv = [sys.executable, "-m", "pytest_nixproc", "end", str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "is no deployment" in done.stderr
@@ -183,7 +185,7 @@ def test_conflicting_model_is_refused_before_anything_starts(project: pytest.Pyt
             "*NP101 error: first and second declare the same TCP port 4999*",
             "*processes.first.port = 4999*",
             "*processes.second.port = 4999*",
-            "*to mend it: give each instance its own port*",
+            "*fix: give each instance its own port*",
         ]
     )
     assert "Traceback" not in result.stdout.str()
@@ -194,24 +196,29 @@ def test_conflicting_model_is_refused_before_anything_starts(project: pytest.Pyt
     silenced.stdout.fnmatch_lines(["  no conflicts"])
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        ("def processes(state)\n    return {}\n", "*processes.py:1: expected ':'*"),
-        ("value = 1\n", "*processes.py defines no function 'processes'*"),
-        ("def processes(port, second_port):\n    return 3\n", "*processes() returned int*"),
-        ("def processes(port, second_port):\n    return {'a': 3}\n", "*processes.a: is 3, which is no instance*"),
-        ("def processes(port, second_port):\n    raise ValueError('spilt')\n", "*ValueError: spilt*"),
-        ("def processes(port, second_port, moon):\n    return {}\n", "*asks for 'moon'*--nixproc-param=moon=VALUE*"),
-    ],
-)
-def test_bad_models_are_one_clear_error(project: pytest.Pytester, state_root: Path, model: str, message: str) -> None:
+BAD_MODELS = {
+    "syntax": ("def processes(state)\n    return {}\n", "*syntax.py:1: expected ':'*"),
+    "nothing": ("value = 1\n", "*nothing.py defines no function 'processes'*"),
+    "number": ("def processes(port, second_port):\n    return 3\n", "*number.py: processes() returned int*"),
+    "entry": ("def processes(port, second_port):\n    return {'a': 3}\n", "*processes.a: is 3, which is no instance*"),
+    "fails": ("def processes(port, second_port):\n    raise ValueError('spilt')\n", "*ValueError: spilt*"),
+    "asks": (
+        "def processes(port, second_port, moon):\n    return {}\n",
+        "*asks for 'moon'*--nixproc-param=moon=VALUE*",
+    ),
+}
+
+
+def test_bad_models_are_one_clear_error(project: pytest.Pytester, state_root: Path) -> None:
     """A model that cannot be read fails the set-up with one message, and no line of ours."""
-    (project.path / "processes.py").write_text(model)
-    project.makepyfile("def test_it(nixproc_system): ...\n")
+    project.makepyfile(**{name: text for name, (text, _) in BAD_MODELS.items()})
+    marks = [f"@pytest.mark.nixproc(model='{name}.py')\ndef test_{name}(nixproc_system): ..." for name in BAD_MODELS]
+    project.makepyfile("\n".join(["import pytest", *marks]))
     result = project.runpytest_subprocess()
-    result.assert_outcomes(errors=1)
-    assert fnmatchcase(result.stdout.str().replace("\n", " "), message)
+    result.assert_outcomes(errors=len(BAD_MODELS))
+    for name, (_, message) in BAD_MODELS.items():
+        said = result.stdout.str().partition(f"ERROR at setup of test_{name}[")[2].partition("ERROR at setup of ")[0]
+        assert fnmatchcase(said.replace("\n", " "), message)
     assert "pytest_nixproc/" not in result.stdout.str()
     assert left_in(state_root) == []
 
@@ -384,7 +391,7 @@ def test_unused_plugin_imports_nothing_heavy(pytester: pytest.Pytester, given: t
         import sys
 
         def test_it():
-            heavy = {"docker", "requests", "psutil", "supervisor", "xmlrpc.client", "yaml", "pytest_nixproc.registry"}
+            heavy = {"docker", "requests", "psutil", "supervisor", "xmlrpc.client", "yaml", "pytest_nixproc._registry"}
             assert heavy & set(sys.modules) == set()
         """
     )

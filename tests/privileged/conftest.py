@@ -6,12 +6,14 @@ not touched; the processes, ports and everything else are the machine's.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +59,7 @@ def place() -> Iterator[Path]:
 
     It is not below ``/tmp``, which the sandbox has for its own, so that a container engine sees it too.
     """
-    reason = obstacle()
+    reason = unavailable_reason()
     if reason and "sandbox" in os.environ.get("NIXPROC_TEST_REQUIRE", "").split(","):
         pytest.fail(reason)
     if reason:
@@ -73,7 +75,7 @@ def place() -> Iterator[Path]:
         yield place
 
 
-def obstacle() -> str:
+def unavailable_reason() -> str:
     """Return why there can be no sandbox here, if so."""
     if os.geteuid() != 0:
         return "only root can create accounts"
@@ -116,6 +118,14 @@ def install(interpreter: Path, distribution: Path) -> None:
     subprocess.run([interpreter, "-m", "pip", "install", *options, distribution], check=True)
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let the other workers of a run wait: sandboxes do not see each other's leases, and would have the same ports."""
+    with open(__file__, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture
 def sandbox(place: Path) -> Sandbox:
     """Return a function that runs pytest in the sandbox, where it has to pass, and returns what it printed.
@@ -133,15 +143,16 @@ def sandbox(place: Path) -> Sandbox:
         words = ("--mount", "--propagation", "private", "/bin/sh", "-c", SCRIPT, "sh")
         enter = [tool("unshare"), *words, str(place), str(at)]
         pytest_ = [f"{at}/venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
-        done = subprocess.run(
-            [*enter, *pytest_, *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        with alone():
+            done = subprocess.run(
+                [*enter, *pytest_, *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
         assert [Path("/etc", name).read_bytes() for name in DATABASE] == before, "the machine's accounts are changed"
         assert done.returncode == 0, done.stdout
         left = [name for name in os.listdir(place / "tmp") if not name.startswith("pytest-of-")]

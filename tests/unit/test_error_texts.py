@@ -7,7 +7,6 @@ import inspect
 import pytest
 
 from pytest_nixproc import errors
-from pytest_nixproc.checks.api import Finding
 from pytest_nixproc.errors import (
     ConflictError,
     Fault,
@@ -17,27 +16,28 @@ from pytest_nixproc.errors import (
     UnknownName,
     Unsupported,
 )
+from pytest_nixproc.values.findings import Finding
 
 FINDING = Finding("NP101", "error", "a and b do x", ("a", "b"), ("a = 1", "b = 1"), "change it")
 
 TEXTS: list[tuple[NixprocError, list[str]]] = [
     (NixprocError("brief"), ["brief"]),
     (NixprocError("brief", details="one\ntwo"), ["brief", "one", "two"]),
-    (NixprocError("brief", remedy="do it"), ["brief", "to mend it: do it"]),
-    (NixprocError("brief", details="facts", remedy="do it"), ["brief", "facts", "to mend it: do it"]),
+    (NixprocError("brief", remedy="do it"), ["brief", "fix: do it"]),
+    (NixprocError("brief", details="facts", remedy="do it"), ["brief", "facts", "fix: do it"]),
     (ModelError([Fault("p", "is wrong")]), ["the processes model has a fault", "  p: is wrong"]),
     (
         ModelError([Fault("p", "is wrong", "mend"), Fault("q", "too")], origin="m.py"),
         ["the processes model m.py has 2 faults", "  p: is wrong (mend)", "  q: too"],
     ),
-    (UnknownName("manager", "x", {"b", "a"}), ["unknown manager 'x'", "to mend it: choose one of: a, b"]),
+    (UnknownName("manager", "x", {"b", "a"}), ["unknown manager 'x'", "fix: choose one of: a, b"]),
     (
         Unsupported("sysvinit", "web", "it is odd", remedy="be even"),
-        ["sysvinit cannot deploy 'web': it is odd", "to mend it: be even"],
+        ["sysvinit cannot deploy 'web': it is odd", "fix: be even"],
     ),
     (
         ConflictError("they fight", [FINDING]),
-        ["they fight", "NP101 error: a and b do x", "    a = 1", "    b = 1", "    to mend it: change it"],
+        ["they fight", "NP101 error: a and b do x", "    a = 1", "    b = 1", "    fix: change it"],
     ),
     (TeardownError(["one", "two"]), ["the system was not stopped cleanly", "  one", "  two"]),
 ]

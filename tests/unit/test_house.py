@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
+from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import Final
 
-import pytest
-
 import pytest_nixproc
-from pytest_nixproc.plugin import options
-from pytest_nixproc.registry import Registry
-from pytest_nixproc.sources.api import DEFAULT_MANAGER
+from pytest_nixproc._plugin import options
+from pytest_nixproc._registry import Registry
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.model.context import DEFAULT_MANAGER
 
 PACKAGE: Final = Path(pytest_nixproc.__file__).parent
 
 FLOORS: Final = (
-    ("plugin",),
-    ("cli", "__main__", "generation"),
-    ("report",),
-    ("registry", "hookspecs"),
-    ("deployment",),
-    ("checks",),
-    ("managers",),
-    ("sources",),
-    ("images",),
-    ("machines",),
-    ("model",),
-    ("hooks",),
-    ("errors",),
+    ("_plugin", "_cli", "_render"),
+    ("_system", "_recovery"),
+    ("_deployment", "_registry"),
+    ("_planning", "_inspection", "hookspecs"),
+    ("sources", "managers", "checks", "_persistence"),
+    ("model", "machines"),
+    ("errors", "hooks", "values"),
 )
-"""The parts from top to bottom: each may import those on its own floor and below it."""
+"""The rooms from top to bottom: each may import those below its floor, and none beside it."""
+
+DOORS: Final = ("__init__", "__main__")
+"""What others come in by; these have no room."""
 
 HEIGHT: Final = {part: -number for number, floor in enumerate(FLOORS) for part in floor}
 
@@ -73,13 +73,16 @@ def nodes_of(node: ast.AST, *, is_lazy: bool) -> Iterator[ast.AST]:
             yield from nodes_of(child, is_lazy=is_lazy)
 
 
-def imports_of(module: str) -> Iterator[str]:
-    """Yield the full names that a module imports, in functions too."""
+@cache
+def imports_of(module: str) -> tuple[str, ...]:
+    """Return the full names that a module imports, in functions too."""
+    names: list[str] = []
     for node in nodes_of(tree_of(module), is_lazy=module == "__init__.py"):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
 
 
 def part_of(module: str) -> str:
@@ -94,9 +97,9 @@ def own_parts(module: str) -> set[str]:
 
 
 def upward_imports(module: str) -> list[str]:
-    """Return the parts that a module imports although they lie above it."""
+    """Return the parts that a module imports although they do not lie below it."""
     own = part_of(module)
-    return sorted(part for part in own_parts(module) - {own} if part == "testing" or HEIGHT[part] > HEIGHT[own])
+    return sorted(part for part in own_parts(module) - {own} if part == "testing" or HEIGHT[part] >= HEIGHT[own])
 
 
 def names_imported(tree: ast.Module) -> dict[str, str]:
@@ -128,11 +131,47 @@ def is_act(name: str) -> bool:
     return module in ACTS and (ACTS[module] is None or attribute in (ACTS[module] or ()))
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) not in ("testing", "__init__")])
-def test_imports_point_downwards(module: str) -> None:
-    """A module imports its own floor and those below it; nothing imports what is for tests."""
-    assert part_of(module) in HEIGHT, "a new part of the package needs its floor in FLOORS"
-    assert upward_imports(module) == []
+def test_every_part_has_its_floor() -> None:
+    """A new part of the package has a place in FLOORS; what is for tests is on none."""
+    assert {part_of(module) for module in MODULES} - {"testing", *DOORS} == set(HEIGHT)
+
+
+def test_imports_point_downwards() -> None:
+    """A module imports its own room and those on lower floors; nothing imports what is for tests."""
+    upward = {module: upward_imports(module) for module in MODULES if part_of(module) in HEIGHT}
+    assert {module: parts for module, parts in upward.items() if parts} == {}
+
+
+@cache
+def modules_imported(module: str) -> frozenset[str]:
+    """Return the modules of ours that a module imports, in functions too, but for the doors."""
+    found = set()
+    for name in imports_of(module):
+        path = "/".join(name.split(".")[1:])
+        whole = [path, path.rpartition("/")[0]]
+        found |= {file for part in whole[:1] for file in (f"{part}.py", f"{part}/__init__.py") if file in MODULES} or {
+            file for part in whole[1:] for file in (f"{part}.py", f"{part}/__init__.py") if file in MODULES
+        }
+    return frozenset(found - {module, *(f"{door}.py" for door in DOORS)})
+
+
+def test_no_circles() -> None:
+    """No modules import each other in a circle, not in functions either."""
+    TopologicalSorter({module: modules_imported(module) for module in MODULES}).prepare()
+
+
+MOST_IMPORTS: Final = 15
+WIDE: Final = {
+    "_plugin/models.py": "a model's items do everything that can be done with a system",
+    "testing/conformance/bench.py": "it stands in for all that surrounds a manager",
+}
+"""Modules that import more of ours, and why."""
+
+
+def test_imports_are_few() -> None:
+    """A module that needs much of the house is in the wrong place, or two."""
+    wide = {module: len(modules_imported(module)) for module in MODULES}
+    assert {module for module, count in wide.items() if count > MOST_IMPORTS} == set(WIDE)
 
 
 def test_the_package_itself_is_lazy() -> None:
@@ -146,11 +185,14 @@ def test_testing_is_imported_by_nothing() -> None:
     assert [module for module in MODULES if part_of(module) != "testing" and "testing" in own_parts(module)] == []
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) not in ("plugin", "testing")])
-def test_only_the_plugin_knows_pytest(module: str) -> None:
-    """Everything but the plugin can be used without pytest."""
-    names = {name.partition(".")[0] for name in imports_of(module)}
-    assert not names & {"pytest", "_pytest"}
+def knows_pytest(module: str) -> bool:
+    """Tell whether a module imports pytest."""
+    return not {name.partition(".")[0] for name in imports_of(module)}.isdisjoint({"pytest", "_pytest"})
+
+
+def test_only_the_plugin_knows_pytest() -> None:
+    """Everything but the plugin, and what is for tests, can be used without pytest."""
+    assert {part_of(module) for module in MODULES if knows_pytest(module)} == {"_plugin", "testing"}
 
 
 def test_only_the_strategies_know_hypothesis() -> None:
@@ -160,25 +202,28 @@ def test_only_the_strategies_know_hypothesis() -> None:
     assert knowing == ["testing/strategies.py"]
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith((*ACTORS, "testing/"))])
-def test_only_machines_act(module: str) -> None:
+def test_only_machines_act() -> None:
     """Only machines spawn, signal, sleep and read the clock, and programs of their own: the proxy, those for tests."""
-    assert acts_of(module) == []
+    acts = {module: acts_of(module) for module in MODULES if not module.startswith((*ACTORS, "testing/"))}
+    assert {module: names for module, names in acts.items() if names} == {}
 
 
 def test_rule_can_fail() -> None:
     """The rules find what they are for: the machines do act, and the plugin does import pytest."""
-    assert "select.select" in acts_of("machines/guardian.py")
+    assert "select.select" in acts_of("machines/guardian/process.py")
     assert "os.posix_spawn" in acts_of("managers/proxy.py")
-    assert "subprocess.Popen" in acts_of("machines/connection.py")
-    assert "pytest" in {name.partition(".")[0] for name in imports_of("plugin/options.py")}
-    assert {"checks", "managers", "machines"} <= own_parts("deployment/engine.py")
+    assert "subprocess.Popen" in acts_of("machines/guardian/connection.py")
+    assert knows_pytest("_plugin/options.py")
+    assert "managers/launch.py" in modules_imported("managers/api.py")
+    assert {"checks", "managers", "machines"} <= own_parts("_deployment/context.py") | own_parts(
+        "_deployment/deployment.py"
+    )
 
 
-DEFAULTS: Final = ("plugin/options.py", "sources/api.py")
+DEFAULTS: Final = ("_plugin/options.py", "model/context.py")
 """Where the default manager is named: for pytest, which must import nothing for that, and for models."""
 
-OTHER_MEANINGS: Final = {"systemd": ("machines/", "deployment/driver_verbs.py")}
+OTHER_MEANINGS: Final = {"systemd": ("machines/", "_system/nixos_driver/verbs.py")}
 """Names that mean something else in places: throwaway machines are booted by systemd, whichever manager they have."""
 
 
@@ -192,10 +237,15 @@ def spellings(manager: str) -> set[str]:
     return {manager.lower(), *(manager.lower().replace("-", other) for other in ("_", "", " "))}
 
 
+@cache
+def text_of(file: str) -> str:
+    """Return the content of a file in small letters."""
+    return (PACKAGE / file).read_text(encoding="utf-8").lower()
+
+
 def names_manager(file: str, manager: str) -> bool:
     """Tell whether a file has a manager's name anywhere: in code, quotes or comments, or as part of a word."""
-    text = (PACKAGE / file).read_text(encoding="utf-8").lower()
-    return any(spelling in text for spelling in spellings(manager))
+    return any(spelling in text_of(file) for spelling in spellings(manager))
 
 
 def own_modules(manager: str) -> tuple[str, ...]:
@@ -204,19 +254,76 @@ def own_modules(manager: str) -> tuple[str, ...]:
     return f"managers/{name}.py", f"managers/{name}/", *OTHER_MEANINGS.get(manager, ())
 
 
-@pytest.mark.parametrize("manager", Registry().managers)
-def test_only_its_own_file_names_a_manager(manager: str) -> None:
+def test_only_its_own_file_names_a_manager() -> None:
     """Nothing in the package but its own file or package knows a manager; the default one is named as such, too."""
-    others = [file for file in FILES if not file.startswith(own_modules(manager))]
-    expected = list(DEFAULTS) if manager == DEFAULT_MANAGER else []
-    assert [file for file in others if names_manager(file, manager)] == expected
+    knowing = {
+        manager: [file for file in FILES if not file.startswith(own_modules(manager)) and names_manager(file, manager)]
+        for manager in Registry().managers
+    }
+    assert {manager: files for manager, files in knowing.items() if files} == {DEFAULT_MANAGER: list(DEFAULTS)}
+
+
+MOST_MEMBERS: Final = 25
+"""How many methods and properties a class may have, with what it inherits from ours."""
+
+ONE_SUITE: Final = "its members are the suite's tests, and a project inherits all of them from one class"
+LARGE: Final = {
+    "testing.conformance.ManagerConformance": ONE_SUITE,
+    "testing.conformance.test_unprivileged.TestUnprivileged": ONE_SUITE,
+}
+"""Classes that have more, each with the reason."""
+
+
+def is_own(kind: type) -> bool:
+    """Tell whether a class is ours."""
+    return kind.__module__.partition(".")[0] == pytest_nixproc.__name__
+
+
+def is_member(name: str, value: object) -> bool:
+    """Tell whether a class has a method or property by its own name; special methods do not count."""
+    if name.startswith("__") and name != "__init__":
+        return False
+    if isinstance(value, FunctionType):
+        return value.__name__ == name
+    return isinstance(value, property | cached_property | classmethod | staticmethod)
+
+
+def members_of(kind: type) -> set[str]:
+    """Return the methods and properties that a class has of ours, inherited ones too."""
+    bases = filter(is_own, kind.__mro__)
+    return {name for base in bases for name, value in vars(base).items() if is_member(name, value)}
+
+
+def classes() -> Iterator[tuple[str, type]]:
+    """Yield the classes of the package, by their names in it."""
+    for module in MODULES:
+        name = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        if name not in DOORS:
+            imported = import_module(f"{pytest_nixproc.__name__}.{name}")
+            own = (item for item in vars(imported).values() if isinstance(item, type))
+            yield from ((f"{name}.{kind.__name__}", kind) for kind in own if kind.__module__ == imported.__name__)
+
+
+def test_classes_are_small() -> None:
+    """No class has more than can be kept in mind; what is larger for a reason is named with it."""
+    sizes = {name: len(members_of(kind)) for name, kind in classes()}
+    assert {name for name, size in sizes.items() if size > MOST_MEMBERS} == LARGE.keys()
+
+
+def test_class_names_are_unique() -> None:
+    """No two classes of the package have one name, so that it says what is meant wherever it stands."""
+    names = Counter(kind.__name__ for _, kind in classes())
+    assert names["Machine"] == 1
+    assert [name for name, number in names.items() if number > 1] == []
+
+
+def test_inherited_members_count() -> None:
+    """What a class inherits from ours is counted, and special methods are not: a machine has its verbs."""
+    members = members_of(Machine)
+    assert {"__init__", "facts", "succeed", "unavailable_reason", "address"} <= members
+    assert "__enter__" not in members
 
 
 def test_default_manager_is_the_same_everywhere() -> None:
     """Pytest and models have the same default."""
     assert options.BY_NAME["manager"].default == DEFAULT_MANAGER
-
-
-def test_every_floor_exists() -> None:
-    """The list of floors names nothing that is gone."""
-    assert set(HEIGHT) <= {part_of(module) for module in MODULES}

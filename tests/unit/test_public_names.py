@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import pytest_nixproc
 
+ROOT = Path(__file__).parents[2]
 SOURCE = Path(pytest_nixproc.__file__).read_text(encoding="utf-8")
 
 STRATEGIES = (
@@ -46,6 +50,47 @@ def test_lists_agree() -> None:
     public = pytest_nixproc.__all__
     assert public == sorted(public)
     assert set(public) == {*pytest_nixproc.HOMES, "ready"} == declared_for_types()
+
+
+def public_modules() -> set[str]:
+    """Return the modules that the reference calls public."""
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    table = text.partition("### Public modules")[2].partition("###")[0]
+    found = set()
+    for row in re.findall(r"^\| `pytest_nixproc.*", table, re.MULTILINE):
+        first, *others = re.findall(r"`([\w.]+)`", row.split("|")[1])
+        found |= {first, *(f"{first.rpartition('.')[0]}{other}" for other in others)}
+    return found
+
+
+def imported_by_users() -> Iterator[tuple[str, str]]:
+    """Yield the modules of ours that examples, documents and typing tests import, each with who does."""
+    files = [path for place in ("examples", "tests/typing") for path in (ROOT / place).rglob("*.py")]
+    texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        texts[str(path.relative_to(ROOT))] = "\n".join(blocks)
+    for name, text in texts.items():
+        for module in re.findall(r"^\s*(?:from|import) (pytest_nixproc[\w.]*)", text, re.MULTILINE):
+            yield name, module
+
+
+def test_users_need_public_modules_alone() -> None:
+    """Examples, documents and typing tests import what the reference calls public, and nothing else."""
+    modules = list(imported_by_users())
+    assert ("tests/typing/public_api.py", "pytest_nixproc.checks.api") in modules
+    assert [(name, module) for name, module in modules if module not in public_modules()] == []
+
+
+def test_public_modules_are_there() -> None:
+    """What the reference calls public can be imported, and says what it is."""
+    assert "pytest_nixproc.managers.shell" in public_modules()
+    assert all(import_module(module).__doc__ for module in public_modules())
+
+
+def test_version() -> None:
+    """The version is that of the distribution."""
+    assert pytest_nixproc.__version__ == version("pytest-nixproc")
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

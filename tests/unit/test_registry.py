@@ -9,12 +9,12 @@ import pluggy
 import pytest
 
 from pytest_nixproc import hookimpl, hookspecs
+from pytest_nixproc._registry import Registry, modules_of
 from pytest_nixproc.checks.api import Rule
 from pytest_nixproc.errors import NixprocError, UnknownName
 from pytest_nixproc.hooks import PROJECT
 from pytest_nixproc.managers.api import Capabilities, Manager
 from pytest_nixproc.managers.sysvinit import SysvinitDriver, SysvinitGenerator
-from pytest_nixproc.registry import Registry, modules_of
 from pytest_nixproc.sources.api import Source
 from pytest_nixproc.sources.config import read_config
 from pytest_nixproc.testing.fake_machine import FakeMachine

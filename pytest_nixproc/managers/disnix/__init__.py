@@ -20,7 +20,10 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
+MANAGER: Final = Manager("disnix", DisnixGenerator, DisnixDriver, CAPABILITIES)
+
+
 @hookimpl
 def nixproc_managers() -> list[Manager]:
-    """Offer this manager."""
-    return [Manager("disnix", DisnixGenerator, DisnixDriver, CAPABILITIES)]
+    """Return the manager of this module, for the registry."""
+    return [MANAGER]

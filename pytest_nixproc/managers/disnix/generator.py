@@ -1,4 +1,4 @@
-"""The generator: a component per instance, the settings of the module that activates them, and the models of Disnix.
+"""The generator of disnix: a component per instance, the settings of Dysnomia's module, and the models of Disnix.
 
 What a component holds is said by the module ``process`` of Dysnomia: bash sources the file in ``etc/dysnomia/process``,
 ``process`` is what it runs, and ``pidFile`` names the process that it ends.
@@ -12,12 +12,14 @@ from typing import Any, Final
 from urllib.parse import quote as percent_encoded
 
 from pytest_nixproc.managers import shell
-from pytest_nixproc.managers.api import File, Generator, Link, Target, Unit, apply_override, ask_known
-from pytest_nixproc.managers.daemons import launch
-from pytest_nixproc.managers.disnix.models import distribution_model, infrastructure_model, services_model
+from pytest_nixproc.managers.api import Generator
+from pytest_nixproc.managers.daemons import functions
+from pytest_nixproc.managers.disnix.models import models_of
+from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.model.names import snake_case
-from pytest_nixproc.model.process import Command, ManagedProcess, Mode
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import SCRIPT, File, Link, Unit
 
 MODULE: Final = "process"
 COMPONENTS: Final = "components"
@@ -31,42 +33,33 @@ WAIT_SECONDS: Final = 0
 """How long the module waits for a PID file, though to no end: that is waited for by who wants to know."""
 
 VARIABLES: Final = "DYSNOMIA_STATEDIR prefix timeout"
-"""What Dysnomia tells its module."""
+"""The variables that Dysnomia sets for its module."""
 
 
 class DisnixGenerator(Generator):
-    """One component per instance."""
+    """The generator of a component per instance."""
 
-    def generate(self, key: str, model: ProcessesModel, target: Target) -> Unit:
-        """Return the component: what its process is, and the script that is its process."""
-        process = model[key].pkg
-        mode, command = process.command_for("daemon")
-        defaults = {"process": f"{target.directory}/{script_of(process.name)}", "pid_file": target.pid_file(process)}
-        parameters = apply_override("disnix", process, defaults, spelling=snake_case)
-        ask_known(parameters, defaults, "disnix", process)
+    def generate(self, launch: Launch) -> Unit:
+        """Return the component: its settings, and the script that is its process."""
+        name, directory = launch.name, launch.target.directory
+        defaults = {"process": f"{directory}/{script_of(name)}", "pid_file": launch.pid_file}
+        parameters = launch.overridden(defaults, spelling=snake_case, known=defaults)
         pid_file = str(parameters["pid_file"])
-        link = () if PLAIN.fullmatch(pid_file) else (Link(f"{directory_of(process.name)}/pid", pid_file),)
-        told = parameters | {"pid_file": f"{target.directory}/{link[0].path}" if link else pid_file}
-        text = "\n".join(script(key, process, command, mode, target, pid_file)) + "\n"
-        return Unit(
-            name=process.name,
-            mode=mode,
-            log_file=target.log_file(process),
-            pid_file=pid_file,
-            files=(File(settings_of(process.name), settings(told)), File(script_of(process.name), text, 0o755)),
-            links=link,
-            key=key,
-        )
+        link = () if PLAIN.fullmatch(pid_file) else (Link(f"{directory_of(name)}/pid", pid_file),)
+        told = parameters | {"pid_file": f"{directory}/{link[0].path}" if link else pid_file}
+        text = "\n".join(script(launch, pid_file)) + "\n"
+        files = File(settings_of(name), settings(told)), File(script_of(name), text, SCRIPT)
+        return launch.unit(*files, links=link, pid_file=pid_file)
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
-        """Return the settings of the module, and the models."""
-        packages = {key: package_of(model[key].pkg.name) for key in model}
+        """Return the settings of Dysnomia's module, and the models of Disnix."""
+        names = {key: instance.pkg.name for key, instance in model.items()}
+        # Directories are as the models see them.
+        packages = {key: (component_name(name), f"/../../{directory_of(name)}") for key, name in names.items()}
         properties = {"runtimeDir": target.state.runtime_dir, "timeout": WAIT_SECONDS}
         return (
             File(MODULE_SETTINGS, f"type={MODULE}\ntimeout={WAIT_SECONDS}\n"),
-            File(f"{MODELS}/services.nix", services_model(model, MODULE, packages)),
-            File(f"{MODELS}/infrastructure.nix", infrastructure_model(MODULE, properties)),
-            File(f"{MODELS}/distribution.nix", distribution_model(model)),
+            *(File(f"{MODELS}/{name}", text) for name, text in models_of(model, MODULE, packages, properties).items()),
         )
 
 
@@ -76,44 +69,37 @@ def component_name(name: str) -> str:
 
 
 def directory_of(name: str) -> str:
-    """Return the component of a process."""
+    """Return the directory of a process's component."""
     return f"{COMPONENTS}/{component_name(name)}"
 
 
 def settings_of(name: str) -> str:
-    """Return the file that describes a component."""
+    """Return the path of the file that describes a component."""
     return f"{directory_of(name)}/etc/dysnomia/process/{component_name(name)}"
 
 
 def script_of(name: str) -> str:
-    """Return the script that is a component's process; it has to be alone in its directory."""
+    """Return the path of the script that is a component's process; it has to be alone in its directory."""
     return f"{directory_of(name)}/bin/{component_name(name)}"
 
 
-def package_of(name: str) -> tuple[str, str]:
-    """Return the name of a component in the Nix store, and its directory as seen from the models."""
-    return component_name(name), f"/../../{directory_of(name)}"
-
-
 def settings(parameters: Mapping[str, Any]) -> str:
-    """Return what a component's process is, and where it leaves its PID."""
+    """Return the settings of a component: the paths of its process and of its PID file."""
     lines = (f"process={shell.quote(str(parameters['process']))}", f"pidFile={shell.quote(parameters['pid_file'])}")
     return "\n".join(lines) + "\n"
 
 
-def script(
-    key: str, process: ManagedProcess, command: Command, mode: Mode, target: Target, pid_file: str
-) -> Iterator[str]:
+def script(launch: Launch, pid_file: str) -> Iterator[str]:
     """Yield the lines of the script that starts a process and ends when it is in the background."""
-    yield f"#!{target.facts.shell}"
+    yield f"#!{launch.target.facts.shell}"
     # Values stand in single quotes: what looks like an expansion or an escape in them is none.
     yield "# shellcheck disable=SC2016,SC1003"
-    yield f"name={shell.quote(process.name)}"
-    yield f"program={shell.quote(command.program)}"
+    yield f"name={shell.quote(launch.name)}"
+    yield f"program={shell.quote(launch.command.program)}"
     yield f"pid_file={shell.quote(pid_file)}"
-    yield f"log_file={shell.quote(target.log_file(process))}"
+    yield f"log_file={shell.quote(launch.log_file)}"
     yield ""
-    yield from launch(key, process, command, mode, target, VARIABLES)
+    yield from functions(launch, VARIABLES)
     yield ""
     yield '[ -x "$program" ] || { echo "$name: $program is not installed" >> "$log_file"; exit 5; }'
     yield 'launch >> "$log_file" 2>&1'

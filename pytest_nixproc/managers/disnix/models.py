@@ -10,8 +10,9 @@ from os import PathLike, fspath
 from typing import Final
 
 from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.names import camel_case
+from pytest_nixproc.model.nix_syntax import NixExpression, NoValue, attributes, literal, quote
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.sources.nix.syntax import Expression, NoValue, attributes, literal, names_in_nix, quote
 
 TARGET: Final = "localhost"
 
@@ -32,39 +33,45 @@ DISTRIBUTION: Final = """\
 """
 
 
-def services_model(model: ProcessesModel, service_type: str, packages: Mapping[str, tuple[str, str]]) -> str:
-    """Return the services of a model: each instance with its attributes, and after those that it depends on.
+def models_of(
+    model: ProcessesModel, service_type: str, packages: Mapping[str, tuple[str, str]], properties: Mapping[str, object]
+) -> dict[str, str]:
+    """Return the models by the names of their files: services, the only machine, and the distribution to it.
 
-    ``service_type`` is the module of Dysnomia that activates them; ``packages`` are a name and a directory for each,
-    beginning with a slash, below that of the file. Attributes that Nix has no value for are left out.
+    ``service_type`` is the module of Dysnomia that activates services, ``properties`` are its settings; ``packages``
+    are a name and a directory for each instance, beginning with a slash, below that of the file.
     """
     services = {key: service(key, model, service_type, packages[key]) for key in model}
-    return SERVICES.format(services=attributes(services, "  "))
+    machine = {"properties": {"hostname": TARGET}, "containers": {service_type: dict(properties)}}
+    targets = {key: [NixExpression(f"infrastructure.{quote(TARGET)}")] for key in model}
+    return {
+        "services.nix": SERVICES.format(services=attributes(services, "  ")),
+        "infrastructure.nix": attributes({TARGET: machine}) + "\n",
+        "distribution.nix": DISTRIBUTION.format(distribution=attributes(targets)),
+    }
 
 
 def service(key: str, model: ProcessesModel, service_type: str, package: tuple[str, str]) -> dict[str, object]:
-    """Return one service; what depends on others is a function of them, whether or not it wants to know them."""
+    """Return one service with the attributes of its instance that Nix has values for.
+
+    What depends on others is a function of them, whether or not it wants to know them.
+    """
+    keys = {id(other): name for name, other in model.items()}
+    values = {camel_case(name): referring(value, keys) for name, value in model[key].attributes.items()}
     component = f"component {quote(package[0])} {quote(package[1])}"
     dependencies = {name: reference(name) for name in model.dependencies[key]}
     return {
-        **attributes_of(model[key], model),
+        **{name: value for name, value in values.items() if is_literal(value)},
         "name": key,
-        "pkg": Expression(f"_: {component}" if dependencies else component),
+        "pkg": NixExpression(f"_: {component}" if dependencies else component),
         "type": service_type,
         **({"dependsOn": dependencies} if dependencies else {}),
     }
 
 
-def reference(key: str) -> Expression:
+def reference(key: str) -> NixExpression:
     """Return the expression that is a service of the model."""
-    return Expression(f"services.{quote(key)}")
-
-
-def attributes_of(instance: Instance, model: ProcessesModel) -> dict[str, object]:
-    """Return the attributes of an instance that Nix has values for; other instances are referred to."""
-    keys = {id(other): key for key, other in model.items()}
-    values = names_in_nix({name: referring(value, keys) for name, value in instance.attributes.items()})
-    return {name: value for name, value in values.items() if is_literal(value)}
+    return NixExpression(f"services.{quote(key)}")
 
 
 def referring(value: object, keys: Mapping[int, str]) -> object:
@@ -87,15 +94,3 @@ def is_literal(value: object) -> bool:
     except NoValue:
         return False
     return True
-
-
-def infrastructure_model(service_type: str, properties: Mapping[str, object]) -> str:
-    """Return the only machine, with the settings of the module that activates the services."""
-    machine = {"properties": {"hostname": TARGET}, "containers": {service_type: dict(properties)}}
-    return attributes({TARGET: machine}) + "\n"
-
-
-def distribution_model(model: ProcessesModel) -> str:
-    """Return where the services go."""
-    targets = {key: [Expression(f"infrastructure.{quote(TARGET)}")] for key in model}
-    return DISTRIBUTION.format(distribution=attributes(targets))

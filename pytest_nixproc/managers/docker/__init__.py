@@ -25,14 +25,17 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
-def obstacle(machine: type[Machine]) -> str:
-    """Tell why no engine can be used; one of this host runs its containers on this host alone."""
+def unavailable_reason(machine: type[Machine]) -> str:
+    """Return why no engine can be used, or an empty text; containers run on the engine's host alone."""
     if machine.throwaway:
         return f"the engine's containers would not run on machine {machine.name}: use --nixproc-machine=host"
-    return engine.obstacle()
+    return engine.unavailable_reason()
+
+
+MANAGER: Final = Manager("docker", DockerGenerator, DockerDriver, CAPABILITIES, unavailable_reason)
 
 
 @hookimpl
 def nixproc_managers() -> list[Manager]:
-    """Offer this manager."""
-    return [Manager("docker", DockerGenerator, DockerDriver, CAPABILITIES, obstacle)]
+    """Return the manager of this module, for the registry."""
+    return [MANAGER]

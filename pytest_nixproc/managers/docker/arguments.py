@@ -1,4 +1,4 @@
-"""The arguments of ``docker create``: as lines of a file, and as what the Docker SDK takes for them.
+"""The arguments of ``docker create``, as lines of a file and as keywords of the Docker SDK.
 
 The names are those of docs.docker.com/reference/cli/docker/container/create.
 """
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 from pytest_nixproc.errors import NixprocError
@@ -18,17 +19,24 @@ Values = Sequence[str]
 
 
 @dataclass(frozen=True)
-class Option:
-    """One option: the SDK's keyword for it, and how to make its value of all values given; a switch needs none."""
+class CreateOption:
+    """One option of ``docker create``, and its translation for the Docker SDK."""
 
     keyword: str
+    """The SDK's keyword for it."""
+
     read: Callable[[Values], Any]
+    """Makes the keyword's value of all values given."""
+
     repeats: bool = False
+    """Whether all values given count; else the last one does."""
+
     is_switch: bool = False
+    """Whether it needs no value."""
 
 
 def last(values: Values) -> str:
-    """Read an option that counts once."""
+    """Read an option of which the last value counts."""
     return values[-1]
 
 
@@ -37,20 +45,11 @@ def number(values: Values) -> int:
     return int(values[-1])
 
 
-def mapping(separator: str, *, may_be_bare: bool = False) -> Callable[[Values], dict[str, str]]:
-    """Return the reader of entries like ``NAME=VALUE``; only some may be a name alone."""
-
-    def read_entries(values: Values) -> dict[str, str]:
-        if broken := [value for value in values if separator not in value and not may_be_bare]:
-            raise ValueError(f"{broken[0]} is not NAME{separator}VALUE")
-        return {entry.partition(separator)[0]: entry.partition(separator)[2] for entry in values}
-
-    return read_entries
-
-
-def nano_cpus(values: Values) -> int:
-    """Read a number of processors."""
-    return int(Decimal(values[-1]) * 10**9)
+def mapping(separator: str, values: Values, *, may_be_bare: bool = False) -> dict[str, str]:
+    """Read entries like ``NAME=VALUE``; only some may be a name alone."""
+    if broken := [value for value in values if separator not in value and not may_be_bare]:
+        raise ValueError(f"{broken[0]} is not NAME{separator}VALUE")
+    return {entry.partition(separator)[0]: entry.partition(separator)[2] for entry in values}
 
 
 def size(values: Values) -> int:
@@ -136,18 +135,18 @@ def on(values: Values) -> bool:
 
 
 def host(values: Values) -> str:
-    """Read a namespace of which the SDK knows but the machine's own."""
+    """Read a namespace for which the SDK accepts ``host`` alone."""
     if values[-1] != "host":
         raise ValueError("only host can be set")
     return "host"
 
 
-def alike(read: Callable[[Values], Any], *names: str, **properties: bool) -> dict[str, Option]:
+def alike(read: Callable[[Values], Any], *names: str, **properties: bool) -> dict[str, CreateOption]:
     """Return options whose keywords are their names."""
-    return {name: Option(name.replace("-", "_"), read, **properties) for name in names}
+    return {name: CreateOption(name.replace("-", "_"), read, **properties) for name in names}
 
 
-OPTIONS: Final[Mapping[str, Option]] = {
+OPTIONS: Final[Mapping[str, CreateOption]] = {
     **alike(last, "cgroup-parent", "cgroupns", "cpuset-cpus", "cpuset-mems", "domainname", "entrypoint", "hostname"),
     **alike(last, "mac-address", "platform", "runtime", "stop-signal", "user"),
     **alike(number, "blkio-weight", "cpu-period", "cpu-quota", "cpu-shares", "oom-score-adj", "pids-limit"),
@@ -155,33 +154,33 @@ OPTIONS: Final[Mapping[str, Option]] = {
     **alike(
         list, "cap-add", "cap-drop", "dns", "dns-search", "group-add", "security-opt", "volumes-from", repeats=True
     ),
-    **alike(mapping("="), "storage-opt", repeats=True),
-    **alike(mapping(":", may_be_bare=True), "tmpfs", repeats=True),
+    **alike(partial(mapping, "="), "storage-opt", repeats=True),
+    **alike(partial(mapping, ":", may_be_bare=True), "tmpfs", repeats=True),
     **alike(on, "init", "oom-kill-disable", "privileged", "read-only", "tty", is_switch=True),
-    "add-host": Option("extra_hosts", mapping(":"), repeats=True),
-    "cpus": Option("nano_cpus", nano_cpus),
-    "device": Option("devices", list, repeats=True),
-    "device-cgroup-rule": Option("device_cgroup_rules", list, repeats=True),
-    "dns-option": Option("dns_opt", list, repeats=True),
-    "env": Option("environment", list, repeats=True),
-    "ipc": Option("ipc_mode", last),
-    "label": Option("labels", mapping("=", may_be_bare=True), repeats=True),
-    "memory": Option("mem_limit", size),
-    "memory-reservation": Option("mem_reservation", size),
-    "memory-swap": Option("memswap_limit", size),
-    "memory-swappiness": Option("mem_swappiness", number),
-    "mount": Option("mounts", mounts, repeats=True),
-    "network": Option("network_mode", last),
-    "pid": Option("pid_mode", last),
-    "publish": Option("ports", ports, repeats=True),
-    "publish-all": Option("publish_all_ports", on, is_switch=True),
-    "restart": Option("restart_policy", restart_policy),
-    "sysctl": Option("sysctls", mapping("="), repeats=True),
-    "ulimit": Option("ulimits", ulimits, repeats=True),
-    "userns": Option("userns_mode", host),
-    "uts": Option("uts_mode", host),
-    "volume": Option("volumes", volumes, repeats=True),
-    "workdir": Option("working_dir", last),
+    "add-host": CreateOption("extra_hosts", partial(mapping, ":"), repeats=True),
+    "cpus": CreateOption("nano_cpus", lambda values: int(Decimal(values[-1]) * 10**9)),
+    "device": CreateOption("devices", list, repeats=True),
+    "device-cgroup-rule": CreateOption("device_cgroup_rules", list, repeats=True),
+    "dns-option": CreateOption("dns_opt", list, repeats=True),
+    "env": CreateOption("environment", list, repeats=True),
+    "ipc": CreateOption("ipc_mode", last),
+    "label": CreateOption("labels", partial(mapping, "=", may_be_bare=True), repeats=True),
+    "memory": CreateOption("mem_limit", size),
+    "memory-reservation": CreateOption("mem_reservation", size),
+    "memory-swap": CreateOption("memswap_limit", size),
+    "memory-swappiness": CreateOption("mem_swappiness", number),
+    "mount": CreateOption("mounts", mounts, repeats=True),
+    "network": CreateOption("network_mode", last),
+    "pid": CreateOption("pid_mode", last),
+    "publish": CreateOption("ports", ports, repeats=True),
+    "publish-all": CreateOption("publish_all_ports", on, is_switch=True),
+    "restart": CreateOption("restart_policy", restart_policy),
+    "sysctl": CreateOption("sysctls", partial(mapping, "="), repeats=True),
+    "ulimit": CreateOption("ulimits", ulimits, repeats=True),
+    "userns": CreateOption("userns_mode", host),
+    "uts": CreateOption("uts_mode", host),
+    "volume": CreateOption("volumes", volumes, repeats=True),
+    "workdir": CreateOption("working_dir", last),
 }
 
 SHORT: Final[Mapping[str, str]] = {
@@ -201,7 +200,7 @@ SHORT: Final[Mapping[str, str]] = {
 
 
 class NoArgument(NixprocError):
-    """Something that is no argument of ``docker create``, or none that we can pass on."""
+    """The error about a parameter that is no argument of ``docker create``, or none that we can pass on."""
 
 
 def full_name(name: str) -> str:
@@ -214,7 +213,7 @@ def full_name(name: str) -> str:
 
 
 def arguments(parameters: Iterable[tuple[str, object]]) -> list[str]:
-    """Return parameters as arguments; raises :class:`NoArgument` for what a line of a file cannot hold."""
+    """Return parameters as arguments; raises :class:`NoArgument` for values that a line of a file cannot hold."""
     words = [word for name, value in parameters for word in argument(full_name(name), value)]
     if broken := [word for word in words if "\n" in word]:
         raise NoArgument(f"{broken[0]!r} cannot be an argument of docker create: it has more than one line")
@@ -254,7 +253,7 @@ def mounted(found: Mapping[str, Any]) -> set[str]:
 
 
 def read(name: str, values: Values) -> Any:
-    """Return what all values of an option mean."""
+    """Return the value of an option's keyword, made of all values of the option."""
     from docker.errors import DockerException
 
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from pytest_nixproc.errors import NixprocError, Unreachable
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.docker.engine import address, answering, connect, settings
 
@@ -24,6 +26,12 @@ LOAD_SECONDS: Final = 600
 IMPATIENT_SECONDS: Final = 1
 """How long to wait for an answer: to a look, which is no work; to a request; and to any, once one was owed."""
 
+STARTERS: Final = 8
+STOPPERS: Final = 32
+"""How many requests at once: starting keeps the engine busy, stopping mostly waits for programs."""
+
+Item = TypeVar("Item")
+
 
 class Connection:
     """Clients of one engine; a record says which it is, for whoever takes the deployment down."""
@@ -34,6 +42,9 @@ class Connection:
         self.owes_answers = False
         """Whether an answer was owed at some time: what was asked for then may still be done."""
 
+        self.is_ours_alone = False
+        """Whether nobody but us has asked the engine for anything, and we know of all that."""
+
         self._clients: dict[int, DockerClient] = {}
         self._connecting = Lock()
         self._patience = LOAD_SECONDS
@@ -42,7 +53,8 @@ class Connection:
         """Connect to the engine that the environment leads to, and record it."""
         self._environment = settings(os.environ)
         with self.asking():
-            self.machine.write(self.record, json.dumps(self._environment), 0o600)
+            self.machine.files.write(self.record, json.dumps(self._environment), 0o600)
+        self.is_ours_alone = True
 
     def close(self) -> None:
         """Close the clients."""
@@ -51,22 +63,22 @@ class Connection:
 
     @property
     def is_recorded(self) -> bool:
-        """Tell whether there was a connection ever."""
-        return self.machine.exists(self.record)
+        """Tell whether the deployment has ever connected to an engine."""
+        return self.machine.files.exists(self.record)
 
     @property
     def address(self) -> str:
-        """Where the engine is."""
+        """The address of the engine, as a URL."""
         return address(self._environment)
 
     @cached_property
     def _environment(self) -> Mapping[str, str]:
         """The variables that lead to the engine of this deployment."""
-        record = self.machine.read(self.record)
+        record = self.machine.files.read(self.record)
         return os.environ if record is None else json.loads(record)
 
     def _client(self, seconds: int) -> DockerClient:
-        """Return the client that waits so long for answers; they agree with the engine on a version once."""
+        """Return the client with a time limit; the first client alone asks the engine for its version."""
         with self._connecting:
             if seconds not in self._clients:
                 others = [other.api.api_version for other in self._clients.values()]
@@ -75,7 +87,7 @@ class Connection:
 
     @contextmanager
     def asking(self, seconds: int = LOOK_SECONDS) -> Iterator[DockerClient]:
-        """Ask the engine; once it has not answered, it is not waited for as long as before."""
+        """Yield a client; after a request that got no answer, the next ones have a shorter time limit."""
         from docker.errors import APIError
 
         with answering(self.address):
@@ -90,8 +102,41 @@ class Connection:
                 raise
             self._patience = LOAD_SECONDS
 
+    def side_by_side(self, width: int, action: Callable[[Item], object], items: Mapping[str, Item]) -> dict[str, str]:
+        """Apply an action to several items at the same time; return error texts, by name.
+
+        When we are interrupted, what was not begun is not done, and what was begun is waited for: nothing may be made
+        behind the back of whoever takes the deployment down.
+        """
+        pool = ThreadPoolExecutor(width)
+        try:
+            futures = {name: pool.submit(action, item) for name, item in items.items()}
+            wait(futures.values())
+        except BaseException:
+            self.is_ours_alone = False
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        problems = {name: problem_of(future) for name, future in futures.items()}
+        return {name: problem for name, problem in problems.items() if problem}
+
     @cached_property
     def is_rootless(self) -> bool:
         """Whether the engine runs as an ordinary user, who is root in its containers."""
         with self.asking() as client:
             return "name=rootless" in (client.info().get("SecurityOptions") or ())
+
+
+def problem_of(future: Future[object]) -> str:
+    """Return the error text of an action, or an empty one; raises where the engine does not answer."""
+    from docker.errors import APIError
+
+    try:
+        future.result()
+    except APIError as error:
+        return str(error.explanation or error)
+    except Unreachable:
+        raise
+    except NixprocError as error:
+        return str(error)
+    return ""

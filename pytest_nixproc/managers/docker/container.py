@@ -1,4 +1,4 @@
-"""A container: as its generated files describe it, and what the engine's words about one mean."""
+"""A container, as its generated files describe it, and the meaning of the engine's facts about one."""
 
 from __future__ import annotations
 
@@ -10,27 +10,45 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.machines.api import Machine
-from pytest_nixproc.managers.api import Target, Unit
 from pytest_nixproc.managers.docker import arguments
 from pytest_nixproc.managers.docker.generator import container_name, file_name
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 SIGNALLED: Final = 128
-"""What an exit status has beside the number of a signal (POSIX.1 XCU 2.8.2)."""
+"""The number that is added to a signal's number in an exit status (POSIX.1 XCU 2.8.2)."""
 
 
 @dataclass(frozen=True)
-class Container:
-    """One container as its generated files describe it; ``image`` is what its image is made of, if we make it."""
+class ContainerSpec:
+    """One container as its generated files describe it."""
 
     name: str
+    """Its name in the engine."""
+
     image: str
+    """The directory or archive that its image is made of; empty where the engine has the image."""
+
     tag: str
+    """The name of its image in the engine."""
+
     command: tuple[str, ...]
+    """Its command line; empty for that of its image."""
+
     keywords: Mapping[str, Any]
+    """The SDK's keywords for its creation."""
+
     paths: tuple[str, ...]
+    """The machine's software that it needs."""
+
     ports: tuple[int, ...]
+    """The TCP ports that its instance declares."""
+
     stop_seconds: int
+    """Seconds after which the engine kills it at a stop."""
+
     is_conventional: bool
+    """Whether its image is the user's, and brings its own software."""
 
     @property
     def shares_network(self) -> bool:
@@ -38,14 +56,14 @@ class Container:
         return bool(self.keywords.get("network_mode") == "host")
 
 
-def read_container(machine: Machine, target: Target, unit: Unit) -> Container:
+def read_container(machine: Machine, target: Target, unit: Unit) -> ContainerSpec:
     """Read a container's files."""
 
     def text(suffix: str) -> str:
-        return os.fsdecode(machine.read(f"{target.directory}/{file_name(unit.name)}-{suffix}") or b"")
+        return os.fsdecode(machine.files.read(f"{target.directory}/{file_name(unit.name)}-{suffix}") or b"")
 
     found = dict(entry.partition("=")[::2] for entry in shlex.split(text("docker-settings")))
-    return Container(
+    return ContainerSpec(
         name=container_name(target, unit.name),
         image=found.get("dockerImage", ""),
         tag=found.get("dockerImageTag", ""),
@@ -65,7 +83,7 @@ def exit_status_of(state: Mapping[str, Any]) -> int:
 
 
 def describe_end(facts: Mapping[str, Any]) -> str:
-    """Word how a container ended, or why it did not start."""
+    """Return in words how a container ended, or why it did not start."""
     state = facts["State"]
     if state["OOMKilled"]:
         limit = facts["HostConfig"]["Memory"]

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pytest_nixproc.errors import NixprocError, Unreachable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SYSTEM_SOCKET: Final = "/var/run/docker.sock"
 VARIABLES: Final = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "HOME")
-"""What decides about the engine, and is kept with a deployment: others are to find the same one."""
+"""The variables that lead to the engine; a deployment keeps them, so that others find the same one."""
 
 ANSWER_SECONDS: Final = 10
 FIRST_ANSWER_SECONDS: Final = 3
@@ -31,8 +31,12 @@ REMEDY: Final = "start the engine, let DOCKER_HOST name it, or join the group of
 
 
 def address(environment: Mapping[str, str]) -> str:
-    """Return the address of the engine, as a URL."""
-    return environment.get("DOCKER_HOST") or address_of_context(environment) or f"unix://{usual_socket(environment)}"
+    """Return the address of the engine, as a URL; the user's own one is meant where the system has none."""
+    if given := environment.get("DOCKER_HOST") or address_of_context(environment):
+        return given
+    own = os.path.join(environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", "docker.sock")
+    is_own = os.path.exists(own) and not os.path.exists(SYSTEM_SOCKET)
+    return f"unix://{own if is_own else SYSTEM_SOCKET}"
 
 
 def address_of_context(environment: Mapping[str, str]) -> str:
@@ -48,12 +52,6 @@ def address_of_context(environment: Mapping[str, str]) -> str:
     if name and context is None:
         raise NixprocError(f"there is no Docker context {name!r}, which DOCKER_CONTEXT names", remedy="unset it")
     return "" if context is None or context.Name == "default" else str(context.Host or "")
-
-
-def usual_socket(environment: Mapping[str, str]) -> str:
-    """Return the path of the system's socket, or of the user's own engine where only that is there."""
-    own = os.path.join(environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", "docker.sock")
-    return own if os.path.exists(own) and not os.path.exists(SYSTEM_SOCKET) else SYSTEM_SOCKET
 
 
 def settings(environment: Mapping[str, str]) -> dict[str, str]:
@@ -74,21 +72,16 @@ def connect(environment: Mapping[str, str], seconds: int = ANSWER_SECONDS, versi
     where, found = address(environment), settings(environment)
     # The SDK can do this alone, and leaves sockets open when it fails, which are warnings in somebody's test.
     with answering(where):
-        refuse_dead_socket(where, seconds)
+        if where.startswith("unix:///"):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(seconds)
+                probe.connect(urlsplit(where).path)
         if not version:
             asking = DockerClient.from_env(environment=found, timeout=seconds, version=DEFAULT_DOCKER_API_VERSION)
             with closing(asking):
                 version = newest_version(asking, where)
         client: DockerClient = DockerClient.from_env(environment=found, timeout=seconds, version=version)
     return client
-
-
-def refuse_dead_socket(where: str, seconds: int) -> None:
-    """Raise if nothing listens on a socket."""
-    if where.startswith("unix:///"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(seconds)
-            probe.connect(urlsplit(where).path)
 
 
 def newest_version(client: DockerClient, where: str) -> str:
@@ -109,7 +102,7 @@ def newest_version(client: DockerClient, where: str) -> str:
 
 @contextmanager
 def answering(where: str) -> Iterator[None]:
-    """Turn every way in which an engine does not answer into one error."""
+    """Raise one kind of error for every way in which an engine does not answer."""
     from docker.errors import APIError, DockerException
     from requests.exceptions import RequestException
     from urllib3.exceptions import HTTPError
@@ -130,8 +123,8 @@ def cause_of(error: BaseException) -> str:
     return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
-def obstacle() -> str:
-    """Tell why no engine can be used here, with the remedy."""
+def unavailable_reason() -> str:
+    """Return why no engine can be used here, with the remedy; an empty text if one can."""
     if not find_spec("docker"):
         return "the Docker SDK is not installed: pip install docker"
     from docker.errors import APIError
@@ -144,15 +137,9 @@ def obstacle() -> str:
             )
         client = connect(os.environ, FIRST_ANSWER_SECONDS)
         with closing(client), answering(where):
-            return unsuitable(client.version())
+            system = client.version().get("Os")
+            return "" if system == "linux" else f"the engine runs {system} containers, and Linux ones are needed"
     except (APIError, NixprocError) as error:
         return "; ".join(str(error).splitlines())
     except ValueError as error:
         return f"{where} is no address of an engine: {error}; let DOCKER_HOST name another"
-
-
-def unsuitable(version: Mapping[str, Any]) -> str:
-    """Tell why an engine cannot be used although it answers."""
-    if version.get("Os") != "linux":
-        return f"the engine runs {version.get('Os')} containers, and Linux ones are needed"
-    return ""

@@ -1,31 +1,35 @@
-"""What is generated for containers: the files of the original, which ``docker create`` could read too."""
+"""The generator of docker: files for each container, as in the original; ``docker create`` could read them too."""
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote as percent_encoded
 
 from pytest_nixproc.errors import Fault, Unsupported
 from pytest_nixproc.managers import shell
-from pytest_nixproc.managers.api import File, Generator, Target, Unit, apply_override, ask_known
+from pytest_nixproc.managers.api import Generator
 from pytest_nixproc.managers.docker import arguments
+from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.managers.proxy import proxy_argv
-from pytest_nixproc.model import kinds
+from pytest_nixproc.model import value_types
 from pytest_nixproc.model.accounts import needed_accounts
-from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.names import snake_case
-from pytest_nixproc.model.process import Command, ManagedProcess, Mode
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import SCRIPT, File, Unit
 
 LABEL: Final = "org.pytest-nixproc.deployment"
 """Label of everything that a deployment has in an engine; its value is the deployment's identity."""
 
 IMAGE: Final = "docker-image"
+IN_IMAGE: Final = 0o644
+"""The mode of files of an image: every user of the container may read them."""
+
 NIX_STORE: Final = "/nix/store"
 TMPFS: Final = ("/tmp:mode=1777,exec", "/var/tmp:mode=1777,exec", "/run:mode=755")  # noqa: S108 - the container's own
 
@@ -50,71 +54,62 @@ CONTAINER_PARAMETERS: Final[Mapping[str, str]] = {
 
 def read_seconds(value: object, path: str, faults: list[Fault]) -> int:
     """Read a number of seconds to wait."""
-    seconds = kinds.typed(value, int, "a whole number", path, faults)
+    seconds = value_types.typed(value, int, "a whole number", path, faults)
     if seconds < 0:
         faults.append(Fault(path, f"is {value!r}, which is less than nothing"))
     return seconds
 
 
 KINDS: Final = {
-    "archive": kinds.PATH,
-    "reference": kinds.TEXT,
-    "files": kinds.Kind("files by path", kinds.read_mapping),
-    "docker_stop_timeout": kinds.Kind("number of seconds", read_seconds),
-    "software": kinds.PATHS,
-    "command": kinds.SCALARS,
+    "archive": value_types.PATH,
+    "reference": value_types.TEXT,
+    "files": value_types.ValueType("files by path", value_types.read_mapping),
+    "docker_stop_timeout": value_types.ValueType("number of seconds", read_seconds),
+    "software": value_types.PATHS,
+    "command": value_types.SCALARS,
 }
-"""What the parameters have to be, where not anything will do."""
+"""The types of those parameters that cannot have just any value."""
 
 
 class DockerGenerator(Generator):
-    """Five files for each instance as in the original, and the script that its container runs."""
+    """The generator of five files per instance, as in the original, and of the script that its container runs."""
 
-    def generate(self, key: str, model: ProcessesModel, target: Target) -> Unit:
+    def generate(self, launch: Launch) -> Unit:
         """Return the files of one container; a conventional one has nothing of ours in it."""
-        process = model[key].pkg
-        image = image_parameters(process)
+        image = image_parameters(launch)
         if image["files"]:
-            image["files"] = accounts(model, target) | image["files"]
+            image["files"] = accounts(launch.model, launch.target) | image["files"]
+        if image["archive"] or image["reference"]:
+            # What it runs is its own affair, and stays in the foreground of the container.
+            launch = replace(launch, mode="foreground")
         try:
-            files = ContainerFiles(key, model[key], target, image)
+            files = ContainerFiles(launch, image)
             lines = files.create_parameters()
             arguments.keywords(lines)
         except arguments.NoArgument as error:
-            raise Unsupported("docker", process.name, error.brief) from error
-        priority = f"{model.level(key) + 1:02}-{file_name(process.name)}-docker-priority"
-        return Unit(
-            name=process.name,
-            mode=files.mode,
-            log_file=f"docker logs {container_name(target, process.name)}",
-            pid_file=target.pid_file(process) if files.mode == "daemon" else None,
-            files=(*files.generate(lines), File(priority, "")),
-        )
+            raise launch.refusal(error.brief) from error
+        priority = File(f"{launch.level + 1:02}-{file_name(launch.name)}-docker-priority", "")
+        log = f"docker logs {container_name(launch.target, launch.name)}"
+        return launch.unit(*files.generate(lines), priority, log_file=log)
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the files of the image that instances share."""
         refuse_directory(target)
-        return tuple(File(f"{IMAGE}/{path}", content) for path, content in accounts(model, target).items())
+        return tuple(File(f"{IMAGE}/{path}", content, IN_IMAGE) for path, content in accounts(model, target).items())
 
 
 class ContainerFiles:
-    """What is generated for one container."""
+    """The generated files of one container."""
 
-    def __init__(self, key: str, instance: Instance, target: Target, image: Mapping[str, Any]) -> None:
-        process = self.process = instance.pkg
-        self.ports = instance.declared_ports.values()
-        self.target = target
-        self.key = key
+    def __init__(self, launch: Launch, image: Mapping[str, Any]) -> None:
+        self.launch = launch
+        self.target = launch.target
         self.image = image
         self.is_conventional = bool(image["archive"] or image["reference"])
-        self.mode: Mode = "foreground"
-        self.command: Command | None = None
-        if not self.is_conventional:
-            self.mode, self.command = process.command_for("foreground")
         self.parameters = self._parameters()
         self.options = named_options(self.parameters["docker_create_parameters"])
         self.given = arguments.keywords(arguments.arguments(self.options))
-        self.name = file_name(process.name)
+        self.name = file_name(launch.name)
 
     def _parameters(self) -> dict[str, Any]:
         """Return the parameters of the container as the process overrides them."""
@@ -128,45 +123,39 @@ class ContainerFiles:
             "software": None,
             "command": (),
         }
-        parameters = overridden("container", self.process, generated, CONTAINER_PARAMETERS)
+        parameters = overridden("container", self.launch, generated, CONTAINER_PARAMETERS)
         self._refuse_vain(parameters)
         return parameters
 
     def _refuse_vain(self, parameters: Mapping[str, Any]) -> None:
-        """Raise for what would have no effect on a container of this kind."""
+        """Raise for overrides that would have no effect on a container of this kind."""
         if self.is_conventional and parameters["software"] is not None:
             what = "its override container.software is of no use: a conventional container has its own"
-            raise Unsupported("docker", self.process.name, what, remedy="use docker_create_parameters to mount more")
+            raise self.launch.refusal(what, "use docker_create_parameters to mount more")
         if not self.is_conventional and parameters["command"]:
             what = "its override container.command is of no use: the container runs what the process describes"
-            raise Unsupported("docker", self.process.name, what, remedy="set args, or an image's archive or reference")
+            raise self.launch.refusal(what, "set args, or an image's archive or reference")
 
     def named_paths(self) -> list[str]:
-        """Return the paths that the process names anywhere: what of them exists has to exist in the container."""
-        if self.command is None:
+        """Return the paths that the process names anywhere; those that exist have to exist in the container."""
+        if self.is_conventional:
             return []
-        process = self.process
-        texts = (*self.command.argv, *process.environment.values(), process.initialize, process.directory or "")
-        found = [*process.path, *(text for text in texts if text.startswith("/"))]
-        found += [path for text in texts for path in re.findall(r"/[^\s'\"`;:,=|&<>(){}\[\]$*?]+", text)]
-        # A URL has more slashes than a path: what is below a mounted directory has to be known all the same.
-        found = [re.sub("^/+", "/", os.path.normpath(path)) for path in found]
         mounted = (f"{self.target.state.state_dir}/", f"{self.target.directory}/")
-        return [path for path in dict.fromkeys(found) if not f"{path}/".startswith(mounted)]
+        return [
+            path for path in self.launch.process.named_paths(self.launch.command) if not f"{path}/".startswith(mounted)
+        ]
 
     def create_parameters(self) -> list[str]:
         """Return the arguments of ``docker create``: the user's first, then ours where the user has none."""
-        own = [(name, value) for name, value in self.own_options() if self._is_ours_to_set(name)]
+        given = {name for name, _ in self.options}
+        own = [item for item in self.own_options() if arguments.OPTIONS[item[0]].repeats or item[0] not in given]
         return arguments.arguments([*self.options, *own])
-
-    def _is_ours_to_set(self, name: str) -> bool:
-        return arguments.OPTIONS[name].repeats or name not in {name for name, _ in self.options}
 
     def own_options(self) -> Iterator[tuple[str, object]]:
         """Yield the options that we add."""
         target, parameters = self.target, self.parameters
         root = posixpath.dirname(target.directory)
-        yield "label", [f"{LABEL}={target.identity}", f"{LABEL}.instance={self.key}", f"{LABEL}.root={root}"]
+        yield "label", [label_of(target), f"{LABEL}.instance={self.launch.key}", f"{LABEL}.root={root}"]
         if parameters["use_host_nix_store"]:
             yield "volume", f"{NIX_STORE}:{NIX_STORE}:ro"
         if parameters["use_host_network"]:
@@ -180,7 +169,7 @@ class ContainerFiles:
             taken = arguments.mounted(self.given)
             yield "tmpfs", [entry for entry in TMPFS if entry.partition(":")[0] not in taken]
             yield "env", [f"{name}={value}" for name, value in target.tags.items()]
-            if (self.process.nice or 0) < 0:
+            if min(self.launch.nice or 0, self.launch.niceness or 0) < 0:
                 yield "cap-add", "SYS_NICE"
 
     def generate(self, lines: Iterable[str]) -> Iterator[File]:
@@ -188,11 +177,13 @@ class ContainerFiles:
         image = self.image["archive"] or (
             "" if self.image["reference"] else f"{self.target.directory}/{self.image_directory}"
         )
+        digest = sha256(image.encode(errors="surrogateescape")).hexdigest()[:8]
+        ports = set(self.launch.model[self.launch.key].declared_ports.values())
         settings = {
             "dockerImage": image,
-            "dockerImageTag": self.image["reference"] or image_name(self.target, image),
+            "dockerImageTag": self.image["reference"] or f"{image_prefix(self.target)}{digest}:latest",
             "dockerStopTimeout": str(self.parameters["docker_stop_timeout"]),
-            "dockerPorts": " ".join(str(port) for port in sorted(set(self.ports))),
+            "dockerPorts": " ".join(map(str, sorted(ports))),
             "dockerConventional": "1" if self.is_conventional else "",
         }
         texts = "".join(f"{name}={shell.quote(value)}\n" for name, value in settings.items())
@@ -200,32 +191,32 @@ class ContainerFiles:
         yield File(f"{self.name}-docker-createparams", "".join(f"{line}\n" for line in lines))
         yield File(f"{self.name}-docker-cmd", shell.words(self.argv()) + "\n")
         yield File(f"{self.name}-storepaths", "".join(f"{shell.quote(path)}\n" for path in self.store_paths()))
-        if self.command is not None:
-            yield File(f"{self.name}-docker-launch", self.launch_script(self.command), 0o755)
+        if not self.is_conventional:
+            # An override may choose a user of the container, whoever that is on the machine.
+            mode = 0o755 if "user" in self.given else SCRIPT
+            yield File(f"{self.name}-docker-launch", self.launch_script(), mode)
         for path, content in self.image["files"].items():
-            yield File(f"{self.image_directory}/{path.lstrip('/')}", content)
+            yield File(f"{self.image_directory}/{path.lstrip('/')}", content, IN_IMAGE)
 
     @property
     def image_directory(self) -> str:
-        """Where the files of the instance's image are; most instances share one."""
+        """The directory of the files of the instance's image; most instances share one."""
         return f"{self.name}-{IMAGE}" if self.image["files"] else IMAGE
 
-    @property
-    def has_own_init(self) -> bool:
-        """Tell whether the engine's own init is wanted, so that a program needs none of ours."""
-        return self.mode == "foreground" and bool(self.given.get("init"))
-
     def argv(self) -> Sequence[str]:
-        """Return what the container runs; nothing where its image says that."""
+        """Return the command line of the container; empty for that of its image."""
         if self.is_conventional:
             command: Sequence[str] = self.parameters["command"]
             return command
         script = f"{self.target.directory}/{self.name}-docker-launch"
-        facts, pid_file = self.target.facts, self.target.pid_file(self.process) if self.mode == "daemon" else ""
-        return [script] if self.has_own_init else [*proxy_argv(facts.python, facts.package_root, pid_file), script]
+        facts, pid_file = self.target.facts, self.launch.declared_pid_file or ""
+        if self.launch.mode == "foreground" and self.given.get("init"):
+            # The engine's own init does what ours would.
+            return [script]
+        return [*proxy_argv(facts.python, facts.package_root, pid_file), script]
 
     def store_paths(self) -> Sequence[str]:
-        """Return what the container needs of the machine's software."""
+        """Return the paths of the machine's software that the container needs."""
         if self.is_conventional:
             return []
         facts = self.target.facts
@@ -233,42 +224,40 @@ class ContainerFiles:
         software = self.parameters["software"]
         return [*filter(None, own), *(self.named_paths() if software is None else software)]
 
-    def launch_script(self, command: Command) -> str:
+    def launch_script(self) -> str:
         """Return the script that becomes the program; output and error go to one log, in their order."""
         forget = f"unset {' '.join(OWN_VARIABLES)}"
-        return shell.launch_script(self.process, command, self.target, self.key, forget, "exec 2>&1")
+        return shell.launch_script(self.launch, forget, "exec 2>&1", is_ours=False, is_proxied=False)
 
 
-def overridden(part: str, process: ManagedProcess, generated: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Return the parameters of an image or a container as a process overrides them; what it leaves out stays."""
-    changed = apply_override("docker", process, generated, part=part, spelling=snake_case)
-    ask_known(changed, known, "docker", process)
+def overridden(part: str, launch: Launch, generated: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Return the parameters of an image or a container with a process's overrides; others keep their values."""
+    changed = launch.overridden(generated, part=part, spelling=snake_case, known=known)
     given = {name: value for name, value in changed.items() if value is not None}
     faults: list[Fault] = []
     read = {name: KINDS[name].read(given[name], f"{part}.{name}", faults) for name in KINDS.keys() & given.keys()}
     if faults:
-        raise Unsupported("docker", process.name, f"its override {min(faults)}")
+        raise launch.refusal(f"its override {min(faults)}")
     return generated | given | read
 
 
-def image_parameters(process: ManagedProcess) -> dict[str, Any]:
+def image_parameters(launch: Launch) -> dict[str, Any]:
     """Return the parameters of a process's image."""
-    refuse_other_overrides(process)
-    image = overridden("image", process, {"archive": None, "reference": None, "files": {}}, IMAGE_PARAMETERS)
+    refuse_other_overrides(launch)
+    image = overridden("image", launch, {"archive": None, "reference": None, "files": {}}, IMAGE_PARAMETERS)
     if image["archive"] and image["reference"]:
-        remedy = "name one of them"
-        raise Unsupported("docker", process.name, "its image has both an archive and a reference", remedy=remedy)
+        raise launch.refusal("its image has both an archive and a reference", "name one of them")
     return image
 
 
-def refuse_other_overrides(process: ManagedProcess) -> None:
+def refuse_other_overrides(launch: Launch) -> None:
     """Raise for overrides that are of neither an image nor a container."""
-    override = process.overrides.get("docker", {})
+    override = launch.process.overrides.get("docker", {})
     parts = {} if callable(override) else override
     are_changes = all(isinstance(change, Mapping) or callable(change) for change in parts.values())
     if callable(override) or not (are_changes and parts.keys() <= {"image", "container"}):
         remedy = 'give {"docker": {"image": ..., "container": ...}}'
-        raise Unsupported("docker", process.name, "its overrides are of neither image nor container", remedy=remedy)
+        raise launch.refusal("its overrides are of neither image nor container", remedy)
 
 
 def named_options(given: Mapping[str, object] | Sequence[Mapping[str, object]]) -> list[tuple[str, object]]:
@@ -321,13 +310,13 @@ def container_name(target: Target, name: str) -> str:
     return f"nixproc-{target.identity}-{plain}{digest}"
 
 
-def image_name(target: Target, source: str) -> str:
-    """Return the name of an image that we make of a directory or an archive."""
-    return f"{image_prefix(target)}{sha256(source.encode(errors='surrogateescape')).hexdigest()[:8]}:latest"
+def label_of(target: Target) -> str:
+    """Return the label of everything that a deployment has in an engine, with its value."""
+    return f"{LABEL}={target.identity}"
 
 
 def image_prefix(target: Target) -> str:
-    """Return what the names of all images of a deployment begin with."""
+    """Return the prefix of the names of a deployment's images."""
     return f"nixproc-{target.identity}-"
 
 

@@ -11,21 +11,64 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from lzma import LZMAError
+from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.managers.docker.generator import LABEL
+from pytest_nixproc.managers.docker.connection import LOAD_SECONDS, MAKE_SECONDS, Connection
+from pytest_nixproc.managers.docker.container import ContainerSpec
+from pytest_nixproc.managers.docker.generator import LABEL, image_prefix, label_of
+from pytest_nixproc.values.target import Target
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 DIRECTORIES: Final = ("dev", "etc", "nix", "proc", "root", "run", "sys", "tmp", "usr", "var", "var/tmp")
-"""What an image has to have for things to be mounted on."""
+"""The directories of every image, on which containers mount other things."""
 
 MANIFEST: Final = "manifest.json"
 INDEX: Final = "index.json"
 OLD_NAMES: Final = "repositories"
 NAMES_IN_INDEX: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+
+
+class Images:
+    """The images of a deployment, which its containers share."""
+
+    def __init__(self, target: Target, connection: Connection) -> None:
+        self.target = target
+        self.connection = connection
+        self._made: set[str] = set()
+        self._making = Lock()
+
+    def make(self, container: ContainerSpec) -> None:
+        """Make the image that containers share; whoever comes first makes it, the others wait."""
+        with self._making:
+            if container.image and container.tag not in self._made:
+                seconds = MAKE_SECONDS if os.path.isdir(container.image) else LOAD_SECONDS
+                with self.connection.asking(seconds) as client:
+                    make(client, container.image, container.tag, self.target.identity)
+                self._made.add(container.tag)
+
+    def forget(self) -> None:
+        """Forget which images were made, so that they are made again: their files may have changed."""
+        self._made.clear()
+
+    def here(self, client: DockerClient) -> Iterator[str]:
+        """Yield the images that exist: by our names, and by our label where a later image has taken the name."""
+        prefix = image_prefix(self.target)
+        for image in client.api.images(filters={"reference": f"{prefix}*"}):
+            # An image of another deployment's archive, too, has its name there.
+            yield from (name for name in image["RepoTags"] or () if name.rpartition("/")[2].startswith(prefix))
+        for image in client.api.images(filters={"label": label_of(self.target), "dangling": True}):
+            yield image["Id"]
+
+    def remove(self, client: DockerClient, name: str) -> None:
+        """Remove an image; one that is gone is no error."""
+        from docker.errors import NotFound
+
+        with suppress(NotFound):
+            client.api.remove_image(name, force=True)
 
 
 def make(client: DockerClient, source: str, tag: str, identity: str) -> None:
@@ -57,7 +100,7 @@ def packed(directory: str) -> bytes:
 
 
 def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Return an entry as root's."""
+    """Return an entry of an archive with root as its owner."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     return entry
@@ -78,7 +121,7 @@ def load(client: DockerClient, archive: str, tag: str) -> None:
 
 @contextmanager
 def readable(archive: str) -> Iterator[None]:
-    """Turn every way in which an archive is none into one error."""
+    """Raise one kind of error for every way in which an archive cannot be read."""
     try:
         yield
     except KeyError as error:
@@ -121,7 +164,7 @@ def content_of(archive: tarfile.TarFile, name: str) -> IO[bytes]:
 
 
 def add(archive: tarfile.TarFile, entry: tarfile.TarInfo, content: object) -> None:
-    """Add a file of JSON."""
+    """Add a file of JSON to an archive."""
     data = json.dumps(content).encode()
     entry.size = len(data)
     archive.addfile(entry, io.BytesIO(data))
@@ -133,20 +176,3 @@ def without_names(index: dict[str, Any], tag: str) -> dict[str, Any]:
         known = manifest.get("annotations") or {}
         manifest["annotations"] = known | {name: tag for name in NAMES_IN_INDEX if name in known}
     return index
-
-
-def made_for(client: DockerClient, label: str, prefix: str) -> Iterator[str]:
-    """Yield the images of a deployment: by our names, and by our label where the name has gone to a later one."""
-    for image in client.api.images(filters={"reference": f"{prefix}*"}):
-        # An image of another deployment's archive, too, has its name there.
-        yield from (name for name in image["RepoTags"] or () if name.rpartition("/")[2].startswith(prefix))
-    for image in client.api.images(filters={"label": label, "dangling": True}):
-        yield image["Id"]
-
-
-def remove(client: DockerClient, name: str) -> None:
-    """Remove an image; one that is gone is no error."""
-    from docker.errors import NotFound
-
-    with suppress(NotFound):
-        client.api.remove_image(name, force=True)

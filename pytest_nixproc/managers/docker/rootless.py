@@ -1,4 +1,4 @@
-"""Ports of a rootless engine: what its containers take for the host's network is one of the engine's own.
+"""Ports of a rootless engine, whose containers have the engine's own network instead of the host's.
 
 RootlessKit, which made that network, forwards ports of the machine into it when it is asked to, on a Unix socket
 (github.com/rootless-containers/rootlesskit, docs/port.md and pkg/api).
@@ -26,7 +26,7 @@ VARIABLE: Final = b"ROOTLESSKIT_STATE_DIR="
 SECONDS: Final = 5
 
 
-class Forwards:
+class RootlessForwards:
     """The ports that are forwarded for one deployment; a file says which, for whoever takes it down."""
 
     def __init__(self, machine: Machine, record: str) -> None:
@@ -56,7 +56,7 @@ class Forwards:
 
         socket, known = self._recorded()
         unwanted = set(known if ports is None else ports)
-        if not unwanted or self.machine.connection_problem(socket):
+        if not unwanted or self.machine.network.connection_problem(socket):
             return
         with suppress(RequestException), session(socket) as api:
             for entry in api.get(URL).json() or ():
@@ -65,17 +65,17 @@ class Forwards:
 
     def _write(self, socket: str, ports: Iterable[int]) -> None:
         """Record ports, before they are forwarded."""
-        self.machine.write(self.record, json.dumps([socket, sorted(set(ports))]), 0o600)
+        self.machine.files.write(self.record, json.dumps([socket, sorted(set(ports))]), 0o600)
 
     def _recorded(self) -> tuple[str, list[int]]:
-        content = self.machine.read(self.record)
+        content = self.machine.files.read(self.record)
         socket, ports = json.loads(content) if content else ("", [])
         return socket, ports
 
     def _socket_of(self, pid: int) -> str:
-        """Return where the RootlessKit above a process listens; what it has started is told its directory."""
-        for above in ancestors(pid, self.machine.parents()):
-            for entry in (self.machine.read(f"/proc/{above}/environ") or b"").split(b"\0"):
+        """Return the socket of the RootlessKit above a process, which the environment of its children names."""
+        for above in ancestors(pid, self.machine.processes.parents()):
+            for entry in (self.machine.files.read(f"/proc/{above}/environ") or b"").split(b"\0"):
                 if entry.startswith(VARIABLE):
                     return f"{entry.removeprefix(VARIABLE).decode()}/api.sock"
         brief = "the engine's host network is not this machine's, and nobody forwards ports into it"

@@ -12,7 +12,7 @@ from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.managers.api import Capabilities, Manager
 from pytest_nixproc.managers.s6_rc.driver import S6RcDriver
 from pytest_nixproc.managers.s6_rc.generator import S6RcGenerator
-from pytest_nixproc.managers.s6_rc.tools import obstacle
+from pytest_nixproc.managers.s6_rc.tools import unavailable_reason
 
 CAPABILITIES: Final = Capabilities(
     prefers="foreground",
@@ -23,7 +23,10 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
+MANAGER: Final = Manager("s6-rc", S6RcGenerator, S6RcDriver, CAPABILITIES, unavailable_reason)
+
+
 @hookimpl
 def nixproc_managers() -> list[Manager]:
-    """Offer this manager."""
-    return [Manager("s6-rc", S6RcGenerator, S6RcDriver, CAPABILITIES, obstacle)]
+    """Return the manager of this module, for the registry."""
+    return [MANAGER]

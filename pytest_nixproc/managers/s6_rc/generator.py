@@ -1,19 +1,19 @@
-"""The generator: definitions in the source format of s6-rc-compile, and what starts the supervision tree."""
+"""The generator of s6-rc: definitions for s6-rc-compile, and the script that starts the supervision tree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.managers import shell
-from pytest_nixproc.managers.api import File, Generator, Target, Unit
-from pytest_nixproc.managers.proxy import proxy_argv
-from pytest_nixproc.managers.s6_rc.parameters import default_parameters, has_companion, is_oneshot, overridden
+from pytest_nixproc.managers.api import Generator
+from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.managers.s6_rc.parameters import has_companion, is_oneshot, overridden
 from pytest_nixproc.managers.s6_rc.syntax import NAME_BYTES, service_name, words
-from pytest_nixproc.model.process import Command, ManagedProcess, Mode
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import SCRIPT, File, Unit
 
 SOURCES: Final = "etc/s6/sv"
 LAUNCHER: Final = "libexec/.s6-svscan"
@@ -39,7 +39,7 @@ DEEPEST_SOCKET: Final = "servicedirs/s6rc-fdholder/s"
 """The socket below the live state that s6-rc-update connects to; s6-rc is told of its place by a relative path."""
 
 READY_DESCRIPTOR: Final = 3
-"""On which s6-svscan, and s6-log, say that they are ready."""
+"""The descriptor on which s6-svscan, and s6-log, say that they are ready."""
 
 END_BY_PID_FILE: Final = """\
 pid=$(cat -- "$1" 2> /dev/null) || exit 0
@@ -49,52 +49,25 @@ while is_ours "$@"; do sleep 0.02; done"""
 """Stops the process that a PID file names, unless it is a stranger's; one that has ended has no environment."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """One process, as it is to run at a place."""
-
-    key: str
-    process: ManagedProcess
-    mode: Mode
-    command: Command
-    target: Target
-
-    @property
-    def name(self) -> str:
-        """The name of its service."""
-        return service_name(self.process.name)
-
-
 class S6RcGenerator(Generator):
-    """A longrun with a logging companion for each instance, and bundles."""
+    """The generator of a longrun with a logging companion for each instance, and of bundles."""
 
-    def generate(self, key: str, model: ProcessesModel, target: Target) -> Unit:
+    def generate(self, launch: Launch) -> Unit:
         """Return the definitions of an instance."""
-        process = model[key].pkg
-        refuse_name(process)
-        mode, command = process.command_for("foreground")
-        seconds = float(model[key].attributes.get("stop_timeout", target.stop_seconds))
-        dependencies = (model[name].pkg.name for name in model.dependencies[key])
-        parameters = overridden(process, mode, default_parameters(process, dependencies, target.facts.shell, seconds))
-        plan = Plan(key, process, mode, command, target)
-        definitions = (oneshot if is_oneshot(parameters) else longrun)(plan, parameters)
-        return Unit(
-            name=process.name,
-            mode=mode,
-            log_file=target.log_file(process),
-            pid_file=target.pid_file(process) if mode == "daemon" else None,
-            files=tuple(
-                File(f"{SOURCES}/{path}", text, mode_of(path))
-                for path, text in (*definitions, (f"{EVERYTHING}/contents.d/{plan.name}", ""))
-            ),
-        )
+        refuse_name(launch)
+        parameters = overridden(launch)
+        definitions = (oneshot if is_oneshot(parameters) else longrun)(launch, parameters)
+        texts = (*definitions, (f"{EVERYTHING}/contents.d/{service_name(launch.name)}", ""))
+        # These are executed by s6-supervise, all else is read.
+        modes = {path: SCRIPT if path.endswith(("/run", "/finish")) else 0o600 for path, _ in texts}
+        return launch.unit(*(File(f"{SOURCES}/{path}", text, modes[path]) for path, text in texts))
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
-        """Return the bundle of everything, and what starts the supervision tree."""
+        """Return the bundle of everything, and the script that starts the supervision tree."""
         refuse_directory(target)
         # What the bundle holds is said by the units: it is gone when they are.
         files = [File(f"{SOURCES}/{path}", text) for path, text in bundle(EVERYTHING, ())] if model else []
-        return (*files, File(LAUNCHER, launcher(len(model), target), 0o755))
+        return (*files, File(LAUNCHER, launcher(len(model), target), SCRIPT))
 
 
 Definitions = Iterator[tuple[str, str]]
@@ -102,18 +75,13 @@ Definitions = Iterator[tuple[str, str]]
 
 
 def atom(name: str) -> str:
-    """Return what runs the program of a service, or starts and stops it."""
+    """Return the name of the atomic service that runs a program, or starts and stops it."""
     return f"{name}-srv"
 
 
 def companion(name: str) -> str:
-    """Return what writes the log of a service."""
+    """Return the name of the atomic service that writes the log of a service."""
     return f"{name}-log"
-
-
-def mode_of(path: str) -> int:
-    """Return the mode of a file: what s6-supervise executes is executable."""
-    return 0o755 if path.endswith(("/run", "/finish")) else 0o644
 
 
 def bundle(name: str, contents: Iterable[str]) -> Definitions:
@@ -123,11 +91,11 @@ def bundle(name: str, contents: Iterable[str]) -> Definitions:
         yield f"{name}/contents.d/{item}", ""
 
 
-def longrun(plan: Plan, parameters: Mapping[str, Any]) -> Definitions:
-    """Yield the definition of a program that is supervised, and of what belongs to it."""
-    own = atom(plan.name)
+def longrun(launch: Launch, parameters: Mapping[str, Any]) -> Definitions:
+    """Yield the definition of a supervised program, with those of its companion and its bundle."""
+    own = atom(service_name(launch.name))
     yield f"{own}/type", "longrun\n"
-    yield f"{own}/run", parameters["run"] or run(plan, parameters)
+    yield f"{own}/run", parameters["run"] or run(launch, parameters)
     yield from settings(own, parameters, ("notification_fd", "timeout_kill", "timeout_finish", "max_death_tally"))
     yield from settings(own, parameters, ("down_signal",))
     if parameters["finish"] is not None:
@@ -135,12 +103,12 @@ def longrun(plan: Plan, parameters: Mapping[str, Any]) -> Definitions:
     for directory in ("data", "env"):
         for name, text in parameters[directory].items():
             yield f"{own}/{directory}/{name}", text
-    yield from pipes(plan, parameters)
+    yield from pipes(launch, parameters)
     yield from common(own, parameters)
     if has_companion(parameters):
-        yield from logging(plan, parameters)
+        yield from logging(launch, parameters)
     else:
-        yield from bundle(plan.name, [own])
+        yield from bundle(service_name(launch.name), [own])
 
 
 def settings(own: str, parameters: Mapping[str, Any], names: Iterable[str]) -> Definitions:
@@ -151,7 +119,7 @@ def settings(own: str, parameters: Mapping[str, Any], names: Iterable[str]) -> D
 
 
 def common(own: str, parameters: Mapping[str, Any]) -> Definitions:
-    """Yield what services of every kind can have."""
+    """Yield the settings that services of every kind can have."""
     yield from settings(own, parameters, ("timeout_up", "timeout_down"))
     for name in parameters["dependencies"]:
         yield f"{own}/dependencies.d/{service_name(name)}", ""
@@ -159,34 +127,37 @@ def common(own: str, parameters: Mapping[str, Any]) -> Definitions:
         yield f"{own}/flag-essential", ""
 
 
-def pipes(plan: Plan, parameters: Mapping[str, Any]) -> Definitions:
-    """Yield who reads the output of a longrun, and whose output it reads ("Longrun pipelining" of s6-rc-compile)."""
-    own = atom(plan.name)
+def pipes(launch: Launch, parameters: Mapping[str, Any]) -> Definitions:
+    """Yield the files that name the reader of a longrun's output, and the longruns whose output it reads.
+
+    They are described in "Longrun pipelining" of s6-rc-compile.
+    """
+    own = atom(service_name(launch.name))
     if has_companion(parameters):
-        yield f"{own}/producer-for", f"{companion(plan.name)}\n"
+        yield f"{own}/producer-for", f"{companion(service_name(launch.name))}\n"
     elif parameters["producer_for"] is not None:
         yield f"{own}/producer-for", f"{atom(service_name(parameters['producer_for']))}\n"
     if parameters["consumer_for"]:
         yield f"{own}/consumer-for", "".join(f"{atom(service_name(name))}\n" for name in parameters["consumer_for"])
 
 
-def logging(plan: Plan, parameters: Mapping[str, Any]) -> Definitions:
+def logging(launch: Launch, parameters: Mapping[str, Any]) -> Definitions:
     """Yield the definition of a logging companion.
 
     It copies bytes as they come: s6-log holds an unfinished line back, ends it by itself, and takes NUL for a newline.
     """
-    own = companion(plan.name)
+    own = companion(service_name(launch.name))
     yield f"{own}/type", "longrun\n"
-    yield f"{own}/consumer-for", f"{atom(plan.name)}\n"
-    whole = service_name(parameters["pipeline_name"] or plan.process.name)
+    yield f"{own}/consumer-for", f"{atom(service_name(launch.name))}\n"
+    whole = service_name(parameters["pipeline_name"] or launch.name)
     yield f"{own}/pipeline-name", f"{whole}\n"
-    if whole != plan.name:
-        yield from bundle(plan.name, [atom(plan.name), own])
+    if whole != service_name(launch.name):
+        yield from bundle(service_name(launch.name), [atom(service_name(launch.name)), own])
     program: tuple[str, ...] = ("cat",)
     if parameters["log_script"]:
         yield f"{own}/notification-fd", f"{READY_DESCRIPTOR}\n"
         program = ("s6-log", "-b", f"-d{READY_DESCRIPTOR}", "-l0", "--", *parameters["log_script"])
-    yield f"{own}/run", script([to_log(plan), program])
+    yield f"{own}/run", script([to_log(launch), program])
 
 
 def script(commands: Iterable[Iterable[str]], first: str = INTERPRETER) -> str:
@@ -194,59 +165,55 @@ def script(commands: Iterable[Iterable[str]], first: str = INTERPRETER) -> str:
     return "\n".join(filter(None, [first, *map(words, commands)])) + "\n"
 
 
-def to_log(plan: Plan) -> tuple[str, ...]:
+def to_log(launch: Launch) -> tuple[str, ...]:
     """Return the command that has output appended to the log."""
-    return ("redirfd", "-a", "1", plan.target.log_file(plan.process))
+    return ("redirfd", "-a", "1", launch.log_file)
 
 
-def run(plan: Plan, parameters: Mapping[str, Any]) -> str:
+def run(launch: Launch, parameters: Mapping[str, Any]) -> str:
     """Return the script that becomes the program of a longrun."""
     is_piped = has_companion(parameters) or parameters["producer_for"] is not None
-    proxy: tuple[str, ...] = ()
-    if plan.mode == "daemon":
-        facts = plan.target.facts
-        proxy = proxy_argv(facts.python, facts.package_root, plan.target.pid_file(plan.process))
     before = [("s6-envdir", "env")] if parameters["env"] else []
-    return script([*([] if is_piped else [to_log(plan)]), *before]) + body(plan, proxy)
+    return script([*([] if is_piped else [to_log(launch)]), *before]) + body(launch, launch.proxy)
 
 
-def body(plan: Plan, proxy: tuple[str, ...] = ()) -> str:
-    """Return the commands that set up what surrounds a program, and become it."""
-    process, target = plan.process, plan.target
-    variables = tuple(f"{name}={value}" for name, value in target.environment(process, plan.key).items())
-    directory = process.directory or "/"
-    lines = [words(("fdmove", "-c", "2", "1")), words(("execline-umask", process.umask or "0022"))]
-    if process.initialize:
-        text = f"{shell.initialization(process, target)} {shell.or_report(process, 'exit 1')}"
-        lines += [words(("execline-cd", "/")), f"if {{ {words((ENV, *variables, target.facts.shell, '-c', text))} }}"]
-    if not process.initialize or directory != "/":
+def body(launch: Launch, proxy: tuple[str, ...] = ()) -> str:
+    """Return the commands that set up the surroundings of a program, and become it."""
+    variables = tuple(f"{name}={value}" for name, value in launch.environment.items())
+    directory = launch.directory or "/"
+    lines = [words(("fdmove", "-c", "2", "1")), words(("execline-umask", launch.umask or "0022"))]
+    if launch.initialize:
+        text = f"{shell.initialization(launch)} {shell.or_report(launch, 'exit 1')}"
+        before = words((ENV, *variables, launch.target.facts.shell, "-c", text))
+        lines += [words(("execline-cd", "/")), f"if {{ {before} }}"]
+    if not launch.initialize or directory != "/":
         lines.append(words(("execline-cd", directory)))
-    return "\n".join([*lines, words((ENV, *variables, *program(plan, proxy)))]) + "\n"
+    return "\n".join([*lines, words((ENV, *variables, *program(launch, proxy)))]) + "\n"
 
 
-def program(plan: Plan, proxy: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words that become the program; the user is changed behind a proxy's back."""
-    process, facts = plan.process, plan.target.facts
-    nice = () if process.nice is None else (facts.nice, "-n", str(process.nice))
-    argv = (*proxy, *nice, *shell.switching(process, plan.target), *plan.command.argv)
+def program(launch: Launch, proxy: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command line that becomes the program; behind a proxy, if any, it sets niceness and user."""
+    facts = launch.target.facts
+    nice = () if launch.nice is None else (facts.nice, "-n", str(launch.nice))
+    argv = (*proxy, *nice, *shell.switching(launch), *launch.command.argv)
     # env(1) would take a path with this sign for one more variable.
     return argv if "=" not in argv[0] else (facts.shell, "-c", 'exec "$0" "$@"', *argv)
 
 
-def oneshot(plan: Plan, parameters: Mapping[str, Any]) -> Definitions:
+def oneshot(launch: Launch, parameters: Mapping[str, Any]) -> Definitions:
     """Yield the definition of a daemon that s6-rc itself starts and stops."""
-    own = atom(plan.name)
+    own = atom(service_name(launch.name))
     yield f"{own}/type", "oneshot\n"
-    yield f"{own}/up", parameters["up"] if parameters["up"] is not None else words(to_log(plan)) + "\n" + body(plan)
-    tag = next((f"{name}={value}" for name, value in plan.target.tags.items()), "")
-    stop = (plan.target.facts.shell, "-c", END_BY_PID_FILE, "sh", plan.target.pid_file(plan.process), tag)
+    yield f"{own}/up", parameters["up"] if parameters["up"] is not None else words(to_log(launch)) + "\n" + body(launch)
+    tag = next((f"{name}={value}" for name, value in launch.target.tags.items()), "")
+    stop = (launch.target.facts.shell, "-c", END_BY_PID_FILE, "sh", launch.pid_file, tag)
     yield f"{own}/down", parameters["down"] if parameters["down"] is not None else f"{words(stop)}\n"
     yield from common(own, parameters)
-    yield from bundle(plan.name, [own])
+    yield from bundle(service_name(launch.name), [own])
 
 
 def launcher(instances: int, target: Target) -> str:
-    """Return the script that becomes s6-svscan, having said which process that is; it is ready when it says more."""
+    """Return the script that notes its PID in a file and becomes s6-svscan, which adds a line when it is ready."""
     scan, limit = scan_directory(target), SERVICES_PER_INSTANCE * instances
     options = ["-C", str(limit)] if limit > USUAL_SERVICES else []
     argv = shell.words(["s6-svscan", "-d", str(READY_DESCRIPTOR), *options, "--", scan])
@@ -261,7 +228,7 @@ def launcher(instances: int, target: Target) -> str:
 
 
 def scan_directory(target: Target) -> str:
-    """Return the directory that s6-svscan looks after."""
+    """Return the scan directory of s6-svscan."""
     return f"{target.state.runtime_dir}/service"
 
 
@@ -270,21 +237,16 @@ def scanner_file(target: Target) -> str:
     return f"{target.state.runtime_dir}/s6-svscan.pid"
 
 
-def interpreter_link(target: Target) -> str:
-    """Return the link by which scripts find execlineb."""
-    return f"{target.state.runtime_dir}/execlineb"
-
-
 def live_directory(target: Target) -> str:
-    """Return the live state of s6-rc; its name is short, for the sake of the sockets in it."""
+    """Return the directory of s6-rc's live state; its name is short, for the sake of the sockets in it."""
     return f"{target.state.runtime_dir}/s6"
 
 
-def refuse_name(process: ManagedProcess) -> None:
+def refuse_name(launch: Launch) -> None:
     """Raise for a process whose name is too long for that of a service."""
-    if len(service_name(process.name)) > NAME_BYTES:
+    if len(service_name(launch.name)) > NAME_BYTES:
         what = f"its service's name would have more than {NAME_BYTES} bytes, of which an unusual character takes three"
-        raise Unsupported("s6-rc", process.name, what, remedy="give the process a shorter name")
+        raise launch.refusal(what, "give the process a shorter name")
 
 
 def refuse_directory(target: Target) -> None:

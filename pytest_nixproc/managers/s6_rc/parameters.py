@@ -1,15 +1,13 @@
-"""Parameters of a service: their defaults, and what overrides make of them."""
+"""Parameters of a service: their defaults, and their overrides."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.managers.api import apply_override, ask_known
+from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.model.names import snake_case
-from pytest_nixproc.model.process import ManagedProcess, Mode
 
 GRACE_OF_MANAGER: Final = 5.0
 """Seconds after which s6-supervise kills what the deployment should have killed before."""
@@ -37,40 +35,37 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "consumer_for": "names of the processes whose output it reads",
     "pipeline_name": "name of the bundle of process and companion",
 }
-"""What an override can change, with its meaning."""
+"""The parameters that an override can change, with their meanings."""
 
 
-def default_parameters(
-    process: ManagedProcess, dependencies: Iterable[str], shell: str, stop_seconds: float
-) -> dict[str, Any]:
-    """Return what overrides can change; None stands for what is not written, or made of the process."""
+def default_parameters(launch: Launch) -> dict[str, Any]:
+    """Return the defaults of all parameters; None for a file that is not written, or is made of the process."""
     return dict.fromkeys(PARAMETERS) | {
         "type": "longrun",
         # With this status, s6-supervise does not start the program again ("Contents" of s6's page on servicedirs).
-        "finish": f"#!{shell}\nexit 125\n",
-        "dependencies": tuple(dependencies),
-        "timeout_kill": round((stop_seconds + GRACE_OF_MANAGER) * 1000),
+        "finish": f"#!{launch.target.facts.shell}\nexit 125\n",
+        "dependencies": launch.dependencies,
+        "timeout_kill": round((launch.stop_seconds + GRACE_OF_MANAGER) * 1000),
         "flag_essential": False,
         "data": {},
         "env": {},
         "auto_generate_log_service": True,
         "consumer_for": (),
-        "pipeline_name": process.name,
+        "pipeline_name": launch.name,
     }
 
 
-def overridden(process: ManagedProcess, mode: Mode, defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters as the process overrides them; raises for what cannot be written."""
-    changed = apply_override("s6-rc", process, defaults, spelling=snake_case)
-    ask_known(changed, defaults, "s6-rc", process)
+def overridden(launch: Launch) -> dict[str, Any]:
+    """Return the parameters with the process's overrides; raises for values that cannot be written."""
+    changed = launch.overridden(default_parameters(launch), spelling=snake_case, known=PARAMETERS)
     parameters = {**dict.fromkeys(PARAMETERS), **changed}
     for name, (is_right, wanted) in RULES.items():
         if not is_right(parameters[name]):
             what = f"its overrides set {name!r} to {parameters[name]!r}"
-            raise Unsupported("s6-rc", process.name, what, remedy=f"give {wanted}")
-    if is_oneshot(parameters) and mode == "foreground" and parameters["up"] is None:
+            raise launch.refusal(what, f"give {wanted}")
+    if is_oneshot(parameters) and launch.mode == "foreground" and parameters["up"] is None:
         what = "its overrides make it a oneshot, and its program stays in the foreground"
-        raise Unsupported("s6-rc", process.name, what, remedy="give the process a daemon, or the overrides an 'up'")
+        raise launch.refusal(what, "give the process a daemon, or the overrides an 'up'")
     return parameters
 
 
@@ -84,19 +79,9 @@ def has_companion(parameters: Mapping[str, Any]) -> bool:
     return bool(parameters["auto_generate_log_service"]) and parameters["producer_for"] is None
 
 
-def is_number(value: object) -> bool:
-    """Tell whether a value is a number as files hold it, or none."""
-    return value is None or bool(re.fullmatch("[0-9]{1,9}", str(value)))
-
-
-def is_positive(value: object) -> bool:
-    """Tell whether a value is a number other than 0, or none."""
-    return is_number(value) and str(value).strip("0") != ""
-
-
-def is_signal(value: object) -> bool:
-    """Tell whether a value may be the name or number of a signal, or none."""
-    return value is None or bool(re.fullmatch("[A-Za-z0-9+-]+", str(value)))
+def written_as(pattern: str) -> Callable[[object], bool]:
+    """Return a function that tells whether a value, as files hold it, matches a pattern, or is None."""
+    return lambda value: value is None or bool(re.fullmatch(pattern, str(value)))
 
 
 def is_text(value: object) -> bool:
@@ -127,8 +112,8 @@ def are_files(value: object) -> bool:
     )
 
 
-NUMBER: Final = (is_number, "a whole number, 0 or more")
-POSITIVE: Final = (is_positive, "a whole number, 1 or more")
+NUMBER: Final = (written_as("[0-9]{1,9}"), "a whole number, 0 or more")
+POSITIVE: Final = (written_as("(?!0+$)[0-9]{1,9}"), "a whole number, 1 or more")
 TEXT: Final = (is_text, "text without NUL")
 NAMES: Final = (are_names, "a list of names of processes")
 FILES: Final = (are_files, "a mapping of names to texts")
@@ -139,9 +124,9 @@ RULES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     **dict.fromkeys(("run", "finish", "up", "down"), TEXT),
     **dict.fromkeys(("dependencies", "consumer_for"), NAMES),
     **dict.fromkeys(("data", "env"), FILES),
-    "down_signal": (is_signal, "the name or number of a signal"),
+    "down_signal": (written_as("[A-Za-z0-9+-]+"), "the name or number of a signal"),
     "log_script": (are_words, "a list of directives"),
     "producer_for": (is_name, "the name of a process"),
     "pipeline_name": (is_name, "a name without '/'"),
 }
-"""What the values of overrides have to be, in words too."""
+"""The tests of the parameters' values, and in words the values that pass."""

@@ -14,7 +14,7 @@ NAME_BYTES: Final = 255 - len("pipe:s6rc-w-") - len("-log")
 """The longest name of a service: with its logger's suffix, it is a part of the name of a pipe (S6_FDHOLDER_ID_SIZE)."""
 
 TAKEN: Final = re.compile(r"\A(?=\.|s6rc-|s6-rc-|default\Z)(.)|-(?=(?:srv|log)\Z)", re.DOTALL)
-"""What a name must not begin with ("Source format" of s6-rc-compile), nor end with, nor be: others are called so."""
+"""Beginnings, ends and whole names that are taken by others ("Source format" of s6-rc-compile)."""
 
 
 def quote(value: str) -> str:

@@ -10,9 +10,9 @@ from typing import Final
 
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.managers.api import Capabilities, Manager
+from pytest_nixproc.managers.systemd.availability import unavailable_reason
 from pytest_nixproc.managers.systemd.driver import SystemdDriver
 from pytest_nixproc.managers.systemd.generator import SystemdGenerator
-from pytest_nixproc.managers.systemd.obstacles import obstacle
 
 CAPABILITIES: Final = Capabilities(
     prefers="foreground",
@@ -24,7 +24,10 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
+MANAGER: Final = Manager("systemd", SystemdGenerator, SystemdDriver, CAPABILITIES, unavailable_reason)
+
+
 @hookimpl
 def nixproc_managers() -> list[Manager]:
-    """Offer this manager."""
-    return [Manager("systemd", SystemdGenerator, SystemdDriver, CAPABILITIES, obstacle)]
+    """Return the manager of this module, for the registry."""
+    return [MANAGER]

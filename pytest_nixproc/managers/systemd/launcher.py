@@ -9,16 +9,18 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_nixproc.managers import shell
-from pytest_nixproc.managers.api import Target
 from pytest_nixproc.managers.systemd.syntax import escaped
+from pytest_nixproc.values.target import Target
 
 LAUNCHER: Final = "libexec/.systemd"
 """No process has a name with a leading dot."""
 
 PRIVATE_UNITS: Final = "etc/systemd/private"
+BARE_UNITS: Final = dict.fromkeys(("basic.target", "shutdown.target"), "[Unit]\nDefaultDependencies=no\n")
+"""The units that every service needs of a user's manager, by name."""
 
 VARIABLES: Final = ("SYSTEMD_UNIT_PATH", "SYSTEMD_GENERATOR_PATH", "SYSTEMD_ENVIRONMENT_GENERATOR_PATH")
-"""What is told to systemd alone: our units and no others, and no generators, which are the machine's."""
+"""Variables for systemd alone: with them, it has our units and no others, and none of the machine's generators."""
 
 PROGRAMS: Final = (
     "/usr/lib/systemd/systemd",
@@ -42,35 +44,36 @@ enter() {
     exec unshare --user --map-current-user --keep-caps --mount --propagation private -- "$shell" "$0" inside
 }
 
-# Makes /run another directory with the same content, in which one can be made.
+# Makes /run another directory with the same content, in which one can be made. Without -n, newer versions of mount make
+# /run/mount for a table of their own: in the machine's /run, and in this one before its turn has come.
 replace_run() {
     old=$(mktemp -d)
-    mount --rbind /run "$old"
-    mount -t tmpfs -o mode=755 tmpfs /run
+    mount -n --rbind /run "$old"
+    mount -n -t tmpfs -o mode=755 tmpfs /run
     for entry in "$old"/* "$old"/.[!.]*; do
         name=/run/${entry##*/}
         if [ -L "$entry" ]; then
             cp -P "$entry" "$name"
         elif [ -d "$entry" ]; then
             mkdir "$name"
-            mount --rbind "$entry" "$name"
+            mount -n --rbind "$entry" "$name"
         elif [ -e "$entry" ]; then
             : > "$name"
-            mount --bind "$entry" "$name"
+            mount -n --bind "$entry" "$name"
         fi
     done
-    umount -l "$old"
+    umount -n -l "$old"
     rmdir "$old"
     mkdir /run/systemd
 }
 
 inside() {
     if [ ! -d /run/systemd/system ]; then
-        if [ -d /run/systemd ]; then mount -t tmpfs -o mode=755 tmpfs /run/systemd; else replace_run; fi
+        if [ -d /run/systemd ]; then mount -n -t tmpfs -o mode=755 tmpfs /run/systemd; else replace_run; fi
         mkdir /run/systemd/system
     fi
     # Where there are control groups of both versions, systemd would use both.
-    [ -e /sys/fs/cgroup/cgroup.procs ] || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup
+    [ -e /sys/fs/cgroup/cgroup.procs ] || mount -n --bind /sys/fs/cgroup/unified /sys/fs/cgroup
     set -- --user "--unit=$unit" --log-target=null
     for systemd in $programs; do
         [ -x "$systemd" ] || continue
@@ -87,7 +90,7 @@ inside() {
 
 
 def launcher(target: Target) -> str:
-    """Return the script; it is told ``enter``, and the control group to make."""
+    """Return the script, whose arguments are ``enter`` and the control group to make."""
     return "\n".join(
         (
             f"#!{target.facts.shell}",
@@ -97,9 +100,3 @@ def launcher(target: Target) -> str:
             TEXT.lstrip("\n"),
         )
     )
-
-
-def private_units() -> dict[str, str]:
-    """Return the units that every service needs of a user's manager, by name."""
-    bare = "[Unit]\nDefaultDependencies=no\n"
-    return {"basic.target": bare, "shutdown.target": bare}

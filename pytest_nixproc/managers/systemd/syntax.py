@@ -1,4 +1,4 @@
-"""Text of unit files: names, words and paths, and what they cannot carry.
+"""Text of unit files: names, words and paths, and the values that they cannot hold.
 
 The rules are those of systemd.syntax(7), systemd.unit(5), "Command lines" in systemd.service(5), and systemd.exec(5).
 """
@@ -14,13 +14,13 @@ BARE: Final = re.compile(r"[A-Za-z0-9_@/.,:=+-]+")
 """Words that mean themselves without quotes."""
 
 UNCARRIED: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufdd0-\ufdef]")
-"""What variables and arguments cannot hold: most control characters, and what systemd does not take for UTF-8."""
+"""Characters that variables and arguments cannot hold: most control characters, and no UTF-8 as systemd sees it."""
 
 NO_PATH: Final = re.compile(r"[\t\n]|[ \\]\Z")
-"""What would end the line, or be taken off its end: paths stand in it without quotes."""
+"""Characters that would end the line, or be taken off its end: paths stand in it without quotes."""
 
 NO_PROGRAM: Final = re.compile(r"[\t\n\"'\\$]")
-"""What systemd refuses in the path of a program, or would look for in another way than it passes it on."""
+"""Characters that systemd refuses in the path of a program, or reads there in another way than it passes them on."""
 
 ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "%": "%%"}
 
@@ -60,7 +60,7 @@ def command_line(argv: Iterable[str]) -> str:
 
 
 def is_program(path: str) -> bool:
-    """Tell whether a command line can begin with a path, and the program be told the very same one."""
+    """Tell whether a command line can begin with a path, which the program then sees unchanged."""
     return is_path(path) and not NO_PROGRAM.search(path)
 
 

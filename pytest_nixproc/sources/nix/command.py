@@ -1,4 +1,4 @@
-"""Command lines of Nix, and what its programs are told and not told of our environment."""
+"""Command lines of Nix, and the part of our environment that its programs get."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.errors import SourceError
-from pytest_nixproc.machines.api import Spawn
+from pytest_nixproc.values.commands import Spawn
 
 HERE: Final = os.path.dirname(os.path.abspath(__file__))
 EVALUATE: Final = f"{HERE}/evaluate.nix"
@@ -21,7 +21,7 @@ PASSED_ON_PREFIXES: Final = ("NIX_", "NIXPKGS_", "XDG_", "LC_")
 PROXIES: Final = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 
 NOWHERE: Final = "http://127.0.0.1:9"
-"""A proxy that nobody answers for (the port of the discard protocol): what asks for a page fails at once."""
+"""A proxy that nobody answers for (the port of the discard protocol): a request for a page fails at once."""
 
 OFFLINE: Final = (
     *("--option", "substitute", "false"),
@@ -44,20 +44,23 @@ FLAKES: Final = ("--option", "extra-experimental-features", "flakes")
 
 
 @dataclass(frozen=True)
-class Expression:
-    """Where a processes expression is: a file or a flake's directory, and the names that lead to it therein."""
+class ProcessesExpression:
+    """The place of a processes expression."""
 
     path: str
+    """A file, or the directory of a flake."""
+
     is_flake: bool
     attribute: tuple[str, ...] = ()
+    """Names that lead to the expression in the file or flake."""
 
     @property
     def origin(self) -> str:
-        """Name it, for messages."""
+        """The name of the expression, for messages."""
         return f"{self.path}#{'.'.join(self.attribute)}" if self.attribute else self.path
 
 
-def expression_at(reference: str) -> Expression:
+def expression_at(reference: str) -> ProcessesExpression:
     """Read ``FILE.nix``, ``FILE.nix#ATTRIBUTE`` or ``FLAKE#ATTRIBUTE``; a flake is the directory of a ``flake.nix``."""
     path, hash_sign, attribute = (reference, "", "") if os.path.isfile(reference) else reference.partition("#")
     path = os.path.abspath(path)
@@ -68,7 +71,7 @@ def expression_at(reference: str) -> Expression:
         )
     if hash_sign and not all(attribute.split(".")):
         raise SourceError(f"{reference} names no attribute", remedy="write PATH#NAME, or PATH#NAME.NAME")
-    return Expression(path, is_flake, tuple(attribute.split(".")) if attribute else ())
+    return ProcessesExpression(path, is_flake, tuple(attribute.split(".")) if attribute else ())
 
 
 def program(name: str) -> str:
@@ -81,7 +84,7 @@ def program(name: str) -> str:
 
 
 def environment(*, may_download: bool) -> dict[str, str]:
-    """Return the environment of Nix's programs: what configures Nix, and nothing of the test session's own."""
+    """Return the environment of Nix's programs: variables that configure Nix, and none of the test session's own."""
     chosen = {
         name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
     }
@@ -110,7 +113,7 @@ def build(wanted: Sequence[str], directory: str, seconds: float, *, may_download
 
 
 def identity() -> list[object]:
-    """Return what tells this Nix, and our part of the evaluation, from others."""
+    """Return facts that tell this Nix, and our part of the evaluation, from others."""
     nix = os.path.realpath(program("nix-instantiate"))
     files = (nix, EVALUATE, *(entry.path for entry in sorted(os.scandir(LIBRARY), key=lambda entry: entry.name)))
     return [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in files]

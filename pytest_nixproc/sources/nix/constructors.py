@@ -1,4 +1,4 @@
-"""Constructors in Nix: what is known of their parameters, and what values they can be given."""
+"""Constructors in Nix: their parameters as far as they are known, and the values that these can be given."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from contextlib import suppress
 from typing import Any, Final
 
 from pytest_nixproc.errors import SourceError
+from pytest_nixproc.model.constructors import ANY_TYPE, Constructed, Parameter
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.names import camel_case
-from pytest_nixproc.model.places import Location
+from pytest_nixproc.model.nix_syntax import NoValue
 from pytest_nixproc.model.process import ManagedProcess
-from pytest_nixproc.sources.constructors import ANY_TYPE, Made, Parameter
 from pytest_nixproc.sources.nix.reading import Reader
-from pytest_nixproc.sources.nix.syntax import NoValue
+from pytest_nixproc.values.location import Location
 
 LITERAL: Final = re.compile(r"""[\w'-]+\s*\?\s*(-?(?:0|[1-9]\d*)|true|false|"[^"\\$\x00-\x1f]*")\s*(?=[,}#]|/\*)""")
 """A parameter with a default whose value can be read off, as it is also JSON."""
 
 
 def parameters_of(listed: Mapping[str, Any]) -> dict[str, Parameter]:
-    """Return what Nix says of a function's named parameters, in the order in which they are written."""
+    """Return a function's named parameters, in the order in which they are written."""
     in_order = sorted(listed.items(), key=lambda item: position_of(item[1])[1:])
     return {name: parameter_of(name, facts) for name, facts in in_order}
 
 
 def position_of(facts: Mapping[str, Any]) -> tuple[str, int, int]:
-    """Return the file, line and column of a parameter; of one that Nix has no place for, an empty file."""
+    """Return the file, line and column of a parameter; an empty file where Nix knows no position."""
     position = facts["position"] or {"file": "", "line": 0, "column": 0}
     return position["file"], position["line"], position["column"]
 
 
 def parameter_of(name: str, facts: Mapping[str, Any]) -> Parameter:
-    """Return what is known of a parameter; a default that has to be computed is not."""
+    """Return a parameter from the facts that Nix lists; a default that has to be computed is not known."""
     file, line, column = position_of(facts)
     location = Location(file, line) if file else None
     if not facts["hasDefault"]:
@@ -99,13 +99,13 @@ def plain_attributes(instance: Instance) -> dict[str, Any]:
     return found
 
 
-def made_by(reader: Reader, names: Iterable[str], provide: Callable[[str], None]) -> Made:
+def made_by(reader: Reader, names: Iterable[str], provide: Callable[[str], None]) -> Constructed:
     """Return the instances of some names in a document, in that order."""
     instances = reader.instances()
     names_of = {instance.pkg: name for name, instance in instances.items()}
 
-    def locate(process: ManagedProcess, place: str) -> Location | None:
-        return reader.locate(names_of[process], place) if process in names_of else None
+    def locate(process: ManagedProcess, value_path: str) -> Location | None:
+        return reader.locate(names_of[process], value_path) if process in names_of else None
 
     items = [instance if instance.attributes else instance.pkg for instance in map(instances.__getitem__, names)]
-    return Made(items, provide, locate)
+    return Constructed(items, provide, locate)

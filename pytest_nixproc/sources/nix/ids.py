@@ -1,4 +1,4 @@
-"""The files on ids that belong to an expression: pools, and which ids were assigned from them.
+"""The files on ids that belong to an expression: pools, and the ids that were assigned from them.
 
 Both are beside it, as the original has them: ``idresources.nix``, and ``ids.nix`` for ``processes.nix``, or
 ``ids-advanced.nix`` for ``processes-advanced.nix``.
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.errors import Fault, ModelError, SourceError
-from pytest_nixproc.model.ids import Assignments, Pool, pools_around, read_assignments, read_pools
-from pytest_nixproc.sources.api import Arguments, IdRecord
-from pytest_nixproc.sources.nix.command import Expression, expression_at
-from pytest_nixproc.sources.nix.syntax import literal
+from pytest_nixproc.model.context import ModelContext
+from pytest_nixproc.model.ids import Assignments, Pool, read_assignments, read_pools
+from pytest_nixproc.model.nix_syntax import literal
+from pytest_nixproc.sources.api import IdRecord
+from pytest_nixproc.sources.nix.command import ProcessesExpression, expression_at
 
 RESOURCES: Final = "idresources.nix"
 MODEL: Final = "processes"
@@ -23,13 +24,16 @@ MODEL: Final = "processes"
 
 @dataclass(frozen=True)
 class IdFiles:
-    """The files on ids that there are for an expression; None for one that is not there."""
+    """The files on ids that exist for an expression."""
 
     resources: str | None
+    """File of pools; None without one."""
+
     ids: str | None
+    """File of assigned ids; None without one."""
 
 
-def id_files(expression: Expression, resources: str, ids: str) -> IdFiles:
+def id_files(expression: ProcessesExpression, resources: str, ids: str) -> IdFiles:
     """Return the files that were named, or else those beside an expression.
 
     Raises :class:`~pytest_nixproc.errors.SourceError` for resources that were named and are not there; ids need not be
@@ -42,29 +46,29 @@ def id_files(expression: Expression, resources: str, ids: str) -> IdFiles:
 
 
 def existing(path: str) -> str | None:
-    """Return the absolute path of a file that exists."""
+    """Return the absolute path of a file; None if it does not exist."""
     return os.path.abspath(path) if os.path.isfile(path) else None
 
 
-def directory_of(expression: Expression) -> str:
-    """Return where the files of an expression are."""
+def directory_of(expression: ProcessesExpression) -> str:
+    """Return the directory of the files of an expression."""
     return expression.path if expression.is_flake else os.path.dirname(expression.path)
 
 
-def ids_beside(expression: Expression) -> str:
+def ids_beside(expression: ProcessesExpression) -> str:
     """Return the file for the ids of an expression, with the part of its name that follows ``processes``."""
     name = os.path.basename(expression.path).removesuffix(".nix")
     variant = name.removeprefix(MODEL) if name.startswith(f"{MODEL}-") else ""
     return f"{directory_of(expression)}/ids{variant}.nix"
 
 
-def ids_file(path: str, arguments: Arguments) -> str:
+def ids_file(path: str, context: ModelContext) -> str:
     """Return the file that the ids of a model are written to."""
-    return os.path.abspath(arguments.ids_file) if arguments.ids_file else ids_beside(expression_at(path))
+    return os.path.abspath(context.ids_file) if context.ids_file else ids_beside(expression_at(path))
 
 
 def read(pools: Any, recorded: Any, files: IdFiles) -> tuple[Mapping[str, Pool], Assignments]:
-    """Read what the files hold; without pools, those ids count that were assigned.
+    """Read pools and assigned ids; without a file of pools, each pool spans its assigned ids.
 
     Raises :class:`~pytest_nixproc.errors.ModelError`.
     """
@@ -73,11 +77,14 @@ def read(pools: Any, recorded: Any, files: IdFiles) -> tuple[Mapping[str, Pool],
     found = read_pools(pools, files.resources or "", faults)
     if faults:
         raise ModelError(faults, origin=files.resources or files.ids or "")
-    return (found if files.resources else pools_around(assigned.ids)), assigned
+    if not files.resources:
+        given = {name: numbers.values() for name, numbers in assigned.ids.items() if numbers}
+        found = {name: Pool(min(numbers), max(numbers)) for name, numbers in given.items()}
+    return found, assigned
 
 
 def text_of(assignments: Assignments) -> str:
-    """Return assignments as an expression, written as the original writes them: what did not change looks the same."""
+    """Return assignments as an expression, in the form of the original, so that unchanged parts look the same."""
     whole: dict[str, Mapping[str, Any]] = {"ids": assignments.ids}
     if assignments.last:
         whole["lastAssignments"] = assignments.last
@@ -85,7 +92,7 @@ def text_of(assignments: Assignments) -> str:
 
 
 def sorted_deeply(value: Any) -> Any:
-    """Return sets of sets and numbers with all names in order."""
+    """Return nested mappings with all names in order."""
     return {name: sorted_deeply(value[name]) for name in sorted(value)} if isinstance(value, Mapping) else value
 
 

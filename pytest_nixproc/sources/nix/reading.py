@@ -1,4 +1,4 @@
-"""From what an expression yields to a processes model."""
+"""The reading of an evaluated expression into a processes model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pytest_nixproc.model import ready
 from pytest_nixproc.model.ids import Assignments, Pool
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.names import camel_case
-from pytest_nixproc.model.places import Location
 from pytest_nixproc.model.process import ManagedProcess, read_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.location import Location
 
 ARGUMENT_LISTS: Final = (
     *("args", "foregroundProcessExtraArgs", "foregroundProcessArgs", "daemonExtraArgs", "daemonArgs"),
 )
 HASH_LENGTH: Final = 33
-"""Length of what comes before the name in a file of the store: the hash, and a dash."""
+"""Length of the part before the name of a file in the store: the hash, and a dash."""
 
 PROBLEMS: Final = {
     "no set": ("", "is {}, which is no instance", "write { pkg = createManagedProcess { ... }; }"),
@@ -30,7 +30,7 @@ PROBLEMS: Final = {
     "no process": (".pkg", "is {}, which is no managed process", "use createManagedProcess of <pytest-nixproc>"),
     "no parameters": (".pkg", "is made of {}", "write createManagedProcess { instanceName = ...; process = ...; }"),
 }
-"""Where what is wrong with the form of an instance, how it is worded, and what to do about it."""
+"""Problems with the form of an instance: the path in it, the text, and the remedy."""
 
 KINDS: Final = {"int": "an integer", "set": "a set of something else", "lambda": "a function", "null": "null"}
 
@@ -40,7 +40,7 @@ Apply = Callable[[str, list[str], Mapping[str, Any]], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads the instances of one document; the faults of all of them are reported together."""
+    """A reader of the instances of one document; the faults of all of them are reported together."""
 
     document: Mapping[str, Any]
     origin: str
@@ -64,13 +64,13 @@ class Reader:
         return model
 
     def instances(self) -> dict[str, Instance]:
-        """Return the instances by name; raises :class:`~pytest_nixproc.errors.ModelError` for what is none."""
+        """Return the instances by name; raises :class:`~pytest_nixproc.errors.ModelError` for faults in any of them."""
         instances, faults = self._read()
         self._refuse(faults)
         return instances
 
     def _read(self) -> tuple[dict[str, Instance], list[Fault]]:
-        """Return the instances of a sound form, and what is wrong with the others."""
+        """Return the instances of a sound form, and all faults."""
         faults = [fault for name, entry in self.document.items() for fault in self._problems(name, entry)]
         sound = {name: entry for name, entry in self.document.items() if "problem" not in entry}
         return {name: self._instance(name, entry, faults) for name, entry in sound.items()}, faults
@@ -80,7 +80,7 @@ class Reader:
             raise ModelError([self._placed(fault) for fault in faults], origin=self.origin)
 
     def _problems(self, name: str, entry: Mapping[str, Any]) -> list[Fault]:
-        """Return what is wrong with the form of an instance."""
+        """Return the problems with the form of an instance."""
         if "problem" not in entry:
             return []
         path, problem, remedy = PROBLEMS[entry["problem"]]
@@ -106,17 +106,15 @@ class Reader:
         """Return the instance that a dependency means: our library names its process, the original its package."""
         if isinstance(value, dict) and "nixproc:process" in value:
             wanted = value["nixproc:process"]
-            return next((key for key in self.document if self._name(key) == wanted), wanted)
+            for key, entry in self.document.items():
+                parameters = entry.get("parameters", {})
+                if wanted == (parameters.get("name") or parameters.get("instanceName")):
+                    return key
+            return wanted
         if isinstance(value, str):
             found = (key for key, entry in self.document.items() if entry.get("path") == value)
             return next(found, os.path.basename(value)[HASH_LENGTH:])
         return value
-
-    def _name(self, key: str) -> str | None:
-        """Return the name of an instance's process."""
-        parameters = self.document[key].get("parameters", {})
-        name: str | None = parameters.get("name") or parameters.get("instanceName")
-        return name
 
     def _override(self, instance: str, path: list[str], value: Any) -> Any:
         """Return overrides with functions that can be called, each of which has Nix evaluate it."""
@@ -161,14 +159,14 @@ def is_function(value: object) -> bool:
 
 
 class Function:
-    """What a parameter has that is a function in Nix, where none can be: it is good for a message alone."""
+    """A stand-in for a function of Nix in a parameter that cannot have one; it is good for a message alone."""
 
     def __repr__(self) -> str:
         return "a function"
 
 
 def value_of(value: Any) -> Any:
-    """Return a value with what stands for functions made into objects that say so."""
+    """Return a value with its functions replaced by stand-ins."""
     if is_function(value):
         return Function()
     if isinstance(value, dict):
@@ -177,7 +175,7 @@ def value_of(value: Any) -> Any:
 
 
 def as_text(parameter: str, value: Any) -> Any:
-    """Return a parameter with the values of environment variables and arguments as Nix's ``toString`` makes them."""
+    """Return a parameter's value; arguments and environment variables become text as Nix's ``toString`` makes it."""
     if parameter == "environment" and isinstance(value, dict):
         return {name: to_string(item) for name, item in value.items()}
     if parameter in ARGUMENT_LISTS and isinstance(value, list):
@@ -186,7 +184,7 @@ def as_text(parameter: str, value: Any) -> Any:
 
 
 def to_string(value: Any) -> Any:
-    """Return what Nix's ``toString`` makes of a value that is no set (which is left, to be refused)."""
+    """Return a value as Nix's ``toString`` writes it; integers, and sets, which are refused later, are left."""
     if value is None or value is False:
         return ""
     if isinstance(value, list):

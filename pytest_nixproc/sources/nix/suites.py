@@ -13,19 +13,19 @@ from pytest_nixproc.sources.api import Script, Scripted
 FUNCTION: Final = re.compile(r"\btestService\b")
 COMMENT: Final = re.compile(r"#[^\n]*|/\*.*?\*/", re.DOTALL)
 NEEDED: Final = ("initialTests", "readiness")
-"""What the driver has done before all else: later scripts rely on it."""
+"""Phases that the driver runs before all others: later scripts rely on them."""
 
 NO_MACHINE: Final = "it configures a NixOS machine of its own (nixosConfig), and here is none"
 
 
 def defines_tests(path: str) -> bool:
-    """Tell whether a file speaks of the function that makes test definitions, other than in comments."""
+    """Tell whether a file names the function that makes test definitions, outside its comments."""
     with open(path, encoding="utf-8", errors="replace") as file:
         return FUNCTION.search(COMMENT.sub("", file.read())) is not None
 
 
 def scripted(model: ProcessesModel, suite: Mapping[str, Any]) -> Scripted:
-    """Return a model with its scripts; phases whose script says nothing are left out."""
+    """Return a model with its scripts; phases with an empty script are left out."""
     scripts = map(script_of, suite["scripts"])
     said = tuple(script for script in scripts if script.text.strip())
     return Scripted(model, said, tuple(f"{package}/bin" for package in suite["packages"]))
@@ -41,7 +41,7 @@ def script_of(entry: Mapping[str, Any]) -> Script:
 
 
 def place_of(position: Mapping[str, Any] | None) -> str:
-    """Return where something was written, as far as Nix knows."""
+    """Return the file and line of a position; empty where Nix knows none."""
     return f"{position['file']}:{position['line']}" if position else ""
 
 

@@ -1,4 +1,4 @@
-"""What every process manager has to do, as tests; also for managers of other distributions.
+"""The conformance suite: tests that every process manager has to pass, also those of other distributions.
 
     pytest --pyargs pytest_nixproc.testing.conformance --nixproc-manager=NAME
 
@@ -9,8 +9,8 @@ runs the suite for any managers that are registered, from any directory. In a pr
     class TestMine(ManagerConformance):
         manager = "mine"
 
-Managers are found through the registry, like by a user's tests. Where one cannot run, its tests are skipped with the
-reason. Fixtures can be overridden.
+Managers are found through the registry, like by a user's tests. Where one cannot run, a single test is skipped, with
+the reason, and the others are left out. Fixtures can be overridden.
 """
 
 from __future__ import annotations
@@ -84,4 +84,4 @@ __all__ = [
 
 
 class ManagerConformance(Declarations, Surroundings, Starting, PidFiles, Stopping, Living):
-    """Everything; set ``manager`` to the name under which it is registered, or leave the choice to the options."""
+    """The conformance tests that create no accounts; set ``manager`` to its name, or let the options choose."""

@@ -2,7 +2,9 @@
 
 import sys
 
-from pytest_nixproc.testing.conformance.results import print_tables
+from pytest_nixproc.testing.conformance.results import features_of, print_tables
+from pytest_nixproc.testing.conformance.subjects import SUBJECTS
 
 if __name__ == "__main__":
-    print_tables(*sys.argv[1:])
+    (directory,) = sys.argv[1:]
+    print_tables(directory, features_of(SUBJECTS))

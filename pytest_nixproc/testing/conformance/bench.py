@@ -1,34 +1,42 @@
-"""The bench that tests deploy on, and what they see of what they have deployed."""
+"""The bench that tests deploy on, and functions that inspect its deployments."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, ClassVar, Final
 
-from pytest_nixproc.deployment.planner import Load, Planner, Settings
-from pytest_nixproc.deployment.site import TAG, Site
-from pytest_nixproc.deployment.system import RunningInstance, System
-from pytest_nixproc.errors import ModelError, NixprocError, Unsupported
+from pytest_nixproc._persistence.assigner import Assigner
+from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._planning.planner import LoadModel, Planner
+from pytest_nixproc._planning.settings import Settings
+from pytest_nixproc._registry import Registry
+from pytest_nixproc._system.instance import RunningInstance
+from pytest_nixproc._system.system import System
+from pytest_nixproc.errors import ModelError, NixprocError, Unsupported, WaitTimeout
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.process_table import environment_of, is_alive, own_pid
 from pytest_nixproc.machines.waiting import wait_until
-from pytest_nixproc.managers.api import Driver, Manager, Target
+from pytest_nixproc.managers.api import Driver, Manager
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.registry import Registry
+from pytest_nixproc.testing.pace import patient
 from pytest_nixproc.testing.programs import models
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.tags import DEPLOYMENT
+from pytest_nixproc.values.target import Target
 
 Build = Callable[[StateDirs], Mapping[str, Instance]]
 
@@ -37,27 +45,38 @@ IDLE: Final = (sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"
 
 @dataclass(frozen=True)
 class Received:
-    """What a probe was given."""
+    """The surroundings that a probe has received."""
 
     arguments: tuple[bytes, ...]
+    """The whole command line."""
+
     environment: Mapping[bytes, bytes]
     directory: bytes
+    """The working directory."""
+
     umask: int
     nice: int
     descriptors: Mapping[str, str]
+    """The open descriptors by their numbers, each with the file that it refers to."""
+
     begun: float
+    """When the probe began: seconds of the monotonic clock."""
+
     listening: float
+    """When the probe was about to listen, on the same clock as ``begun``."""
+
     pid: int
+    """The probe's pid as it sees it itself, in its PID namespace; in a container, not the machine's."""
 
 
 def received(system: System, name: str) -> Received:
-    """Return what the probe of this name has written down."""
+    """Return the surroundings that the probe of this name has written down."""
     return received_in(system.machine, models.dump_of(system.state, name))
 
 
 def received_in(machine: Machine, dump: str) -> Received:
-    """Return what a probe has written into a file."""
-    content = machine.read(dump)
+    """Return the surroundings that a probe has written into a file."""
+    content = machine.files.read(dump)
     assert content is not None, f"nothing has been written to {dump}"
     facts = json.loads(content)
     entries = [bytes.fromhex(entry) for entry in facts.pop("environment")]
@@ -77,8 +96,13 @@ def own_number(instance: RunningInstance) -> int | None:
     return None if pid is None else own_pid(pid)
 
 
+def pids_of(system: System) -> dict[str, int | None]:
+    """Return the main process of each instance."""
+    return {name: status.pid for name, status in system.statuses().items()}
+
+
 class Bench:
-    """Deploys models with one manager, below a state root of its own, and sees that nothing is left."""
+    """A bench that deploys models with one manager, below a state root of its own, and finds all that is left."""
 
     stop_seconds: ClassVar[float] = 10.0
     """How long a stop may take; what takes less was not killed at the limit."""
@@ -91,20 +115,18 @@ class Bench:
         self.scratch = f"{self.directory}/x"
         self.state_root = f"{self.directory}/s"
         os.mkdir(self.scratch)
+        self._assigner = Assigner(Leases(), machine, self.directory)
         self._ports: list[int] = []
         self._roots: list[str] = []
         self._rules = Registry().rules
 
     def port(self) -> int:
-        """Return a TCP port that is free; below the range from which kernels choose ports of clients."""
-        while True:
-            port = 20000 + secrets.randbelow(12000)
-            if port not in self._ports and self.machine.port_is_free(port):
-                self._ports.append(port)
-                return port
+        """Lease a TCP port, which no other worker or session gets, even while nobody listens on it."""
+        self._ports.append(self._assigner.free_port(str(len(self._ports))))
+        return self._ports[-1]
 
     def planner(self, *, state_root: str | None = None, **settings: Any) -> Planner:
-        """Return a planner; times are short by default, so that what hangs does not hang long."""
+        """Return a planner of deployments; its time limits are short by default, so that no test hangs for long."""
         limits: dict[str, Any] = {
             "start_seconds": 20.0,
             "stop_seconds": self.stop_seconds,
@@ -114,7 +136,7 @@ class Bench:
 
     @contextmanager
     def deploy(self, build: Build, **settings: Any) -> Iterator[System]:
-        """Deploy what ``build`` returns for its state directories, for the time of a ``with`` block."""
+        """Deploy the model that ``build`` returns for its state directories, for the time of a ``with`` block."""
         system = System(self.planner(**settings))
         self._roots.append(system.root)
         system.start(load(build))
@@ -124,50 +146,53 @@ class Bench:
             system.stop()
 
     def refuses(self, build: Build) -> bool:
-        """Tell whether the manager refuses to express a model, in words that name it."""
+        """Tell whether the manager refuses a model; its error has to name the manager, or be about the model alone."""
         try:
-            draft = self.planner().draft(load(build))
+            refusals: list[NixprocError] = list(self.planner().plan(load(build)).refusals.values())
         except (Unsupported, ModelError) as error:
-            return self.is_named_by(error)
-        return any(self.is_named_by(refusal) for refusal in draft.refusals.values())
+            refusals = [error]
+        for refusal in refusals:
+            assert isinstance(refusal, ModelError) or self.manager.name in str(refusal)
+        return bool(refusals)
 
     def honoured(self, **parameters: Any) -> dict[str, Any]:
         """Return those of a process's parameters that the manager does not refuse."""
         missing = self.manager.capabilities.unsupported
         return {name: value for name, value in parameters.items() if name not in missing}
 
-    def is_named_by(self, error: NixprocError) -> bool:
-        """Tell whether an error is about the model alone, or names the manager that it is about; it has to."""
-        assert isinstance(error, ModelError) or self.manager.name in str(error)
-        return True
-
     def await_that(self, condition: Callable[[], object], what: str, seconds: float = 5) -> None:
-        """Wait until something holds."""
-        wait_until(lambda: "" if condition() else "not yet", self.machine.deadline(seconds), f"wait until {what}")
+        """Wait until something holds; ``seconds`` is the limit on a quiet machine, and grows on a busy one."""
+
+        def wait(limit: float) -> bool:
+            with suppress(WaitTimeout):
+                wait_until(lambda: "" if condition() else "not yet", self.machine.deadline(limit), what)
+                return True
+            return False
+
+        assert patient(wait, seconds), f"waited until {what}: not within {seconds:g} s"
 
     def await_line(self, instance: RunningInstance, line: str) -> None:
         """Wait until an instance has logged a line."""
         self.await_that(lambda: line in instance.log.splitlines(), f"the log has the line {line!r}")
 
     def deployments(self, state_root: str) -> list[str]:
-        """Return what is in a state root; the root itself belongs to who named it."""
+        """Return the paths of all entries in a state root, its deployments, without the root itself."""
         return [f"{state_root}/{name}" for name in os.listdir(state_root)] if os.path.isdir(state_root) else []
 
     def leftovers(self) -> list[str]:
-        """End what is left behind, and say what it was."""
-        tag = f"{TAG}={self.directory}/".encode()
-        found = [f"process {pid}: {self.machine.describe(pid)}" for pid in self._kill_tagged(tag)]
-        found += [f"port {port}" for port in self._ports if not self.machine.port_is_free(port)]
+        """End all processes and remove all files that are left behind, and return their descriptions."""
+        tag = f"{DEPLOYMENT}={self.directory}/".encode()
+        found = []
+        for pid in self.machine.processes.parents():
+            if tag in environment_of(pid) and is_alive(pid):
+                found.append(f"process {pid}: {self.machine.processes.describe(pid)}")
+                self.machine.processes.signal(pid, signal.SIGKILL)
+        found += [f"port {port}" for port in self._ports if not self.machine.network.port_is_free(port)]
         found += [f"file {name}" for name in self.deployments(self.state_root)]
-        found += [trace for root in self._roots for trace in remains(self.manager, self.machine, root)]
+        found += [remaining for root in self._roots for remaining in remains(self.manager, self.machine, root)]
+        self._assigner.release()
         shutil.rmtree(self.directory)
         return found
-
-    def _kill_tagged(self, tag: bytes) -> Iterator[int]:
-        for pid in self.machine.parents():
-            if tag in environment_of(pid) and is_alive(pid):
-                yield pid
-                self.machine.signal(pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -179,7 +204,7 @@ def clean(bench: Bench) -> Iterator[Bench]:
 
 
 def remains(manager: Manager, machine: Machine, root: str) -> Sequence[str]:
-    """Return what a manager still has of a deployment of which only the place is known."""
+    """Return the objects that a manager still has of a deployment, of which only the directory is known."""
     driver = driver_at(manager, machine, root)
     try:
         return driver.remains()
@@ -188,13 +213,13 @@ def remains(manager: Manager, machine: Machine, root: str) -> Sequence[str]:
 
 
 def driver_at(manager: Manager, machine: Machine, root: str) -> Driver:
-    """Return a driver for a deployment of which only the place is known."""
-    site = Site(root)
-    return manager.driver(machine, Target(site.state, site.profile, site.identity))
+    """Return a driver for a deployment of which only the directory is known."""
+    directory = DeploymentDirectory(root)
+    return manager.driver(machine, Target(directory.state, directory.profile, directory.identity))
 
 
-def load(build: Build) -> Load:
-    """Return the function that makes a model for the place that is chosen for it."""
+def load(build: Build) -> LoadModel:
+    """Return the function that makes a model for the state directories of a deployment."""
     return lambda arguments: ProcessesModel(build(arguments.state), origin="of a conformance test")
 
 
@@ -204,7 +229,7 @@ def one(instance: Callable[[StateDirs], Instance]) -> Build:
 
 
 def impatient(instance: Instance, seconds: float) -> Instance:
-    """Return an instance that has another limit for its start; its manager has as long as ever to start itself."""
+    """Return an instance with a start limit of its own; the time that its manager has to start stays the same."""
     return Instance(instance.pkg, **instance.attributes, start_timeout=seconds)
 
 
@@ -217,6 +242,31 @@ def bystander(*argv: str) -> Iterator[subprocess.Popen[str]]:
             assert process.poll() is None, "a process that is none of ours was touched"
         finally:
             process.kill()
+
+
+def side_by_side(*actions: Callable[[], object], seconds: float = 60) -> None:
+    """Do things in threads of their own; raise the first error of one, or say that some have not come to an end."""
+    errors: list[BaseException] = []
+
+    def carry_out(action: Callable[[], object]) -> None:
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+
+    threads = [Thread(target=carry_out, args=(action,), daemon=True) for action in actions]
+
+    def wait(limit: float) -> bool:
+        end = time.monotonic() + limit
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    for thread in threads:
+        thread.start()
+    assert patient(wait, seconds), f"a thread has not come to an end within {seconds:g} s"
+    for error in errors:
+        raise error
 
 
 def write_text(path: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Which part of the suite is run: that of each profile which the options choose."""
+"""The choice of the suite's parts: only those of the chosen profiles are run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.plugin.systems import systems_of
+from pytest_nixproc._plugin.session import session_of
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out the tests of a profile that is not asked for; their file is named after it."""
     name = collection_path.name.removeprefix("test_").removesuffix(".py")
     is_of_profile = collection_path.name == f"test_{name}.py"
-    return True if is_of_profile and name not in systems_of(config).matrix.profiles() else None
+    return True if is_of_profile and name not in session_of(config).matrix.profiles() else None

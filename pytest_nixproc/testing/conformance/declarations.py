@@ -1,15 +1,15 @@
-"""What a manager says of itself, and what it makes of a model; nothing is started, so it is tried on every machine."""
+"""Tests of a manager's declarations and generated files, which run on every machine, because they start nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 import pytest
 
-from pytest_nixproc.deployment.planner import Draft
-from pytest_nixproc.deployment.site import Site
+from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._planning.plan import Plan
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import ManagedProcess, create_managed_process
 from pytest_nixproc.testing.conformance.bench import Bench, load
@@ -46,48 +46,46 @@ SAMPLES: Final[Mapping[str, Any]] = MappingProxyType(
 """A value for each parameter of a managed process."""
 
 
-SITE: Final = Site("/srv/nixproc/site")
+DIRECTORY: Final = DeploymentDirectory("/srv/nixproc/directory")
 
 
 class Declarations(Fixtures):
-    """Capabilities and generated files."""
+    """Tests of a manager's declared capabilities and generated files."""
 
     @pytest.mark.parametrize("parameter", ManagedProcess.PARAMETERS)
-    def test_parameter(
-        self, drafting_bench: Bench, parameter: str, record_property: Callable[[str, str], None]
-    ) -> None:
+    def test_parameter(self, planning_bench: Bench, parameter: str, request: pytest.FixtureRequest) -> None:
         """Each parameter of a process is accepted, or refused with the reason that the manager declares for it."""
-        reason = drafting_bench.manager.capabilities.unsupported.get(parameter)
-        found = draft(drafting_bench, parameter)
+        reason = planning_bench.manager.capabilities.unsupported.get(parameter)
+        found = plan(planning_bench, parameter)
         if reason is None:
-            assert not found.refusals
+            assert not found.refusals, f"{parameter} is refused, and not declared missing"
             return
         assert "it" in found.refusals, f"{parameter} is declared missing, and is not refused"
-        for said in (drafting_bench.manager.name, parameter, reason):
+        for said in (planning_bench.manager.name, parameter, reason):
             assert said in str(found.refusals["it"])
-        record_property(REFUSES, f"{parameter}: {reason}")
+        request.node.user_properties.append((REFUSES, f"{parameter}: {reason}"))
 
-    def test_declarations_are_about_parameters(self, drafting_bench: Bench) -> None:
-        """What a manager declares missing are parameters, each with a reason; it names a mode and platforms."""
-        can = drafting_bench.manager.capabilities
+    def test_declarations_are_about_parameters(self, planning_bench: Bench) -> None:
+        """Parameters declared as unsupported exist and have a reason; a mode and platforms are declared."""
+        can = planning_bench.manager.capabilities
         assert can.unsupported.keys() <= set(ManagedProcess.PARAMETERS)
         assert all(can.unsupported.values())
         assert can.prefers in ("foreground", "daemon")
         assert can.platforms
 
-    def test_same_files_each_time(self, drafting_bench: Bench) -> None:
+    def test_same_files_each_time(self, planning_bench: Bench) -> None:
         """The same model at the same place gives the same files, byte for byte."""
-        can = drafting_bench.manager.capabilities
+        can = planning_bench.manager.capabilities
         honoured = [name for name in SAMPLES if name not in can.unsupported]
-        first, second = (draft(drafting_bench, *honoured) for _ in range(2))
-        assert (first.profile, first.shared) == (second.profile, second.shared)
+        first, second = (plan(planning_bench, *honoured) for _ in range(2))
+        assert (first.unit_set, first.shared) == (second.unit_set, second.shared)
 
 
-def draft(bench: Bench, *parameters: str) -> Draft:
-    """Draft a model of a process with sample values for parameters, and of another one, at the same place each time."""
+def plan(bench: Bench, *parameters: str) -> Plan:
+    """Plan a model of two processes at a fixed place: one with sample values for parameters, and a plain one."""
     given = {"name": "sample", "foreground_process": "/bin/sample"} | {name: SAMPLES[name] for name in parameters}
     instances = {
         "it": Instance(create_managed_process(**given)),
         "other": Instance(create_managed_process(name="other", foreground_process="/bin/other")),
     }
-    return bench.planner().draft(load(lambda _: instances), SITE)
+    return bench.planner().plan(load(lambda _: instances), DIRECTORY)

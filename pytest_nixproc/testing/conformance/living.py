@@ -1,4 +1,4 @@
-"""What can be seen and done while a system is up."""
+"""Tests of a running system: crashes, restarts, reloads, logs, processes, ports and upgrades."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import signal
 
 import pytest
 
+from pytest_nixproc._system.instance import RunningInstance
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import DeploymentError
 from pytest_nixproc.machines.process_table import HAS_PROC, is_alive, own_pid, stat_fields
-from pytest_nixproc.model.process import Mode
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.conformance.bench import (
     Bench,
     http_body,
     one,
     own_number,
+    pids_of,
     received,
+    side_by_side,
 )
-from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes
+from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes, in_both_modes_at_once
 from pytest_nixproc.testing.programs.models import misbehaving, probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.units import Mode
 
 
 def is_stopped(pid: int) -> bool:
-    """Tell whether a process is stopped by the kernel (proc(5)), by psutil where there is no ``/proc``."""
+    """Tell whether a process is stopped by a signal, from ``/proc`` (proc(5)), or from psutil where there is none."""
     if HAS_PROC:
         return stat_fields(pid)[:1] == ["T"]
     import psutil
@@ -31,78 +35,98 @@ def is_stopped(pid: int) -> bool:
     return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
+def assert_end_is_seen(bench: Bench, it: RunningInstance, number: signal.Signals, status: int) -> None:
+    """End a program by a signal, and wait for that; assert that ``status`` is its status, and nothing is left."""
+    it.kill(number)
+    bench.await_that(lambda: it.status.has_ended, "the end is seen")
+    assert (it.status.exit_status, it.pid, it.pids, it.listening) == (status, None, [], set())
+
+
 class Living(Fixtures):
-    """What can be seen and done while a system is up."""
+    """Tests of a running system: crashes, restarts, reloads, logs, processes, ports and upgrades."""
 
     @in_both_modes
-    @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGUSR2, 3)])
-    def test_crash_is_seen(self, bench: Bench, mode: Mode, number: signal.Signals, status: int) -> None:
+    def test_crash_is_seen(self, bench: Bench, mode: Mode) -> None:
         """A program that has ended by itself does not run, its status is known, and the teardown is clean."""
-        with bench.deploy(one(lambda state: probe("it", state, mode, port=bench.port()))) as system:
-            it = system["it"]
-            it.kill(number)
-            bench.await_that(lambda: it.status.has_ended, "the end is seen")
-            assert (it.status.exit_status, it.pid, it.pids, it.listening) == (status, None, [], set())
-            with pytest.raises(DeploymentError, match="it does not run"):
-                system.assert_no_conflicts()
+        ends = {"killed": (signal.SIGKILL, -9), "gone": (signal.SIGUSR2, 3)}
+        with bench.deploy(lambda state: {name: probe(name, state, mode, port=bench.port()) for name in ends}) as system:
+            for name, (number, status) in ends.items():
+                assert_end_is_seen(bench, system[name], number, status)
+                with pytest.raises(DeploymentError, match=f"{name} does not run"):
+                    system.assert_no_conflicts()
 
-    @in_both_modes
-    def test_restart(self, bench: Bench, mode: Mode) -> None:
+    @in_both_modes_at_once
+    def test_restart(self, system: System) -> None:
         """A restarted program is another process, which serves."""
-        with bench.deploy(one(lambda state: probe("it", state, mode, port=bench.port()))) as system:
-            before = system["it"].pid
-            system["it"].restart()
-            assert system["it"].pid not in (None, before)
-            assert http_body(system["it"]) == str(own_number(system["it"]))
-            system.assert_no_conflicts()
+        it = system["restarted"]
+        before = it.pid
+        it.restart()
+        assert it.pid not in (None, before)
+        assert http_body(it) == str(own_number(it))
+        system.assert_no_conflicts()
 
-    @in_both_modes
-    def test_reload(self, bench: Bench, mode: Mode) -> None:
+    def test_threads(self, bench: Bench) -> None:
+        """Several threads may use a system at once: each verb does its work, and none waits for ever."""
+
+        def restart(name: str) -> None:
+            for _ in range(2):
+                system[name].restart()
+
+        def look() -> None:
+            for _ in range(20):
+                assert set(system.statuses()) == {"one", "two"}
+                assert system.machine.succeed("echo here") == "here\n"
+
+        with bench.deploy(lambda state: {name: probe(name, state) for name in ("one", "two")}) as system:
+            before = {instance.pid for instance in system.values()}
+            side_by_side(lambda: restart("one"), lambda: restart("two"), look)
+            assert all(instance.is_running for instance in system.values())
+            assert not before & {instance.pid for instance in system.values()}
+
+    @in_both_modes_at_once
+    def test_reload(self, bench: Bench, system: System) -> None:
         """A reload reaches the program, which goes on."""
-        with bench.deploy(one(lambda state: probe("it", state, mode, port=bench.port()))) as system:
-            before = system["it"].pid
-            system["it"].reload()
-            bench.await_line(system["it"], "reloaded")
-            assert system["it"].pid == before
+        it = system["reloaded"]
+        before = pids_of(system)
+        it.reload()
+        bench.await_line(it, "reloaded")
+        assert pids_of(system) == before
 
-    @in_both_modes
-    def test_log(self, bench: Bench, mode: Mode) -> None:
-        """The log has what a program writes to its output and error, in order, at once, once."""
-        with bench.deploy(one(lambda state: probe("it", state, mode, port=bench.port()))) as system:
-            it = system["it"]
-            sizes = system.log_sizes()
-            for number in (1, 2):
-                it.kill(signal.SIGUSR1)
-                bench.await_line(it, f"line {number} on request")
-            assert system.logs_since(sizes) == {"it": "line 1 on request\nline 2 on request\n"}
-            assert it.log == "the probe is up\nline 1 on request\nline 2 on request\n"
+    @in_both_modes_at_once
+    def test_log(self, bench: Bench, system: System) -> None:
+        """The log has a program's standard output and standard error, in order, without delay, and only once."""
+        it = system["logged"]
+        sizes = system.log_sizes()
+        for number in (1, 2):
+            it.kill(signal.SIGUSR1)
+            bench.await_line(it, f"line {number} on request")
+        since = {name: text for name, text in system.logs_since(sizes).items() if text}
+        assert since == {"logged": "line 1 on request\nline 2 on request\n"}
+        assert it.log == "the probe is up\nline 1 on request\nline 2 on request\n"
 
-    @in_both_modes
-    def test_pause(self, bench: Bench, mode: Mode) -> None:
+    @in_both_modes_at_once
+    def test_pause(self, bench: Bench, system: System) -> None:
         """A paused program is stopped by the kernel, still counts as running, and goes on afterwards."""
-        with bench.deploy(one(lambda state: probe("it", state, mode, port=bench.port()))) as system:
-            pid = system["it"].pid
-            assert pid is not None
-            with system["it"].paused():
-                bench.await_that(lambda: is_stopped(pid), "it is stopped")
-                assert system["it"].is_running
-            assert http_body(system["it"]) == str(own_pid(pid))
+        it = system["paused"]
+        pid = it.pid
+        assert pid is not None
+        with it.paused():
+            bench.await_that(lambda: is_stopped(pid), "it is stopped")
+            assert it.is_running
+        assert http_body(it) == str(own_pid(pid))
 
-    @in_both_modes
-    def test_processes_and_ports(self, bench: Bench, mode: Mode) -> None:
+    @in_both_modes_at_once
+    def test_processes_and_ports(self, system: System) -> None:
         """An instance's processes and ports are its own, with the program first."""
-        ports = {"one": bench.port(), "two": bench.port()}
-        with bench.deploy(
-            lambda state: {name: probe(name, state, mode, port=port) for name, port in ports.items()}
-        ) as system:
-            for name, port in ports.items():
-                assert [own_pid(pid) for pid in system[name].pids] == [received(system, name).pid]
-                assert system[name].listening == {port}
-                assert system.statuses()[name].pid == system[name].pid
+        statuses = system.statuses()
+        for name in ("seen", "started"):
+            assert [own_pid(pid) for pid in system[name].pids] == [received(system, name).pid]
+            assert system[name].listening == {system[name].port}
+            assert statuses[name].pid == system[name].pid
 
     @in_both_modes
     def test_program_that_forks(self, bench: Bench, mode: Mode) -> None:
-        """What a program forks belongs to its instance, with the ports that it holds, and is gone after a stop."""
+        """Processes that a program forks belong to its instance, with their ports, and are gone after a stop."""
         port = bench.port()
         with bench.deploy(one(lambda state: misbehaving("it", state, mode, "forks", port=port))) as system:
             it = system["it"]
@@ -115,7 +139,7 @@ class Living(Fixtures):
 
     @in_both_modes
     def test_switch(self, bench: Bench, mode: Mode) -> None:
-        """An upgrade stops what is gone, restarts what has changed, starts what is new, and leaves the rest alone."""
+        """An upgrade stops removed instances, restarts changed ones, starts new ones, and leaves the rest alone."""
         ports = {name: bench.port() for name in ("same", "changed", "gone", "new")}
 
         def build(state: StateDirs, *names: str, **arguments: str) -> ProcessesModel:

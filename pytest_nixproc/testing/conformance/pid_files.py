@@ -1,4 +1,4 @@
-"""PID files: where they are, and which are not believed."""
+"""Tests of PID files: their places, and those that are stale, late, wrong or missing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import DeploymentError
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import Mode
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.testing.conformance.bench import (
     IDLE,
     Bench,
@@ -27,15 +25,18 @@ from pytest_nixproc.testing.conformance.bench import (
     write_text,
 )
 from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes
+from pytest_nixproc.testing.pace import slowness
 from pytest_nixproc.testing.programs.models import misbehaving, probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.units import Mode
 
 
 class PidFiles(Fixtures):
-    """PID files: where they are, and which are not believed."""
+    """Tests of PID files: their places, and those that are stale, late, wrong or missing."""
 
     @in_both_modes
     def test_place(self, bench: Bench, mode: Mode) -> None:
-        """A PID file has the place that the model rules say, and names the program."""
+        """A PID file has the path that the model gives it, or the default one, and holds the program's pid."""
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
             explicit = f"{state.lib_dir}/it's here"
@@ -50,29 +51,33 @@ class PidFiles(Fixtures):
             places["explicit"] = f"{system.state.lib_dir}/it's here"
             assert {name: system[name].pid_file for name in system} == places
             for name, place in places.items():
-                content = system.machine.read(place)
+                content = system.machine.files.read(place)
                 assert content is not None or mode == "foreground"
                 assert content is None or int(content) == received(system, name).pid
 
     @in_both_modes
-    @pytest.mark.parametrize("kind", ["of a dead process", "of a stranger", "without a number", "empty"])
-    def test_stale_one_is_not_believed(self, bench: Bench, mode: Mode, kind: str) -> None:
-        """What is left in a PID file neither counts as the program, nor hinders its start, nor is touched at a stop."""
-        with bystander(*IDLE) as stranger, subprocess.Popen(["/bin/sh", "-c", ":"]) as dead:
+    def test_stale_one_is_not_believed(self, bench: Bench, mode: Mode) -> None:
+        """A process in a stale PID file is not taken for the program, and neither hinders its start nor is stopped."""
+        port = bench.port()
+        with (
+            bystander(*IDLE) as stranger,
+            subprocess.Popen(["/bin/sh", "-c", ":"]) as dead,
+            bench.deploy(one(lambda state: probe("it", state, mode, port=port))) as system,
+        ):
             dead.wait()
-            contents = {"of a dead process": f"{dead.pid}\n", "of a stranger": f"{stranger.pid}\n"}
-            content = contents.get(kind, "no number\n" if kind == "without a number" else "")
-            port = bench.port()
-            with bench.deploy(one(lambda state: probe("it", state, mode, port=port))) as system:
-                it = system["it"]
+            it = system["it"]
+            for content in ("no number\n", "", f"{dead.pid}\n", f"{stranger.pid}\n"):
                 it.stop()
                 write_text(it.pid_file, content)
-                assert not it.is_running
+                assert (content, it.is_running) == (content, False)
                 it.start()
-                assert own_number(it) == received(system, "it").pid
+                assert (content, own_number(it)) == (content, received(system, "it").pid)
                 assert http_body(it) == str(own_number(it))
                 it.stop()
                 write_text(it.pid_file, content)
+                it.stop()
+            # The teardown finds the pid of a living process.
+            write_text(it.pid_file, content)
 
     @in_both_modes
     def test_crash_leaves_one(self, bench: Bench, mode: Mode) -> None:
@@ -97,11 +102,11 @@ class PidFiles(Fixtures):
     @pytest.mark.parametrize("behaviour", ["wrong-pid-file", "no-pid-file"])
     def test_missing_one(self, bench: Bench, behaviour: str) -> None:
         """A daemon whose PID file does not lead to it fails the deployment, and is ended all the same, in time."""
-        port = bench.port()
+        port, seconds = bench.port(), 1.5 * slowness()
         system = System(bench.planner())
         with pytest.raises(DeploymentError, match=r"/it\.pid"):
             system.start(
-                load(one(lambda state: impatient(misbehaving("it", state, "daemon", behaviour, port=port), 3)))
+                load(one(lambda state: impatient(misbehaving("it", state, "daemon", behaviour, port=port), seconds)))
             )
         assert seconds_of(system, "stopped", "it") - seconds_of(system, "stop", "it") < bench.stop_seconds
 

@@ -1,4 +1,4 @@
-"""Writes down what a run finds, in each process of pytest for its own tests."""
+"""The recorder of a run's results, in each process of pytest for its own tests."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Final
 
 import pytest
 
+from pytest_nixproc._plugin import options
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.managers.api import Manager
-from pytest_nixproc.plugin import options
-from pytest_nixproc.registry import Registry
 from pytest_nixproc.testing.conformance.results import (
     FAIL,
     PARTLY,
     PASS,
     REFUSED,
-    Finding,
+    Outcome,
     Results,
-    features,
+    features_of,
     subject_of,
 )
 
@@ -31,7 +31,7 @@ REFUSES_SOME: Final = "nixproc_refuses_some"
 
 
 def record_run(config: pytest.Config) -> None:
-    """Have the tests of this process recorded, if that is asked for."""
+    """Record the results of this process's tests, if the options ask for it."""
     directory = options.read(config, "conformance-results")
     if directory and not config.pluginmanager.has_plugin(NAME):
         path = os.path.abspath(os.path.join(config.invocation_params.dir, directory))
@@ -39,60 +39,61 @@ def record_run(config: pytest.Config) -> None:
 
 
 def test_of(item: pytest.Item) -> tuple[Manager, str] | None:
-    """Return the manager that a test is run for, and what the test is called in results."""
+    """Return the manager that a test is run for, and the name of the test in results."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    manager = parameters.get("tested_manager") or parameters.get("drafting_manager")
+    manager = parameters.get("tested_manager") or parameters.get("planning_manager")
     if not isinstance(manager, Manager) or not isinstance(item, pytest.Function) or item.cls is None:
         return None
     name, _, variant = item.name.partition("[")
     others = variant.removesuffix("]").replace(manager.name, "", 1).strip("-")
-    return manager, f"{subject_of(item.cls, name)}.{name}{f'[{others}]' if others else ''}"
+    return manager, f"{subject_of(item.cls, name).__name__}.{name}{f'[{others}]' if others else ''}"
 
 
-def said_by(item: pytest.Item) -> Finding:
-    """Return what a test that has not failed says of itself."""
+def said_by(item: pytest.Item) -> Outcome:
+    """Return the outcome that a test has noted in its properties, if it has not failed; else a pass."""
     said = dict(item.user_properties)
     for outcome, place in ((REFUSED, REFUSES), (PARTLY, REFUSES_SOME)):
         if place in said:
-            return Finding(outcome, str(said[place]))
-    return Finding(PASS)
-
-
-def reason_of_skip(report: pytest.TestReport) -> str:
-    """Return why a test has skipped itself: a manager refuses what it would look at."""
-    assert isinstance(report.longrepr, tuple)
-    return str(report.longrepr[2]).removeprefix("Skipped: ")
+            return Outcome(outcome, str(said[place]))
+    return Outcome(PASS)
 
 
 class Recorder:
-    """A plugin of pytest; the processes of pytest-xdist write into the same files, one after the other."""
+    """The plugin of pytest that records results; the workers of pytest-xdist write into the same files in turn."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self.findings: dict[str, dict[str, Finding]] = defaultdict(dict)
+        self.findings: dict[str, dict[str, Outcome]] = defaultdict(dict)
         self.absent: dict[str, str] = {}
+        self.subjects: set[type[object]] = set()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Take in what each phase of a test says."""
+        """Record the outcome of each phase of a test."""
         report = yield
         if found := test_of(item):
             manager, test = found
-            self.absent.setdefault(manager.name, manager.obstacle(Registry().machine("host")))
+            assert isinstance(item, pytest.Function), "nothing else has a name in results"
+            self.subjects.add(subject_of(item.cls, item.name.partition("[")[0]))
+            self.absent.setdefault(manager.name, manager.unavailable_reason(Registry().machine("host")))
             findings = self.findings[manager.name]
             if report.failed:
-                findings[test] = Finding(FAIL)
+                findings[test] = Outcome(FAIL)
+            elif report.when == "call" and report.passed:
+                findings[test] = said_by(item)
             elif report.when == "call":
-                findings[test] = said_by(item) if report.passed else Finding(REFUSED, reason_of_skip(report))
+                # It has skipped itself: the manager refuses what it would look at.
+                assert isinstance(report.longrepr, tuple), "a skip says where and why"
+                findings[test] = Outcome(REFUSED, str(report.longrepr[2]).removeprefix("Skipped: "))
         return report
 
     def pytest_sessionfinish(self) -> None:
-        """Write the files."""
-        tests = {feature.key for feature in features()}
+        """Write the files of results."""
+        features = features_of(self.subjects)
         with locked(self.directory):
             for name, findings in self.findings.items():
                 path = os.path.join(self.directory, f"{name}.json")
-                Results.read(path).with_run(Results(name, self.absent[name], findings), tests).write(path)
+                Results.read(path).with_run(Results(name, self.absent[name], findings), features).write(path)
 
 
 @contextmanager

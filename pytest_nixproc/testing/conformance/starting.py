@@ -1,4 +1,4 @@
-"""What happens until instances are ready, and when one is not."""
+"""Tests of starts: their order, their failures, and conflicts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import re
 import sys
 import textwrap
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 import pytest
 
-from pytest_nixproc.deployment.site import TAG
-from pytest_nixproc.deployment.system import System
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import DeploymentError, StartError, Unsupported
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import Mode, create_managed_process
-from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.testing.conformance.bench import (
     Bench,
     bystander,
@@ -35,19 +34,26 @@ from pytest_nixproc.testing.conformance.bench import (
 from pytest_nixproc.testing.conformance.fixtures import Fixtures, Note, in_both_modes
 from pytest_nixproc.testing.conformance.hostile import OTHER_STATE_ROOTS
 from pytest_nixproc.testing.programs.models import misbehaving, probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.tags import DEPLOYMENT
+from pytest_nixproc.values.units import Mode
 
-ENDINGS: Final[Mapping[str, tuple[Mapping[str, object], str]]] = {
-    "status": ({"status": 7, "keeps_pid_file": 1}, "status 7"),
-    "signal": ({"signal": 11}, "SIGSEGV|signal 11"),
-    "starter's status": ({"status": 9, "early": 1}, "status 9"),
+ENDINGS: Final[Mapping[str, tuple[Mode, Mapping[str, object], str]]] = {
+    "status": ("foreground", {"status": 7}, "status 7"),
+    "signal": ("foreground", {"signal": 11}, "SIGSEGV|signal 11"),
+    "daemon's status": ("daemon", {"status": 7, "keeps_pid_file": 1}, "status 7"),
+    "starter's status": ("daemon", {"status": 9, "early": 1}, "status 9"),
     # Where a PID file was all that led to the process, its status may be lost with it.
-    "without a trace": ({"status": 7}, "dead did not start"),
+    "without a trace": ("daemon", {"status": 7}, "dead did not start"),
 }
-"""Ways to die at the start: what the program is told, and what the error has to show."""
+"""Ways to die at the start: of which mode, what the program is told, and what the error has to show."""
 
 
 AT_ONCE_SECONDS: Final = 5.0
-"""What counts as at once: a quarter of the limit that a start has, so that a busy machine is none too slow."""
+"""The limit for "at once": a quarter of the limit of a start, so that a busy machine is fast enough."""
+
+SLOW_SECONDS: Final = 2.0
+"""How long a server takes that nobody waits for; the others have to be up before."""
 
 FAN: Final = 50
 
@@ -58,7 +64,7 @@ def idle(name: str, **parameters: Any) -> Instance:
 
 
 class Starting(Fixtures):
-    """What happens until instances are ready, and when one is not."""
+    """Tests of starts: their order, their failures, and conflicts."""
 
     @in_both_modes
     def test_initialize_runs_before_every_start(self, bench: Bench, mode: Mode) -> None:
@@ -96,46 +102,33 @@ class Starting(Fixtures):
 
     @in_both_modes
     def test_order(self, bench: Bench, mode: Mode) -> None:
-        """Dependencies are ready before their dependants start, and stop after them, in the exact reverse order."""
+        """Dependencies are ready before dependants start, and stop after them; nobody waits for unrelated instances."""
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
             base = probe("base", state, mode, port=ports[0], delay=0.1)
             left = probe("left", state, mode, port=ports[1], dependencies=[base.pkg])
             right = probe("right", state, mode, port=ports[2], dependencies=["base"])
             top = probe("top", state, mode, port=ports[3], dependencies=[left.pkg, right.pkg])
-            return {"top": top, "left": left, "right": right, "base": base}
+            slow = probe("slow", state, mode, port=ports[4], delay=SLOW_SECONDS)
+            return {"top": top, "left": left, "right": right, "base": base, "slow": slow}
 
-        ports = [bench.port() for _ in range(4)]
+        ports = [bench.port() for _ in range(5)]
         with bench.deploy(build) as system:
             dumps = {name: received(system, name) for name in system}
         assert dumps["base"].listening < min(dumps["left"].begun, dumps["right"].begun)
         assert max(dumps["left"].listening, dumps["right"].listening) < dumps["top"].begun
-        events = [(event.happening, event.instance) for event in system.timeline]
-        assert events == [
-            *(("start", "base"), ("ready", "base"), ("start", "left"), ("start", "right")),
-            *(("ready", "left"), ("ready", "right"), ("start", "top"), ("ready", "top")),
-            *(("stop", "top"), ("stopped", "top"), ("stop", "left"), ("stop", "right")),
-            *(("stopped", "left"), ("stopped", "right"), ("stop", "base"), ("stopped", "base")),
+        assert dumps["top"].begun < dumps["slow"].listening
+        events = [(event.happening, event.instance) for event in system.timeline if event.instance != "slow"]
+        groups = [(happening, {name for _, name in group}) for happening, group in groupby(events, itemgetter(0))]
+        both = {"left", "right"}
+        assert groups == [
+            *(("start", {"base"}), ("ready", {"base"}), ("start", both), ("ready", both)),
+            *(("start", {"top"}), ("ready", {"top"}), ("stop", {"top"}), ("stopped", {"top"})),
+            *(("stop", both), ("stopped", both), ("stop", {"base"}), ("stopped", {"base"})),
         ]
 
-    @in_both_modes
-    def test_chain(self, bench: Bench, mode: Mode) -> None:
-        """In a chain of dependencies, each starts when the one before is ready, and stops before it."""
-
-        def build(state: StateDirs) -> Mapping[str, Instance]:
-            before = dict(zip(names[1:], names, strict=False))
-            return {
-                name: probe(name, state, mode, dependencies=[before[name]] if name in before else []) for name in names
-            }
-
-        names = [f"link{number}" for number in range(5)]
-        with bench.deploy(build) as system:
-            dumps = [received(system, name) for name in names]
-        assert all(one.listening < other.begun for one, other in pairwise(dumps))
-        assert system.timeline.order("stopped") == names[::-1]
-
     def test_fan(self, bench: Bench) -> None:
-        """Fifty instances that depend on one, and one that depends on all of them, start and stop in three levels."""
+        """Fifty instances start after the one they need and before the one that needs them, and stop in reverse."""
         leaves = [f"leaf{number}" for number in range(FAN)]
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
@@ -150,7 +143,7 @@ class Starting(Fixtures):
 
     @in_both_modes
     def test_one_level_starts_side_by_side(self, bench: Bench, mode: Mode) -> None:
-        """Instances that do not depend on each other take their time to start at the same time."""
+        """Instances that do not depend on each other start in parallel."""
         names = ("one", "two", "three")
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
@@ -162,11 +155,10 @@ class Starting(Fixtures):
             dumps = [received(system, name) for name in system]
         assert max(dump.begun for dump in dumps) < min(dump.listening for dump in dumps)
 
-    @in_both_modes
-    @pytest.mark.parametrize("ending", ENDINGS, ids=str.lower)
-    def test_death_at_start(self, bench: Bench, mode: Mode, ending: str) -> None:
+    @pytest.mark.parametrize("ending", ENDINGS)
+    def test_death_at_start(self, bench: Bench, ending: str) -> None:
         """An instance that dies fails the deployment at once, with its end and last words; the others are stopped."""
-        options, shown = ENDINGS[ending]
+        mode, options, shown = ENDINGS[ending]
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
             good = probe("good", state, mode, port=ports[0])
@@ -186,7 +178,7 @@ class Starting(Fixtures):
     @in_both_modes
     @pytest.mark.parametrize("kind", ["missing", "not executable"])
     def test_program_that_cannot_be_run(self, bench: Bench, mode: Mode, kind: str) -> None:
-        """A program that is not there, or not executable, fails the deployment at once, by its path."""
+        """A program that is missing or not executable fails the deployment at once; the error names its path."""
         path = f"{bench.scratch}/a program"
         if kind == "not executable":
             write_text(path, "#!/bin/sh\n")
@@ -199,7 +191,7 @@ class Starting(Fixtures):
 
     @in_both_modes
     def test_never_ready(self, bench: Bench, mode: Mode) -> None:
-        """An instance that lives and does not listen fails the deployment at the limit, by name and port."""
+        """An instance that never listens fails the deployment at the time limit; the error names it and its port."""
         port = bench.port()
         with (
             pytest.raises(StartError, match=rf"it is not ready after 0.7 s\n.*port {port}"),
@@ -208,8 +200,8 @@ class Starting(Fixtures):
             pass
 
     @in_both_modes
-    def test_port_of_another_instance(self, bench: Bench, mode: Mode) -> None:
-        """A port on which another instance listens than the one that declares it is a conflict that names both."""
+    def test_other_port_than_declared(self, bench: Bench, mode: Mode) -> None:
+        """Listening on another port than the declared one is a conflict, and the error names the declared port."""
         ports = bench.port(), bench.port()
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
@@ -223,7 +215,7 @@ class Starting(Fixtures):
 
     @in_both_modes
     def test_port_held_by_a_stranger(self, bench: Bench, mode: Mode) -> None:
-        """A declared port that a foreign process holds is named by process, before anything is started."""
+        """A declared port held by a foreign process is reported with that process before anything is started."""
         port = bench.port()
         text = f"import socket, time; s = socket.create_server(('', {port})); print('up', flush=True); time.sleep(99)"
         with bystander(sys.executable, "-c", text) as stranger:
@@ -239,7 +231,7 @@ class Starting(Fixtures):
 
     @in_both_modes
     def test_two_deployments_of_one_model(self, bench: Bench, mode: Mode) -> None:
-        """Two deployments of a model, with other ports, run side by side; the end of one is nothing to the other."""
+        """Two deployments of a model with different ports run side by side; the end of one leaves the other alone."""
         ports = [bench.port(), bench.port()]
         with bench.deploy(one(lambda state: probe("it", state, mode, port=ports[0]))) as first:
             with bench.deploy(one(lambda state: probe("it", state, mode, port=ports[1]))) as second:
@@ -254,7 +246,7 @@ class Starting(Fixtures):
         """A state root may contain blanks."""
         root = f"{bench.scratch}/a  b"
         with bench.deploy(one(lambda state: probe("it", state, mode)), state_root=root) as system:
-            assert received(system, "it").environment[TAG.encode()].startswith(os.fsencode(root))
+            assert received(system, "it").environment[DEPLOYMENT.encode()].startswith(os.fsencode(root))
             system["it"].restart()
             assert system["it"].is_running
         assert bench.deployments(root) == []

@@ -1,31 +1,37 @@
-"""The end of programs that do not want to."""
+"""Tests of stops, also of programs that do not want to end."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Final
 
 import pytest
 
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import TeardownError
 from pytest_nixproc.machines.process_table import is_alive, own_pid
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import Mode
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.testing.conformance.bench import (
     Bench,
     http_body,
     one,
     own_number,
+    pids_of,
     read_text,
 )
-from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes
+from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes, in_both_modes_at_once
 from pytest_nixproc.testing.programs.models import misbehaving, probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.units import Mode
+
+CONTAINED_SECONDS: Final = 2.0
+"""How long a manager that contains processes waits for those that escaped and heed no SIGTERM; the program heeds it."""
 
 
 class Stopping(Fixtures):
-    """The end of programs that do not want to."""
+    """Tests of stops, also of programs that do not want to end."""
 
     @in_both_modes
     def test_ignoring_sigterm(self, bench: Bench, mode: Mode) -> None:
@@ -50,14 +56,14 @@ class Stopping(Fixtures):
     @in_both_modes
     @pytest.mark.parametrize("behaviour", ["escapes", "leaves-children"])
     def test_left_behind(self, bench: Bench, mode: Mode, behaviour: str) -> None:
-        """A process that outlives its program, wherever it fled to, is ended, and reported where it could live on."""
+        """A process that outlives its program is ended, and reported unless the manager's own stop ends it."""
         port = bench.port()
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
             options = {"escaped": f"{state.lib_dir}/escaped"}
             return {"it": misbehaving("it", state, mode, behaviour, port=port, options=options)}
 
-        with bench.deploy(build) as system:
+        with bench.deploy(build, stop_seconds=CONTAINED_SECONDS) as system:
             number = int(read_text(f"{system.state.lib_dir}/escaped"))
             escaped = next(pid for pid in system["it"].pids if own_pid(pid) == number)
             report = pytest.raises(TeardownError, match=rf"process {escaped} was left behind.*misbehaving")
@@ -69,7 +75,7 @@ class Stopping(Fixtures):
 
     @in_both_modes
     def test_a_stop_waits_for_the_end(self, bench: Bench, mode: Mode) -> None:
-        """A stop has come to its end when the program has, which may take its time."""
+        """A stop lasts until the program has ended, which may take its time."""
         options, port = {"delay": 0.4}, bench.port()
         build = one(lambda state: misbehaving("it", state, mode, "ends-slowly", port=port, options=options))
         with bench.deploy(build) as system:
@@ -79,34 +85,28 @@ class Stopping(Fixtures):
             assert not is_alive(pid)
             assert "ended after a while\n" in system["it"].log
 
-    @in_both_modes
-    def test_stop_and_start_of_a_single_one(self, bench: Bench, mode: Mode) -> None:
+    @in_both_modes_at_once
+    def test_stop_and_start_of_a_single_one(self, system: System) -> None:
         """``stopped()`` closes the port of that instance alone, and opens it again."""
-        ports = {"one": bench.port(), "two": bench.port()}
-        with bench.deploy(
-            lambda state: {name: probe(name, state, mode, port=port) for name, port in ports.items()}
-        ) as system:
-            kept = system["two"].pid
-            with system["one"].stopped():
-                system.machine.wait_for_closed_port(ports["one"], timeout=5)
-                status = system["one"].status
-                assert (status.running, status.pid) == (False, None)
-                assert system["one"].pids == []
-                assert system["two"].pid == kept
-            assert http_body(system["one"]) == str(own_number(system["one"]))
+        it = system["stopped"]
+        others = {name: pid for name, pid in pids_of(system).items() if name != "stopped"}
+        with it.stopped():
+            system.machine.wait_for_closed_port(it.port, timeout=5)
+            assert (it.status.running, it.status.pid) == (False, None)
+            assert it.pids == []
+            assert pids_of(system) == {**others, "stopped": None}
+        assert http_body(it) == str(own_number(it))
 
-    @in_both_modes
-    def test_starting_twice_is_harmless(self, bench: Bench, mode: Mode) -> None:
-        """A start of what runs leaves it alone."""
-        port = bench.port()
-        with bench.deploy(one(lambda state: probe("it", state, mode, port=port))) as system:
-            before = system["it"].pid
-            system["it"].start()
-            assert system["it"].pid == before
+    @in_both_modes_at_once
+    def test_starting_twice_is_harmless(self, system: System) -> None:
+        """A start of a running instance leaves it alone."""
+        before = pids_of(system)
+        system["started"].start()
+        assert pids_of(system) == before
 
     @in_both_modes
     def test_stopping_twice_is_harmless(self, bench: Bench, mode: Mode) -> None:
-        """A stop of what is stopped, and a teardown after it, do nothing."""
+        """A stop of a stopped instance, and a teardown after it, do nothing."""
         with bench.deploy(one(lambda state: probe("it", state, mode))) as system:
             system["it"].stop()
             system["it"].stop()

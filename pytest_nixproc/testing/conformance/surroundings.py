@@ -1,4 +1,4 @@
-"""What programs are given."""
+"""Tests of the surroundings that programs get: arguments, environment, directory, umask and others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Final, Self
 
 import pytest
 
-from pytest_nixproc.deployment.site import TAG, Site
+from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._system.system import System
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import Mode, create_managed_process
-from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.testing.conformance.bench import (
     Bench,
     Build,
@@ -37,33 +37,49 @@ from pytest_nixproc.testing.conformance.hostile import (
 )
 from pytest_nixproc.testing.programs import models
 from pytest_nixproc.testing.programs.models import probe
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.tags import DEPLOYMENT
+from pytest_nixproc.values.units import Mode
 
 VARIABLES: Final = {f"HOSTILE_{number}": value for number, value in enumerate(HOSTILE)} | {
     name: f"{name} 'of' \"%(x)s\" $HOME" for name in HOSTILE_NAMES
 }
 SIGNAL_MASKS: Final = "/proc/self/status"
+CALLERS_OWN: Final = "NIXPROC_CALLERS_OWN"
+"""A variable that the caller has, and no model."""
+
+OWN_PATH: Final = "/o n e:/t'wo"
 
 
 class Surroundings(Fixtures):
-    """What programs are given."""
+    """Tests of the surroundings that programs get: arguments, environment, directory, umask and others."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def hostile(cls, tested_manager: Manager, machine: Machine, mode: Mode) -> Iterator[Hostile]:
-        """Return what a probe has received of a model full of hostile values; one for all tests of a mode."""
+        """Return the surroundings of a probe that has hostile values; one for all tests of a mode."""
         with clean(Bench(tested_manager, machine)) as bench:
             yield Hostile.given(bench, mode)
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def plain(cls, tested_manager: Manager, machine: Machine, mode: Mode) -> Iterator[System]:
+        """Return a running system with few parameters; one for all tests of a mode."""
+        with clean(Bench(tested_manager, machine)) as bench, pytest.MonkeyPatch.context() as environment:
+            environment.setenv(CALLERS_OWN, "1")
+            with bench.deploy(says_little(bench, mode)) as system:
+                yield system
+
     @in_both_modes_at_once
     def test_arguments(self, hostile: Hostile, mode: Mode) -> None:
-        """Arguments arrive byte for byte, whatever they hold, and none is added."""
+        """Arguments arrive byte for byte, even hostile ones, and none is added."""
         words = (models.INTERPRETER, *models.OPTIONS, f"{models.HERE}/probe.py", *HOSTILE)
         expected = (*words, *(["-D"] if mode == "daemon" else []))
         assert hostile.found.arguments == tuple(map(os.fsencode, expected))
 
     @in_both_modes_at_once
     def test_environment(self, hostile: Hostile) -> None:
-        """Variables arrive byte for byte, whatever they hold, and whoever else uses one of that name."""
+        """Variables arrive byte for byte, even hostile ones, and even if something on the way uses one of that name."""
         hostile.requires("environment")
         found = hostile.found.environment
         assert {name: found.get(os.fsencode(name)) for name in VARIABLES} == {
@@ -78,19 +94,19 @@ class Surroundings(Fixtures):
 
     @in_both_modes_at_once
     def test_directory(self, hostile: Hostile) -> None:
-        """A program starts in its directory, whatever that is called."""
+        """A program starts in its directory, even if that has a hostile name."""
         directory = hostile.requires("directory")
         assert hostile.found.directory == os.fsencode(directory)
 
     @in_both_modes_at_once
     def test_umask(self, hostile: Hostile) -> None:
-        """A program has its umask."""
+        """A program starts with the umask that its model gives it."""
         assert hostile.found.umask == int(hostile.requires("umask"), 8)
 
     @in_both_modes_at_once
     def test_nice(self, hostile: Hostile) -> None:
-        """A program is as nice as it is to be, on top of what the tests are."""
-        assert hostile.found.nice == os.getpriority(os.PRIO_PROCESS, 0) + hostile.requires("nice")
+        """A program's niceness is its own, added to that of the tests."""
+        assert hostile.found.nice == min(19, os.getpriority(os.PRIO_PROCESS, 0) + hostile.requires("nice"))
 
     @in_both_modes_at_once
     def test_post_install(self, hostile: Hostile) -> None:
@@ -98,15 +114,14 @@ class Surroundings(Fixtures):
         hostile.requires("post_install")
         assert hostile.installed == b"1\n"
 
-    @in_both_modes
-    def test_user_without_privileges(self, bench: Bench, mode: Mode) -> None:
-        """Where users are not switched, a user only moves the PID file: the program runs as the caller."""
-        told = bench.honoured(user="npx-nobody", credentials={"users": {"npx-nobody": {}}})
-        with bench.deploy(one(lambda state: probe("it", state, mode, **told))) as system:
-            it = system["it"]
-            assert it.pid is not None
-            assert system.machine.account_of(it.pid) == (os.geteuid(), os.getegid())
-            assert it.pid_file == f"{system.state.tmp_dir if 'user' in told else system.state.runtime_dir}/it.pid"
+    @in_both_modes_at_once
+    def test_user_without_privileges(self, plain: System, tested_manager: Manager) -> None:
+        """Without a switch of users, ``user`` changes only the PID file's place: the program runs as the caller."""
+        it = plain["owned"]
+        assert it.pid is not None
+        assert plain.machine.accounts.of(it.pid) == (os.geteuid(), os.getegid())
+        is_refused = "user" in tested_manager.capabilities.unsupported
+        assert it.pid_file == f"{plain.state.runtime_dir if is_refused else plain.state.tmp_dir}/owned.pid"
 
     def test_program_of_both_modes(self, bench: Bench) -> None:
         """A program that can do both runs in the mode that the manager prefers, with the arguments of that mode."""
@@ -116,26 +131,21 @@ class Surroundings(Fixtures):
         words = {"foreground": (b"both", b"stays"), "daemon": (b"both", b"-D")}
         assert found.arguments[-2:] == words[bench.manager.capabilities.prefers]
 
-    @in_both_modes
-    def test_defaults(self, bench: Bench, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a word in the model: root directory, umask 0022, the machine's PATH, nothing of the caller's."""
-        monkeypatch.setenv("NIXPROC_CALLERS_OWN", "1")
-        with bench.deploy(one(lambda state: probe("it", state, mode))) as system:
-            found = received(system, "it")
-            tag = found.environment[TAG.encode()]
-            assert tag == os.fsencode(system.root)
+    @in_both_modes_at_once
+    def test_defaults(self, plain: System) -> None:
+        """By default, a program has root directory, umask 0022, the machine's PATH, and nothing of the caller's."""
+        found = received(plain, "plain")
         assert (found.directory, found.umask) == (b"/", 0o022)
         assert found.nice == os.getpriority(os.PRIO_PROCESS, 0)
-        assert found.environment[b"PATH"] == os.fsencode(bench.machine.path_variable)
-        assert found.environment[b"NIXPROC_INSTANCE"] == b"it"
-        assert b"NIXPROC_CALLERS_OWN" not in found.environment
+        assert found.environment[DEPLOYMENT.encode()] == os.fsencode(plain.root)
+        assert found.environment[b"PATH"] == os.fsencode(plain.machine.facts.path_variable)
+        assert found.environment[b"NIXPROC_INSTANCE"] == b"plain"
+        assert os.fsencode(CALLERS_OWN) not in found.environment
 
-    @in_both_modes
-    def test_path_of_the_model_wins(self, bench: Bench, mode: Mode) -> None:
+    @in_both_modes_at_once
+    def test_path_of_the_model_wins(self, plain: System) -> None:
         """A PATH among the variables replaces the composed one, ``path`` included."""
-        parameters: dict[str, Any] = {"environment": {"PATH": "/o n e:/t'wo"}, "path": ["/three"]}
-        with bench.deploy(one(lambda state: probe("it", state, mode, **parameters))) as system:
-            assert received(system, "it").environment[b"PATH"] == b"/o n e:/t'wo"
+        assert received(plain, "pathed").environment[b"PATH"] == os.fsencode(OWN_PATH)
 
     @in_both_modes
     def test_special_variables_arrive_or_are_refused(self, bench: Bench, mode: Mode) -> None:
@@ -153,7 +163,7 @@ class Surroundings(Fixtures):
 
     @in_both_modes
     def test_awkward_names_work_or_are_refused(self, bench: Bench, mode: Mode, refused_some: Note) -> None:
-        """An instance of any name is deployed and told its name, or the manager refuses the name."""
+        """An instance of any name is deployed with the name in its environment, or the manager refuses the name."""
 
         def build(names: Sequence[str]) -> Build:
             return lambda state: {name: probe(name, state, mode) for name in names}
@@ -166,33 +176,37 @@ class Surroundings(Fixtures):
                 assert received(system, name).environment[b"NIXPROC_INSTANCE"] == os.fsencode(name)
                 assert own_number(system[name]) == received(system, name).pid
 
-    @in_both_modes
-    def test_descriptors(self, bench: Bench, mode: Mode) -> None:
+    @in_both_modes_at_once
+    def test_descriptors(self, plain: System) -> None:
         """A program has standard input, output and error, and no descriptor of a manager's own."""
-        with bench.deploy(one(lambda state: probe("it", state, mode))) as system:
-            assert received(system, "it").descriptors.keys() == {"0", "1", "2"}
+        assert received(plain, "plain").descriptors.keys() == {"0", "1", "2"}
 
-    @in_both_modes
-    def test_signals_are_at_their_default(self, bench: Bench, mode: Mode) -> None:
+    @in_both_modes_at_once
+    def test_signals_are_at_their_default(self, plain: System) -> None:
         """No signal is ignored or blocked when a program starts, but those that interpreters ignore for themselves."""
         if not os.path.exists(SIGNAL_MASKS):
             pytest.skip(f"signal masks can be seen in {SIGNAL_MASKS}, which this system does not have")
-        with bench.deploy(one(lambda state: reports_signals(state, mode))) as system:
-            status = (system.machine.read(f"{system.state.lib_dir}/status") or b"").decode()
+        status = (plain.machine.files.read(f"{plain.state.lib_dir}/status") or b"").decode()
         masks = dict(re.findall(r"^(SigBlk|SigIgn):\s*(\w+)$", status, re.MULTILINE))
-        names = {kind: {signal.Signals(number).name for number in in_mask(mask)} for kind, mask in masks.items()}
+        names = {
+            kind: {signal.Signals(number).name for number in range(1, 32) if int(mask, 16) >> (number - 1) & 1}
+            for kind, mask in masks.items()
+        }
         assert names["SigBlk"] == set()
         assert names["SigIgn"] <= {"SIGPIPE", "SIGXFSZ"}
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """What a probe was told, and what of it has arrived."""
+    """A probe with hostile values: its parameters, and the surroundings that it has received."""
 
     bench: Bench
     told: Mapping[str, Any]
+    """The parameters of its process."""
+
     found: Received
     installed: bytes | None
+    """The content of the file that its ``post_install`` writes; None without one."""
 
     @classmethod
     def given(cls, bench: Bench, mode: Mode) -> Self:
@@ -211,18 +225,37 @@ class Hostile:
         )
         with bench.deploy(one(lambda state: probe("it", state, mode, *HOSTILE, **told))) as system:
             return cls(
-                bench, told, received(system, "it"), system.machine.read(f"{Site(system.root).profile}/installed")
+                bench,
+                told,
+                received(system, "it"),
+                system.machine.files.read(f"{DeploymentDirectory(system.root).profile}/installed"),
             )
 
     def requires(self, parameter: str) -> Any:
-        """Return what the probe was told; skip where the manager refuses the parameter, which is tested elsewhere."""
+        """Return a parameter of the probe; skip where the manager refuses it, which is tested elsewhere."""
         if reason := self.bench.manager.capabilities.unsupported.get(parameter):
             pytest.skip(f"{self.bench.manager.name} refuses {parameter}: {reason}")
         return self.told[parameter]
 
 
+def says_little(bench: Bench, mode: Mode) -> Build:
+    """Return a model of a program without parameters, and of some that test one parameter each."""
+    owner = bench.honoured(user="npx-nobody", credentials={"users": {"npx-nobody": {}}})
+
+    def build(state: StateDirs) -> Mapping[str, Instance]:
+        shows_masks = {"masked": reports_signals("masked", state, mode)} if os.path.exists(SIGNAL_MASKS) else {}
+        return {
+            "plain": probe("plain", state, mode),
+            "pathed": probe("pathed", state, mode, environment={"PATH": OWN_PATH}, path=["/three"]),
+            "owned": probe("owned", state, mode, **owner),
+            **shows_masks,
+        }
+
+    return build
+
+
 def of_both_modes(state: StateDirs) -> Instance:
-    """Return the probe as a program that stays in the foreground unless it is told to be a daemon."""
+    """Return the probe as a program that stays in the foreground unless an argument makes it a daemon."""
     pkg = create_managed_process(
         name="it",
         process=models.INTERPRETER,
@@ -234,16 +267,11 @@ def of_both_modes(state: StateDirs) -> Instance:
     return Instance(pkg, ready=ready.file(models.dump_of(state, "it")))
 
 
-def reports_signals(state: StateDirs, mode: Mode) -> Instance:
+def reports_signals(name: str, state: StateDirs, mode: Mode) -> Instance:
     """Return a shell that has a child show the signal masks; an interpreter would change some at its start."""
     end = {"foreground": "exec sleep 1000", "daemon": '{ sleep 1000 & echo $! > "$2"; }'}[mode]
     text = f'cat {SIGNAL_MASKS} > "$1.new" && mv "$1.new" "$1" && {end}'
     file = f"{state.lib_dir}/status"
-    args = ["-c", text, "sh", file, f"{state.runtime_dir}/it.pid"]
+    args = ["-c", text, "sh", file, f"{state.runtime_dir}/{name}.pid"]
     own = {f"{mode}_process" if mode == "foreground" else mode: "/bin/sh"}
-    return Instance(create_managed_process(name="it", args=args, **own), ready=ready.file(file))  # type: ignore[arg-type]
-
-
-def in_mask(mask: str) -> list[int]:
-    """Return the numbers of the signals in a mask of proc(5)."""
-    return [number for number in range(1, 32) if int(mask, 16) >> (number - 1) & 1]
+    return Instance(create_managed_process(name=name, args=args, **own), ready=ready.file(file))  # type: ignore[arg-type]

@@ -5,5 +5,5 @@ from __future__ import annotations
 from pytest_nixproc.testing.privileged import PrivilegedConformance
 
 
-class TestManager(PrivilegedConformance):
-    """All of it."""
+class TestPrivileged(PrivilegedConformance):
+    """All tests of the suite with accounts."""

@@ -5,5 +5,5 @@ from __future__ import annotations
 from pytest_nixproc.testing.conformance import ManagerConformance
 
 
-class TestManager(ManagerConformance):
-    """All of it."""
+class TestUnprivileged(ManagerConformance):
+    """All tests of the suite without accounts."""

@@ -1,4 +1,4 @@
-"""Programs that are deployed by tests: a probe of what programs are given, and programs that misbehave.
+"""Programs that tests deploy: a probe that writes down its surroundings, and a program that misbehaves.
 
 They need nothing but the standard library, and run under ``python -I -S``.
 """

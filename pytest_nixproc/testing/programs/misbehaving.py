@@ -26,6 +26,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NoReturn
 
 sys.path.insert(0, os.path.abspath(f"{__file__}/../../../.."))
@@ -52,7 +53,7 @@ def serve(options: Options) -> NoReturn:
 
 
 def die(options: Options) -> NoReturn:
-    """End as told, with a last word on the standard error."""
+    """End with the status or the signal that is asked for, after a last line on the standard error."""
     serving.say("the disk is on fire")
     if number := int(options.get("signal", 0)):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -68,12 +69,12 @@ def ignore_term(options: Options) -> NoReturn:
     serve(options)
 
 
-def detach(options: Options, *, leave_session: bool) -> None:
-    """Leave a process behind; return when it is there."""
+def serve_beside(options: Options, *, leave_session: bool) -> NoReturn:
+    """Serve, with a child that does not end with the program, or a grandchild that has left the session."""
     readable, writable = os.pipe()
     if os.fork():
         os.read(readable, 1)
-        return
+        serve(options)
     if leave_session:
         os.setsid()
         if os.fork():
@@ -81,20 +82,7 @@ def detach(options: Options, *, leave_session: bool) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     serving.write_atomically(options["escaped"], f"{os.getpid()}\n")
     os.write(writable, b"!")
-    while True:
-        signal.pause()
-
-
-def escape(options: Options) -> NoReturn:
-    """Serve, after a grandchild has left for a session of its own."""
-    detach(options, leave_session=True)
-    serve(options)
-
-
-def leave_children(options: Options) -> NoReturn:
-    """Serve, with a child that nobody will tell about the end."""
-    detach(options, leave_session=False)
-    serve(options)
+    serving.stay(None)
 
 
 def fork(options: Options) -> NoReturn:
@@ -108,8 +96,7 @@ def fork(options: Options) -> NoReturn:
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, end)
-    while True:
-        signal.pause()
+    serving.stay(None)
 
 
 def end_slowly(options: Options) -> NoReturn:
@@ -124,16 +111,6 @@ def end_slowly(options: Options) -> NoReturn:
     serve(options)
 
 
-def never_ready(_: Options) -> NoReturn:
-    """Stay, and do not listen."""
-    serving.stay(None)
-
-
-def listen_elsewhere(options: Options) -> NoReturn:
-    """Serve on another port than told."""
-    serve({"port": options["other_port"]})
-
-
 def write_pid_late(options: Options) -> NoReturn:
     """Serve, and write the PID file long after the starter has ended."""
     if "ready" in options:
@@ -146,12 +123,12 @@ def write_pid_late(options: Options) -> NoReturn:
 BEHAVIOURS: Mapping[str, Callable[[Options], NoReturn]] = {
     "dies": die,
     "ignores-term": ignore_term,
-    "escapes": escape,
-    "leaves-children": leave_children,
+    "escapes": partial(serve_beside, leave_session=True),
+    "leaves-children": partial(serve_beside, leave_session=False),
     "forks": fork,
     "ends-slowly": end_slowly,
-    "never-ready": never_ready,
-    "listens-elsewhere": listen_elsewhere,
+    "never-ready": lambda _: serving.stay(None),
+    "listens-elsewhere": lambda options: serve({"port": options["other_port"]}),
     "late-pid-file": write_pid_late,
     "wrong-pid-file": serve,
     "no-pid-file": serve,
@@ -171,7 +148,7 @@ def become_daemon(behaviour: str, options: Options) -> None:
 
 
 def main() -> None:
-    """Behave as told."""
+    """Run the behaviour that the command line names."""
     behaviour, *words = sys.argv[1:]
     options = dict(word.split("=", 1) for word in words if "=" in word)
     serving.answer_signals()

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import ManagedProcess, Mode, create_managed_process
-from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.process import ManagedProcess, create_managed_process
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.units import Mode
 
 HERE: Final = os.path.dirname(os.path.abspath(__file__))
 INTERPRETER: Final = sys.executable
@@ -18,7 +19,7 @@ OPTIONS: Final = ("-I", "-S")
 
 
 def program(name: str, mode: Mode, words: tuple[str, ...], **parameters: Any) -> ManagedProcess:
-    """Return the process that runs a Python program which can do nothing but one mode."""
+    """Return the process that runs a Python program in the given mode only."""
     words = (*OPTIONS, *words)
     if mode == "daemon":
         return create_managed_process(name=name, daemon=INTERPRETER, daemon_args=(*words, "-D"), **parameters)
@@ -28,7 +29,7 @@ def program(name: str, mode: Mode, words: tuple[str, ...], **parameters: Any) ->
 
 
 def dump_of(state: StateDirs, name: str) -> str:
-    """Return where a probe writes down what it was given."""
+    """Return the path of the file into which a probe writes its surroundings."""
     return f"{state.lib_dir}/{name}.json"
 
 
@@ -42,7 +43,7 @@ def probe(
     environment: Mapping[str, str] | None = None,
     **parameters: Any,
 ) -> Instance:
-    """Return an instance of the probe; ``args`` are arguments that it does nothing with."""
+    """Return an instance of the probe; ``args`` are arguments that it writes down and does not use."""
     told = {"PROBE_DUMP": dump_of(state, name), **(environment or {})}
     if port is not None:
         told["PROBE_PORT"] = str(port)
@@ -65,7 +66,7 @@ def misbehaving(
     options: Mapping[str, object] | None = None,
     **parameters: Any,
 ) -> Instance:
-    """Return an instance of the program that misbehaves; ``options`` are what the behaviour is told."""
+    """Return an instance of the program that misbehaves; ``options`` are passed to its behaviour."""
     told = dict(options or {})
     if port is not None:
         told["port"] = port

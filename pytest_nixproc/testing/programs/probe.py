@@ -1,4 +1,4 @@
-"""The probe: writes down what it was given, byte for byte, and then serves until SIGTERM.
+"""The probe: it writes down its surroundings, byte for byte, and then serves until SIGTERM.
 
 Its arguments are free for the test; ``-D`` as the last one makes it a daemon. Everything else is told by variables:
 
@@ -50,7 +50,7 @@ def umask() -> int:
 
 
 def descriptors() -> dict[str, str]:
-    """Return what the open descriptors refer to, less the one that this look itself opens."""
+    """Return the open descriptors, each with the file that it refers to, except the one that this function opens."""
     directory = os.open("/dev/fd", os.O_RDONLY)
     numbers = [int(name) for name in os.listdir(directory)]
     os.close(directory)
@@ -58,7 +58,7 @@ def descriptors() -> dict[str, str]:
 
 
 def target_of(descriptor: int) -> str:
-    """Return what a descriptor refers to, as far as the system says so; empty when it is closed meanwhile."""
+    """Return the file that a descriptor refers to, or ``?``; empty when it is closed meanwhile."""
     try:
         return os.readlink(f"/dev/fd/{descriptor}")
     except OSError as error:
@@ -78,11 +78,13 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def meet(number: int, directory: str) -> None:
-    """Come to a directory, and wait until the others have come, too."""
-    serving.write_atomically(f"{directory}/{os.environ['NIXPROC_INSTANCE']}", "")
-    while sum(not name.endswith(".new") for name in os.listdir(directory)) < number:
-        time.sleep(0.01)
+def meet() -> None:
+    """Wait in a directory until the other probes have come there too, if ``PROBE_MEETS`` asks for it."""
+    if "PROBE_MEETS" in os.environ:
+        number, _, directory = os.environ["PROBE_MEETS"].partition(":")
+        serving.write_atomically(f"{directory}/{os.environ['NIXPROC_INSTANCE']}", "")
+        while sum(not name.endswith(".new") for name in os.listdir(directory)) < int(number):
+            time.sleep(0.01)
 
 
 def main() -> None:
@@ -95,9 +97,7 @@ def main() -> None:
         serving.enter_background(lambda: serving.write_atomically(pid_file, f"{os.getpid()}\n"))
     serving.say("the probe is up", descriptor=1)
     time.sleep(float(os.environ.get("PROBE_DELAY", "0")))
-    if "PROBE_MEETS" in os.environ:
-        number, _, directory = os.environ["PROBE_MEETS"].partition(":")
-        meet(int(number), directory)
+    meet()
     listener = serving.bound_to(int(os.environ["PROBE_PORT"])) if "PROBE_PORT" in os.environ else None
     serving.write_atomically(dump, json.dumps(found | {"pid": os.getpid(), "listening": time.monotonic()}))
     if listener:

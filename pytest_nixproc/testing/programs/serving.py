@@ -1,4 +1,4 @@
-"""What the programs have in common: becoming a daemon, listening, staying until SIGTERM.
+"""Functions that the programs share: becoming a daemon, listening, staying until SIGTERM.
 
 While it stays, a program logs ``reloaded`` on SIGHUP, a numbered line on SIGUSR1, and ends with status 3 on SIGUSR2.
 """
@@ -6,6 +6,7 @@ While it stays, a program logs ``reloaded`` on SIGHUP, a numbered line on SIGUSR
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ STATUS_ON_REQUEST = 3
 
 
 def say(line: str, descriptor: int = 2) -> None:
-    """Write one line at once: no buffer is lost, whatever happens next."""
+    """Write one line at once: no buffer is lost when the program ends."""
     os.write(descriptor, f"{line}\n".encode(errors="surrogateescape"))
 
 
@@ -67,11 +68,20 @@ def bound_to(port: int) -> socket.socket:
 
 
 def stay(listener: socket.socket | None) -> NoReturn:
-    """Answer every HTTP request with the process's pid, until a signal ends the program."""
+    """Answer every HTTP request with the process's pid, until a signal ends the program.
+
+    Handlers are called between instructions of the interpreter: a signal just before a call that waits would be heeded
+    at the next one only, so it wakes that call by a socket.
+    """
+    signalled, told = socket.socketpair()
+    told.settimeout(0)
+    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    sources = [signalled, listener] if listener else [signalled]
     while True:
-        if listener is None:
-            signal.pause()
-        else:
+        ready, _, _ = select.select(sources, [], [])
+        if signalled in ready:
+            signalled.recv(4096)
+        if listener and listener in ready:
             answer(listener.accept()[0])
 
 

@@ -3,18 +3,22 @@
 The first argument is the directory that plays the registry; then come the arguments of cygrunsrv. What a service does
 with its program is what cygrunsrv's README and source say, with shorter waits. A call that cygrunsrv would not take,
 or that this model does not know, is noted in ``violations``, and ends with status 99.
+
+A deployment calls it ten times, so it imports little: most of a call's time is the start of the interpreter.
 """
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 SINGLE = {"path", "args", "chdir", "disp", "desc", "type", "stdin", "stdout", "stderr", "pidfile", "termsig"} | {
     "user",
@@ -44,7 +48,8 @@ def fail(function: str, number: int) -> NoReturn:
 
 def parsed() -> tuple[str, dict[str, Any]]:
     """Return the action and its options; long options only, each with its value behind it."""
-    action, options, words = "", dict[str, Any](), iter(WORDS)
+    options: dict[str, Any] = {}
+    action, words = "", iter(WORDS)
     for word in words:
         name = word.removeprefix("--")
         if name == word or name not in SINGLE | REPEATED.keys() | FLAGS | ACTIONS:
@@ -85,8 +90,8 @@ def key_of(name: str) -> str:
 def service(name: str) -> dict[str, Any]:
     """Return what is known of an installed service."""
     try:
-        with open(key_of(name), encoding="utf-8") as file:
-            found: dict[str, Any] = json.load(file)
+        with open(key_of(name), "rb") as file:
+            found: dict[str, Any] = marshal.load(file)  # noqa: S302 - what it has written itself
     except FileNotFoundError:
         fail("OpenService", UNKNOWN)
     return found
@@ -95,8 +100,8 @@ def service(name: str) -> dict[str, Any]:
 def save(found: dict[str, Any]) -> None:
     """Write down what is known of a service."""
     new = f"{REGISTRY}/new-{os.getpid()}"
-    with open(new, "w", encoding="utf-8") as file:
-        json.dump(found, file)
+    with open(new, "wb") as file:
+        marshal.dump(found, file)
     os.rename(new, key_of(found["name"]))
 
 
@@ -228,8 +233,7 @@ def become_program(found: dict[str, Any]) -> NoReturn:
             )
         ):
             os.dup2(descriptor, number)
-        with suppress(OSError):
-            os.chdir(found.get("chdir", "/"))
+        enter(found.get("chdir", "/"))
         os.setpgid(0, 0)
         os.umask(0o022)
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
@@ -241,6 +245,14 @@ def become_program(found: dict[str, Any]) -> NoReturn:
         )
     finally:
         os._exit(1)
+
+
+def enter(directory: str) -> None:
+    """Go into a directory, or stay."""
+    try:
+        os.chdir(directory)
+    except OSError:
+        return
 
 
 def split(text: str) -> list[str]:
@@ -269,11 +281,17 @@ def stop(options: dict[str, Any]) -> None:
     await_that(lambda: service(options["name"])["state"] != "Start Pending", START_SECONDS)
     target = service(options["name"]).get("target")
     if target is not None:
-        with suppress(ProcessLookupError):
-            # A negative number stands for a process group.
-            os.kill(target, number_of(found.get("termsig", "TERM")))
+        send(target, number_of(found.get("termsig", "TERM")))
     if not await_that(lambda: service(options["name"])["state"] == "Stopped", STOP_SECONDS):
         fail("QueryServiceStatus", TIMEOUT)
+
+
+def send(target: int, number: int) -> None:
+    """Send a signal to what may have ended: a process, or by a negative number its group."""
+    try:
+        os.kill(target, number)
+    except ProcessLookupError:
+        return
 
 
 def remove(options: dict[str, Any]) -> None:

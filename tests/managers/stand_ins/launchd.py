@@ -234,10 +234,11 @@ def become(job: dict[str, Any]) -> NoReturn:
     """Turn this child into a job's program, as launchd.plist(5) says."""
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGXFSZ):
+        for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
-        os.nice(job.get("Nice", 0))
+        if "Nice" in job:
+            os.setpriority(os.PRIO_PROCESS, 0, job["Nice"])
         if user := job.get("UserName"):
             account = pwd.getpwnam(user)
             os.initgroups(user, account.pw_gid)

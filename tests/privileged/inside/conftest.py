@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.plugin import options
+from pytest_nixproc._plugin import options
 from tests.conformance.conftest import agrees_with_the_record
 
 __all__ = ["agrees_with_the_record"]

@@ -16,11 +16,11 @@ from typing import Final
 
 import pytest
 
-from pytest_nixproc.deployment.accounts import LEDGER
-from pytest_nixproc.deployment.leases import Leases
-from pytest_nixproc.machines.api import Machine
+from pytest_nixproc._deployment.accounts import LEDGER
+from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._plugin.matrix import no_accounts_reason
+from pytest_nixproc.machines.accounts import GetentAccounts
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.plugin.matrix import obstacle_to_privileged
 from tests.privileged.conftest import DATABASE
 
 SECONDS: Final = 20.0
@@ -56,8 +56,8 @@ def test_it(nixproc_system, nixproc_profile):
 @pytest.fixture(autouse=True)
 def disposable_host(pytestconfig: pytest.Config) -> Iterator[None]:
     """Skip where accounts may not be changed; fail when a test has left any."""
-    if obstacle := obstacle_to_privileged(pytestconfig, Host):
-        pytest.skip(obstacle)
+    if reason := no_accounts_reason(pytestconfig, Host):
+        pytest.skip(reason)
     before = accounts()
     yield
     assert accounts() == before
@@ -122,7 +122,7 @@ def test_killed_session_leaves_no_accounts(project: Path, manager: str) -> None:
     """When pytest is killed, the guardian removes processes, users, groups and homes, in this order."""
     with running(project, f"--nixproc-manager={manager}") as (process, root):
         process.kill()
-        assert wait(lambda: not os.path.exists(root) and not exist() and not Leases().claims())
+        assert wait(lambda: not os.path.exists(root) and not exist() and not Leases().all())
     assert not (project / "outside").exists()
     assert not os.path.exists(LEDGER)
 
@@ -130,7 +130,7 @@ def test_killed_session_leaves_no_accounts(project: Path, manager: str) -> None:
 def test_reap_removes_accounts(project: Path) -> None:
     """When the guardian is killed too, ``reap`` removes them; a dry run does not."""
     with running(project) as (process, root):
-        claim = Leases().claim_of(root)
+        claim = Leases().lease_of(root)
         assert claim is not None
         assert claim.guardian is not None
         os.kill(claim.guardian.pid, signal.SIGKILL)
@@ -179,13 +179,14 @@ def test_host_and_getent_agree() -> None:
     host = Host()
     try:
         users, groups = ["root", "npi-idle", "npi-missing", "0"], ["npi-log", "npi-missing", "tty"]
-        found = host.accounts(users, groups)
+        found = host.accounts.named(users, groups)
         assert found.users.keys() == {"root", "npi-idle"}
         assert found.users["npi-idle"].group == "npi-log"
         assert set(found.members["npi-idle"]) == {"adm", "mail"}
         assert found.groups.keys() == {"root", "npi-log", "tty", "adm", "mail"}
-        assert Machine.accounts(host, users, groups) == found
-        assert Machine.accounts(host, [], []) == host.accounts([])
+        asked = GetentAccounts(host.processes, host.files, host.clock, lambda: host.facts)
+        assert asked.named(users, groups) == found
+        assert asked.named([], []) == host.accounts.named([])
     finally:
-        host.close()
+        host.lifecycle.close()
         shell("userdel npi-idle && groupdel npi-log")

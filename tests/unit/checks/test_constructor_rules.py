@@ -11,19 +11,22 @@ from typing import Any
 import pytest
 
 from pytest_nixproc import Instance, StateDirs, create_managed_process
-from pytest_nixproc.checks.api import Finding, Origin
 from pytest_nixproc.checks.constructor import compare, nixproc_checks
 from pytest_nixproc.errors import NixprocError
-from pytest_nixproc.sources.api import Arguments
-from pytest_nixproc.sources.constructors import FILES, Trial
+from pytest_nixproc.model.constructors import ConstructorTrial
+from pytest_nixproc.model.context import ModelContext
+from pytest_nixproc.sources.files import FILES
 from pytest_nixproc.sources.python import constructor_of
+from pytest_nixproc.values.findings import Finding, Origin
 
 STATE = StateDirs.under("/run/test/var")
 
 
 def findings(function: Callable[..., Any], params: Mapping[str, Any] | None = None, **trial: Any) -> list[Finding]:
     """Return what all rules find in a constructor."""
-    comparison = compare(Trial(constructor_of(function), **trial), Arguments(state=STATE, params=params or {}), FILES)
+    comparison = compare(
+        ConstructorTrial(constructor_of(function), **trial), ModelContext(state=STATE, params=params or {}), FILES
+    )
     return [finding for rule in nixproc_checks() for finding in rule.constructor(comparison)]
 
 
@@ -198,11 +201,11 @@ def test_given_values_are_used() -> None:
     def named(*, level: str, port: int) -> Any:
         return server(f"w-{level}", args=[port])
 
-    trial = Trial(constructor_of(named), vary={"level": ["low", "mid", "high"]})
-    comparison = compare(trial, Arguments(state=STATE), FILES)
+    trial = ConstructorTrial(constructor_of(named), vary={"level": ["low", "mid", "high"]})
+    comparison = compare(trial, ModelContext(state=STATE), FILES)
     assert [variant.name for variant in comparison.schemes[0]] == ["w-low", "w-mid", "w-high"]
     assert len({variant.values["port"] for variant in comparison.schemes[0]}) == 3
-    assert comparison.kept == ()
+    assert comparison.hard_coded == ()
 
 
 def broken(*, instance_suffix: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.checks.api import Departure
+from pytest_nixproc.checks.api import StopReport
 from pytest_nixproc.checks.leaks import nixproc_checks
 
 RULES = {rule.code: rule for rule in nixproc_checks()}
@@ -24,10 +24,10 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], str]] = [
 @pytest.mark.parametrize(("code", "seen", "instances", "text"), FOUND)
 def test_rule_finds(code: str, seen: dict[str, Any], instances: tuple[str, ...], text: str) -> None:
     """A rule finds its case once, and no other rule does; the text says when, and what to change."""
-    (finding,) = [finding for rule in RULES.values() for finding in rule.leak(Departure("web", WHEN, **seen))]
+    (finding,) = [finding for rule in RULES.values() for finding in rule.leak(StopReport("web", WHEN, **seen))]
     assert (finding.code, finding.instances, finding.severity) == (code, instances, RULES[code].severity)
     assert str(finding).startswith(text)
-    assert "to mend it: " in str(finding)
+    assert "fix: " in str(finding)
 
 
 def test_every_rule_is_tried() -> None:
@@ -37,4 +37,4 @@ def test_every_rule_is_tried() -> None:
 
 def test_clean_stop_has_no_findings() -> None:
     """No rule finds anything where nothing is left and nobody is disturbed."""
-    assert [finding for rule in RULES.values() for finding in rule.leak(Departure("web", WHEN))] == []
+    assert [finding for rule in RULES.values() for finding in rule.leak(StopReport("web", WHEN))] == []

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.checks.api import Origin, Snapshot, ToldPidFile, Trace
-from pytest_nixproc.checks.claims import Claim
+from pytest_nixproc.checks.api import FileChange, PidFileState, Snapshot
+from pytest_nixproc.checks.claims import ResourceClaim
 from pytest_nixproc.checks.live import nixproc_checks
-from pytest_nixproc.machines.api import Account, Listener, Sight
-from pytest_nixproc.managers.api import Status, Unit
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.findings import Origin
+from pytest_nixproc.values.machine import Account, Listener, ProcessInfo
+from pytest_nixproc.values.units import Status, Unit
 
 RULES = {rule.code: rule for rule in nixproc_checks()}
 LOCAL, WEB_PID, DB_PID, ALIEN_PID = "127.0.0.1", 10, 20, 666
@@ -31,10 +32,13 @@ def instance(name: str, port: int, parameters: dict[str, Any] | None = None, **a
     return Instance(process, port=port, **attributes)
 
 
-def seeing(*sights: Sight) -> dict[str, Any]:
+def seeing(*processes: ProcessInfo) -> dict[str, Any]:
     """Return what a snapshot says about processes, where everything may be written below ``/s``."""
     names = {WEB_PID: "web", DB_PID: "db"}
-    return {"sights": [(names.get(sight.main or 0, sight.instance), sight) for sight in sights], "own_places": ("/s",)}
+    return {
+        "processes": [(names.get(process.main or 0, process.instance), process) for process in processes],
+        "own_places": ("/s",),
+    }
 
 
 def listening(*holders: tuple[int, int | None, str | None], host: str = LOCAL) -> dict[str, Any]:
@@ -50,8 +54,8 @@ def holding(contents: dict[str, str]) -> dict[str, Any]:
 
 def told(content: str | None, owner: str | None, *others: str, is_required: bool = False) -> dict[str, Any]:
     """Return what a snapshot says about a PID file that web is told, and others maybe."""
-    claims = [Claim(name, "pkg.args[1]", "/s/x", "/s/x", is_told=True) for name in ("web", *others)]
-    return {"told_pid_files": [ToldPidFile("/s/x", claims, content, owner, is_required)]}
+    claims = [ResourceClaim(name, "pkg.args[1]", "/s/x", "/s/x", is_passed=True) for name in ("web", *others)]
+    return {"referenced_pid_files": [PidFileState("/s/x", claims, content, owner, is_required)]}
 
 
 STRICT = {"umask": "077", "directory": "/srv/x/"}
@@ -83,14 +87,14 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
         [
             "web declares TCP port 80, and nobody listens on it",
             "processes.web.port = 80",
-            "to mend it: pass the port on",
+            "fix: pass the port on",
         ],
     ),
     (
         "NP202",
         listening((80, DB_PID, "db"), DB),
         ("web", "db"),
-        ["web declares TCP port 80, but db listens on it", "processes.web.port = 80", "to mend it: give each instance"],
+        ["web declares TCP port 80, but db listens on it", "processes.web.port = 80", "fix: give each instance"],
     ),
     (
         "NP202",
@@ -99,20 +103,20 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
         [
             "but process 666 (nc -l 80), which is not part of it, listens",
             "processes.web.port = 80",
-            "to mend it: end that",
+            "fix: end that",
         ],
     ),
     (
         "NP202",
         listening((80, None, None), DB),
         ("web",),
-        ["but a process of another user, which is not part of it", "processes.web.port = 80", "to mend it: end that"],
+        ["but a process of another user, which is not part of it", "processes.web.port = 80", "fix: end that"],
     ),
     (
         "NP202",
         listening((80, DB_PID, "db"), (80, ALIEN_PID, None), DB),
         ("web", "db"),
-        ["web declares TCP port 80, but db", "processes.web.port = 80", "to mend it"],
+        ["web declares TCP port 80, but db", "processes.web.port = 80", "fix:"],
     ),
     (
         "NP203",
@@ -124,7 +128,7 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
         "NP204",
         holding({"db": f"{DB_PID}"}),
         ("web",),
-        ["web has no PID file /run/web.pid", "to mend it: tell the program where, or set pid_file"],
+        ["web has no PID file /run/web.pid", "fix: tell the program where, or set pid_file"],
     ),
     (
         "NP204",
@@ -157,34 +161,34 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
         [
             "web runs as user 0 and group 901, and not as user 900 (www) and group 901 (team)",
             "processes.web.pkg.user",
-            "to mend it: if the program changes its user by itself, leave user out",
+            "fix: if the program changes its user by itself, leave user out",
         ],
     ),
     (
         "NP206",
         {"accounts": {"web": WWW}, "run_as": {"web": (900, 0)}},
         ("web",),
-        ["web runs as user 900 and group 0, and not as", "processes.web.pkg.user", "to mend it"],
+        ["web runs as user 900 and group 0, and not as", "processes.web.pkg.user", "fix:"],
     ),
 ]
 
 FOUND += [
     (
         "NP214",
-        {"traces": [Trace("web", "/tmp/f", "named in its program")]},
+        {"file_changes": [FileChange("web", "/tmp/f", "named in its program")]},
         ("web",),
         [
             "NP214 warning: /tmp/f has changed since the system began to start, and seems to be web's",
             "the clue: named in its program",
             "who has written it cannot be seen",
-            "to mend it: build",
+            "fix: build",
         ],
     ),
     (
         "NP202",
         {"model": ProcessesModel({"web": instance("web", 80, udp_port=53), "db": instance("db", 81)})},
         ("web",),
-        ["web declares UDP port 53, and nobody listens on it", "processes.web.udp_port = 53", "to mend it: pass"],
+        ["web declares UDP port 53, and nobody listens on it", "processes.web.udp_port = 53", "fix: pass"],
     ),
     (
         "NP203",
@@ -202,14 +206,14 @@ FOUND += [
         [
             "PID file /s/x, which web is told, holds '666', which is no living process of web",
             "processes.web.pkg.args[1] = '/s/x'",
-            "to mend it: have the program write it",
+            "fix: have the program write it",
         ],
     ),
     (
         "NP204",
         told(None, None, is_required=True),
         ("web",),
-        ["PID file /s/x, which web is told, does not exist", "processes.web.pkg.args[1]", "to mend it"],
+        ["PID file /s/x, which web is told, does not exist", "processes.web.pkg.args[1]", "fix:"],
     ),
     (
         "NP205",
@@ -219,7 +223,7 @@ FOUND += [
             "web and db are told the same PID file /s/x, and it is written",
             "processes.web.pkg.args[1]",
             "processes.db.pkg.args[1]",
-            "to mend it: derive its path",
+            "fix: derive its path",
         ],
     ),
     (
@@ -230,59 +234,59 @@ FOUND += [
     ),
     (
         "NP208",
-        seeing(Sight(WEB_PID, WEB_PID, written=("/s/f",)), Sight(DB_PID, DB_PID, written=("/s/f", "/s/g"))),
+        seeing(ProcessInfo(WEB_PID, WEB_PID, written=("/s/f",)), ProcessInfo(DB_PID, DB_PID, written=("/s/f", "/s/g"))),
         ("web", "db"),
         [
             "NP208 error: web and db have the same file open for writing: /s/f",
             f"process {WEB_PID} of web",
             f"process {DB_PID} of db",
-            "to mend it: derive its path from a parameter",
+            "fix: derive its path from a parameter",
         ],
     ),
     (
         "NP208",
         seeing(
-            Sight(WEB_PID, WEB_PID, written=("/s/f",), shares_files=False),
-            Sight(DB_PID, DB_PID, written=("/s/f",), shares_files=False),
+            ProcessInfo(WEB_PID, WEB_PID, written=("/s/f",), shares_files=False),
+            ProcessInfo(DB_PID, DB_PID, written=("/s/f",), shares_files=False),
         ),
         ("web", "db"),
-        ["have the same file open for writing: /s/f", "process", "process", "to mend it"],
+        ["have the same file open for writing: /s/f", "process", "process", "fix:"],
     ),
     (
         "NP209",
-        seeing(Sight(WEB_PID, WEB_PID, written=("/s/f", "/tmp/f"))),
+        seeing(ProcessInfo(WEB_PID, WEB_PID, written=("/s/f", "/tmp/f"))),
         ("web",),
-        ["NP209 warning: web writes /tmp/f, outside", f"open for writing by process {WEB_PID}", "to mend it: build"],
+        ["NP209 warning: web writes /tmp/f, outside", f"open for writing by process {WEB_PID}", "fix: build"],
     ),
     (
         "NP209",
         {**seeing(), "changed": {"db": ("/tmp/log",)}},
         ("db",),
-        ["NP209 warning: db writes /tmp/log, outside", "named by the model, and changed since", "to mend it"],
+        ["NP209 warning: db writes /tmp/log, outside", "named by the model, and changed since", "fix:"],
     ),
     (
         "NP210",
-        {"model": STRICT_MODEL, **seeing(Sight(WEB_PID, WEB_PID, umask="0022"))},
+        {"model": STRICT_MODEL, **seeing(ProcessInfo(WEB_PID, WEB_PID, umask="0022"))},
         ("web",),
-        ["NP210 warning: web has the umask 0022, and not 077", "processes.web.pkg.umask = '077'", "to mend it"],
+        ["NP210 warning: web has the umask 0022, and not 077", "processes.web.pkg.umask = '077'", "fix:"],
     ),
     (
         "NP211",
-        {"model": STRICT_MODEL, "units": FOREGROUND, **seeing(Sight(WEB_PID, WEB_PID, directory="/"))},
+        {"model": STRICT_MODEL, "units": FOREGROUND, **seeing(ProcessInfo(WEB_PID, WEB_PID, directory="/"))},
         ("web",),
-        ["NP211 warning: web works in /, and not in /srv/x/", "processes.web.pkg.directory", "to mend it"],
+        ["NP211 warning: web works in /, and not in /srv/x/", "processes.web.pkg.directory", "fix:"],
     ),
     (
         "NP212",
-        seeing(Sight(99, None, "web")),
+        seeing(ProcessInfo(99, None, "web")),
         ("web",),
-        ["NP212 warning: process 99 of web has left the tree of its main process", "to mend it"],
+        ["NP212 warning: process 99 of web has left the tree of its main process", "fix:"],
     ),
     (
         "NP213",
-        seeing(Sight(99, WEB_PID, is_zombie=True)),
+        seeing(ProcessInfo(99, WEB_PID, is_zombie=True)),
         ("web",),
-        ["NP213 warning: process 99 of web has ended, and its parent does not take notice", "to mend it"],
+        ["NP213 warning: process 99 of web has ended, and its parent does not take notice", "fix:"],
     ),
 ]
 
@@ -303,24 +307,39 @@ NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
     ("NP206", {"accounts": {"web": WWW}}),
     ("NP207", {"model": LOCAL_MODEL}),
     ("NP207", listening((80, WEB_PID, "web"), DB, host="::")),
-    ("NP208", seeing(Sight(WEB_PID, WEB_PID, written=("/s/f",)), Sight(11, WEB_PID, written=("/s/f",)))),
+    ("NP208", seeing(ProcessInfo(WEB_PID, WEB_PID, written=("/s/f",)), ProcessInfo(11, WEB_PID, written=("/s/f",)))),
     (
         "NP208",
         seeing(
-            Sight(WEB_PID, WEB_PID, written=("/var/f",), shares_files=False),
-            Sight(DB_PID, DB_PID, written=("/var/f",), shares_files=False),
+            ProcessInfo(WEB_PID, WEB_PID, written=("/var/f",), shares_files=False),
+            ProcessInfo(DB_PID, DB_PID, written=("/var/f",), shares_files=False),
         ),
     ),
-    ("NP209", seeing(Sight(WEB_PID, WEB_PID, written=("/s/f",)))),
-    ("NP209", seeing(Sight(WEB_PID, WEB_PID, written=("/tmp/f",), shares_files=False))),
-    ("NP210", {"model": STRICT_MODEL, **seeing(Sight(WEB_PID, WEB_PID, umask="0077"), Sight(11, WEB_PID, umask="0"))}),
-    ("NP210", {"model": STRICT_MODEL, **seeing(Sight(WEB_PID, WEB_PID))}),
-    ("NP211", {"model": STRICT_MODEL, **seeing(Sight(WEB_PID, WEB_PID, directory="/"))}),
-    ("NP211", {"model": STRICT_MODEL, "units": FOREGROUND, **seeing(Sight(WEB_PID, WEB_PID, directory="/srv/x"))}),
-    ("NP212", seeing(Sight(WEB_PID, WEB_PID), Sight(99, WEB_PID))),
-    ("NP214", {"traces": [Trace("web", "/tmp/f", "x")], **seeing(Sight(WEB_PID, WEB_PID, written=("/tmp/f",)))}),
-    ("NP214", {"traces": [Trace("web", "/tmp/f", "x")], "changed": {"web": ("/tmp/f",)}}),
-    ("NP213", seeing(Sight(WEB_PID, WEB_PID))),
+    ("NP209", seeing(ProcessInfo(WEB_PID, WEB_PID, written=("/s/f",)))),
+    ("NP209", seeing(ProcessInfo(WEB_PID, WEB_PID, written=("/tmp/f",), shares_files=False))),
+    (
+        "NP210",
+        {
+            "model": STRICT_MODEL,
+            **seeing(ProcessInfo(WEB_PID, WEB_PID, umask="0077"), ProcessInfo(11, WEB_PID, umask="0")),
+        },
+    ),
+    ("NP210", {"model": STRICT_MODEL, **seeing(ProcessInfo(WEB_PID, WEB_PID))}),
+    ("NP211", {"model": STRICT_MODEL, **seeing(ProcessInfo(WEB_PID, WEB_PID, directory="/"))}),
+    (
+        "NP211",
+        {"model": STRICT_MODEL, "units": FOREGROUND, **seeing(ProcessInfo(WEB_PID, WEB_PID, directory="/srv/x"))},
+    ),
+    ("NP212", seeing(ProcessInfo(WEB_PID, WEB_PID), ProcessInfo(99, WEB_PID))),
+    (
+        "NP214",
+        {
+            "file_changes": [FileChange("web", "/tmp/f", "x")],
+            **seeing(ProcessInfo(WEB_PID, WEB_PID, written=("/tmp/f",))),
+        },
+    ),
+    ("NP214", {"file_changes": [FileChange("web", "/tmp/f", "x")], "changed": {"web": ("/tmp/f",)}}),
+    ("NP213", seeing(ProcessInfo(WEB_PID, WEB_PID))),
 ]
 
 

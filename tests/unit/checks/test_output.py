@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_nixproc.checks.api import Finding, Origin, Rule, chosen
+from pytest_nixproc.checks.api import Rule, chosen
 from pytest_nixproc.checks.output import FORMATS, facts_of, finding_from
 from pytest_nixproc.errors import UnknownName
-from pytest_nixproc.model.places import Location
+from pytest_nixproc.values.findings import Finding, Origin
+from pytest_nixproc.values.location import Location
 
 HERE: Final = Location(str(Path.cwd() / "a model.py"), 3)
 RULES: Final = [Rule("NP101", "ports differ", explanation="Why."), Rule("NP203", "none hides", severity="warning")]
@@ -79,7 +80,7 @@ def test_sarif_locates() -> None:
     }
     (related,) = first["relatedLocations"]
     assert related["physicalLocation"]["artifactLocation"] == {"uri": "file:///elsewhere/%C3%A9.py"}
-    assert "To mend it: choose" in first["message"]["text"]
+    assert "Fix: choose" in first["message"]["text"]
     assert "ruleIndex" not in second
     assert second["locations"] == []
 

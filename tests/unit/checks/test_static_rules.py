@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.checks import accounts, static
-from pytest_nixproc.checks.api import Finding, Plan, Rule, errors_of
-from pytest_nixproc.machines.api import Account, Accounts
-from pytest_nixproc.managers.api import Target
+from pytest_nixproc.checks.api import Rule, RuleInput
 from pytest_nixproc.model.credentials import Credentials, Group, User
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.findings import Finding, errors_of
+from pytest_nixproc.values.machine import Account, Accounts
+from pytest_nixproc.values.target import Target
 
 RULES = {rule.code: rule for rule in (*static.nixproc_checks(), *accounts.nixproc_checks())}
 
@@ -54,7 +55,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP101 error: a and b declare the same TCP port 80",
             "processes.a.port = 80",
             "processes.b.ports.admin = 80",
-            "to mend it: give each instance its own port",
+            "fix: give each instance its own port",
         ],
     ),
     (
@@ -64,7 +65,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP102 error: a and b have the same PID file /srv/state/run/x.pid",
             "processes.a.pkg.pid_file = '/srv/state/run/x.pid'",
             "processes.b.pkg.pid_file = '/srv/state/run/../run/x.pid'",
-            "to mend it: give each instance its own instance_name or pid_file",
+            "fix: give each instance its own instance_name or pid_file",
         ],
     ),
     (
@@ -74,7 +75,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP102 error: a and b have the same PID file /srv/state/run/x.pid",
             "processes.a.pkg.instance_name = 'x'",
             "processes.b.pkg.name = 'x'",
-            "to mend it",
+            "fix:",
         ],
     ),
     (
@@ -84,7 +85,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP103 error: a and b have the same log file /srv/state/log/nixproc-x.log",
             "processes.a.pkg.instance_name = 'x'",
             "processes.b.pkg.instance_name = 'x'",
-            "to mend it: give each its own instance_name",
+            "fix: give each its own instance_name",
         ],
     ),
     (
@@ -94,7 +95,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP104 error: a and b claim the same path /srv/state/s",
             "processes.a.socket_file = '/srv/state/s'",
             "processes.b.socket_file = '/srv/state//s'",
-            "to mend it: derive the path from the instance's name",
+            "fix: derive the path from the instance's name",
         ],
     ),
     (
@@ -107,7 +108,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP102 error: a and b have the same PID file /p",
             "processes.a.pkg.environment.PID_FILE = '/p'",
             "processes.b.pkg.environment.PIDFILE = '/p'",
-            "to mend it",
+            "fix:",
         ],
     ),
     (
@@ -117,7 +118,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP104 error: a and b claim the same path /home/u",
             "processes.a.pkg.credentials.users.u.home_dir = '/home/u'",
             "processes.b.data_dir = '/home/u'",
-            "to mend it",
+            "fix:",
         ],
     ),
     (
@@ -127,7 +128,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP105 error: a and b have the same name 'web'",
             "processes.a.pkg.name = 'web'",
             "processes.b.pkg.name = 'Web'",
-            "to mend it: pass a suffix on",
+            "fix: pass a suffix on",
         ],
     ),
     (
@@ -137,7 +138,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP106 error: a and b give user 'u' a different uid",
             "processes.a.pkg.credentials.users.u.uid = 5",
             "processes.b.pkg.credentials.users.u.uid = 6",
-            "to mend it: describe one account in one way",
+            "fix: describe one account in one way",
         ],
     ),
     (
@@ -146,7 +147,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP107 error: a has its PID file outside the state",
             "processes.a.pkg.pid_file = '/srv/state/../a.pid'",
-            "to mend it: build it from state.runtime_dir or state.tmp_dir",
+            "fix: build it from state.runtime_dir or state.tmp_dir",
         ],
     ),
     (
@@ -155,7 +156,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP108 warning: a mentions a path outside the state",
             "processes.a.pkg.environment.CONFIG = '/var/lib/x'",
-            "to mend it: build it from the state directories",
+            "fix: build it from the state directories",
         ],
     ),
     (
@@ -165,7 +166,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP101 error: a and b declare the same UDP port 53",
             "processes.a.udp_port = 53",
             "processes.b.udp_ports.dns = 53",
-            "to mend it: give each instance its own port",
+            "fix: give each instance its own port",
         ],
     ),
     (
@@ -178,7 +179,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP103 error: a and b have the same log file /srv/state/x.log",
             "processes.a.pkg.args[1] = '/srv/state/x.log'",
             "processes.b.pkg.environment.WEB_LOGFILE = '/srv/state/x.log'",
-            "to mend it",
+            "fix:",
         ],
     ),
     (
@@ -191,7 +192,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP104 error: a and b claim the same path /srv/state/lib",
             "processes.a.pkg.environment.PGDATA = '/srv/state/lib'",
             "processes.b.pkg.args[0] = '/srv/state/lib'",
-            "to mend it",
+            "fix:",
         ],
     ),
     (
@@ -201,7 +202,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP111 error: a and b are both told or declare to listen on port 80",
             "processes.a.port = 80",
             "processes.b.pkg.args[1] = '80'",
-            "to mend it: pass the instance's own port on to its program",
+            "fix: pass the instance's own port on to its program",
         ],
     ),
     (
@@ -211,7 +212,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP111 error: a and b are both told",
             "processes.a.pkg.environment.PORT = '80'",
             "processes.b.pkg.environment.PORT = '80'",
-            "to mend it",
+            "fix:",
         ],
     ),
     (
@@ -220,7 +221,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP112 error: a has a socket whose path has 111 bytes, more than the 107",
             "processes.a.socket = '/srv/state/xxx",
-            "to mend it: choose a shorter name",
+            "fix: choose a shorter name",
         ],
     ),
     (
@@ -229,7 +230,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP112 warning: a has a socket whose path has 106 bytes, more than the 103 of macOS and BSD",
             "processes.a.pkg.args[1] = '/srv/state/xxx",
-            "to mend it",
+            "fix:",
         ],
     ),
     (
@@ -239,7 +240,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP113 error: a and b claim /srv/state/db and /srv/state/db/b/s, which lies in it",
             "processes.a.data_dir = '/srv/state/db'",
             "processes.b.socket = '/srv/state/db/b/s'",
-            "to mend it: give each instance a directory of its own",
+            "fix: give each instance a directory of its own",
         ],
     ),
     (
@@ -252,7 +253,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
             "NP114 error: 'u' and 'v' have the same uid 5",
             "processes.a.pkg.credentials.users.u.uid = 5",
             "processes.b.pkg.credentials.users.v.uid = 5",
-            "to mend it: give each account its own number",
+            "fix: give each account its own number",
         ],
     ),
     (
@@ -261,7 +262,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP118 warning: app is told where db listens, and does not depend on it",
             "processes.app.pkg.args[0] = 'tcp://127.0.0.1:5432/x'",
-            "to mend it: add db to its dependencies",
+            "fix: add db to its dependencies",
         ],
     ),
     (
@@ -270,7 +271,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP109 error: user 'missing' is neither described in the model nor known to the machine",
             "processes.a.pkg.user = 'missing'",
-            "to mend it: describe it: credentials={'users': {'missing': {...}}}",
+            "fix: describe it: credentials={'users': {'missing': {...}}}",
         ],
     ),
     (
@@ -279,7 +280,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP109 error: user '12' is a number, which tools take for an id",
             "processes.a.pkg.user = '12'",
-            "to mend it: choose another name",
+            "fix: choose another name",
         ],
     ),
     (
@@ -288,13 +289,13 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP109 error: group 'missing' is neither described in the model nor known to the machine",
             "processes.a.pkg.credentials.users.u.extra_groups[1] = 'missing'",
-            "to mend it: describe it",
+            "fix: describe it",
         ],
     ),
     (
         "NP109",
         {"a": instance("a", {"user": "u", **user(create_home_dir_only=True)})},
-        ["NP109 error: user 'u' is neither described", "processes.a.pkg.user = 'u'", "to mend it: describe it"],
+        ["NP109 error: user 'u' is neither described", "processes.a.pkg.user = 'u'", "fix: describe it"],
     ),
     (
         "NP110",
@@ -302,7 +303,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP110 warning: user 'old' exists already, and its uid is 900; it is used so",
             "processes.a.pkg.credentials.users.old.uid = 5",
-            "to mend it: leave the id out",
+            "fix: leave the id out",
         ],
     ),
     (
@@ -311,7 +312,7 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         [
             "NP110 warning: group 'old' exists already, and its gid is 901; it is used so",
             "processes.a.pkg.credentials.groups.old.gid = 0",
-            "to mend it: leave the id out",
+            "fix: leave the id out",
         ],
     ),
 ]
@@ -393,7 +394,7 @@ def find(target: Target) -> Any:
     privileged = replace(target, force_disable_user_change=False, accounts=known)
 
     def find(code: str, instances: dict[str, Instance]) -> Iterator[Finding]:
-        return iter(RULES[code].static(Plan(ProcessesModel(instances), privileged)))
+        return iter(RULES[code].static(RuleInput(ProcessesModel(instances), privileged)))
 
     return find
 
@@ -436,7 +437,7 @@ def test_groups_have_ids_too(find: Any) -> None:
 def test_accounts_do_not_matter_where_users_are_not_changed(target: Target, code: str) -> None:
     """What is found about accounts of the machine is found where they would be used, and only there."""
     model = ProcessesModel({"a": instance("a", {"user": "missing", **user(uid=5, group="missing")})})
-    assert list(RULES[code].static(Plan(model, target))) == []
+    assert list(RULES[code].static(RuleInput(model, target))) == []
 
 
 def test_mentioned_path_names_its_parameter(find: Any) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.deployment.accounts import LEDGER, Accounts, Item, Ledger, groups_and_users, read_ledger
-from pytest_nixproc.deployment.leases import Claim, Leases
-from pytest_nixproc.deployment.ownership import Owner
+from pytest_nixproc._deployment.accounts import LEDGER, AccountProvisioner, Item, Ledger, groups_and_users, read_ledger
+from pytest_nixproc._persistence.leases import DeploymentLease, Leases
+from pytest_nixproc._persistence.process_identity import ProcessIdentity
 from pytest_nixproc.errors import DeploymentError, MachineError
-from pytest_nixproc.machines.api import Account, Facts
-from pytest_nixproc.managers.api import Target
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess
+from pytest_nixproc.values.machine import Account, Facts
+from pytest_nixproc.values.target import Target
 
 SHELL = "/bin/sh"
 FULL: dict[str, Any] = {
@@ -51,7 +51,7 @@ def model(*credentials: dict[str, Any]) -> ProcessesModel:
     )
 
 
-class Tools:
+class BuildTools:
     """The tools of shadow, on a fake machine: they change its accounts, and what is to fail fails."""
 
     def __init__(self, machine: FakeMachine) -> None:
@@ -59,53 +59,53 @@ class Tools:
         self.commands: list[str] = []
         self.failing: dict[str, int] = {}
         self.ledgers: list[str] = []
-        machine.program(SHELL, self.run)
+        machine.processes.program(SHELL, self.run)
 
     def run(self, machine: FakeMachine, process: FakeProcess) -> None:
         """Do what a command says."""
         tool, *words = process.command.argv[4:]
         status = 0
         if tool == "mv":
-            machine.files[words[-1]] = machine.files.pop(words[-2])
+            machine.files.contents[words[-1]] = machine.files.contents.pop(words[-2])
         else:
             self.commands.append(" ".join([tool, *words]))
-            self.ledgers.append((machine.read(LEDGER) or b"").decode())
+            self.ledgers.append((machine.files.read(LEDGER) or b"").decode())
             status = self.failing.get(tool, 0)
             if status == 0:
                 self.carry_out(tool, words)
         if status:
-            machine.append(process.command.output or "", f"{tool} says no\n")
-        machine.end(process.pid, status)
+            machine.files.append(process.command.output or "", f"{tool} says no\n")
+        machine.processes.end(process.pid, status)
 
     def carry_out(self, tool: str, words: Sequence[str]) -> None:
         """Change the accounts."""
         name = words[-1]
         match tool:
             case "groupadd":
-                self.machine.groups[name] = 900
+                self.machine.accounts.groups[name] = 900
             case "useradd":
-                self.machine.users[name] = Account(name, 900, words[words.index("--gid") + 1], 900)
+                self.machine.accounts.users[name] = Account(name, 900, words[words.index("--gid") + 1], 900)
             case "groupdel":
-                del self.machine.groups[name]
+                del self.machine.accounts.groups[name]
             case "userdel":
-                del self.machine.users[name]
+                del self.machine.accounts.users[name]
             case "install":
-                self.machine.make_directory(name)
+                self.machine.files.make_directory(name)
 
 
 @pytest.fixture
 def machine() -> FakeMachine:
     """Return a machine, as root, that has two groups."""
     machine = FakeMachine(Facts(shell=SHELL))
-    machine.groups |= {"log": 1, "mail": 2}
-    machine.make_directory("/srv")
+    machine.accounts.groups |= {"log": 1, "mail": 2}
+    machine.files.make_directory("/srv")
     return machine
 
 
 @pytest.fixture
-def tools(machine: FakeMachine) -> Tools:
+def tools(machine: FakeMachine) -> BuildTools:
     """Return the tools."""
-    return Tools(machine)
+    return BuildTools(machine)
 
 
 @pytest.fixture
@@ -115,12 +115,12 @@ def leases(tmp_path: Path) -> Leases:
 
 
 @pytest.fixture
-def accounts(machine: FakeMachine, leases: Leases) -> Callable[[str], Accounts]:
+def accounts(machine: FakeMachine, leases: Leases) -> Callable[[str], AccountProvisioner]:
     """Return a function that returns the accounts of a deployment, which is leased."""
 
-    def make(root: str) -> Accounts:
-        leases.claim(Claim(root, (Owner.current(),)))
-        return Accounts(machine, leases, root)
+    def make(root: str) -> AccountProvisioner:
+        leases.save(DeploymentLease(root, (ProcessIdentity.current(),)))
+        return AccountProvisioner(machine, leases, root)
 
     return make
 
@@ -146,7 +146,7 @@ def test_commands() -> None:
 
 
 def test_what_is_made_is_written_down_before(
-    accounts: Callable[[str], Accounts], tools: Tools, privileged: Target, machine: FakeMachine
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, privileged: Target, machine: FakeMachine
 ) -> None:
     """The ledger names everything when the first command runs, without passwords; all of it goes in reverse."""
     one = accounts("/r/one")
@@ -159,33 +159,33 @@ def test_what_is_made_is_written_down_before(
         *(["user", name, [], ["/r/one"]] for name in ("web", "plain")),
         ["home", "/srv/apps/web", ["/srv/apps"], ["/r/one"]],
     ]
-    assert machine.modes[f"{LEDGER}.new"] == 0o600
+    assert machine.files.modes[f"{LEDGER}.new"] == 0o600
     tools.commands.clear()
     assert one.release() == []
     assert tools.commands == ["rmdir /srv/apps", "userdel plain", "userdel web", "groupdel plain", "groupdel team"]
-    assert (machine.read(LEDGER), machine.exists("/srv/apps/web")) == (None, False)
+    assert (machine.files.read(LEDGER), machine.files.exists("/srv/apps/web")) == (None, False)
     assert one.release() == []
 
 
 def test_what_exists_is_left_alone(
-    accounts: Callable[[str], Accounts], tools: Tools, privileged: Target, machine: FakeMachine
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, privileged: Target, machine: FakeMachine
 ) -> None:
-    """Accounts and homes that are there are neither changed nor written down nor removed."""
-    machine.groups |= {"team": 5, "plain": 6}
-    machine.users |= {name: Account(name, 7, "team", 5) for name in ("web", "plain")}
-    machine.make_directory("/srv/apps/web")
+    """AccountProvisioner and homes that are there are neither changed nor written down nor removed."""
+    machine.accounts.groups |= {"team": 5, "plain": 6}
+    machine.accounts.users |= {name: Account(name, 7, "team", 5) for name in ("web", "plain")}
+    machine.files.make_directory("/srv/apps/web")
     one = accounts("/r/one")
     one.provide(model(FULL), privileged)
     assert one.release() == []
     assert tools.commands == []
-    assert machine.read(LEDGER) is None
+    assert machine.files.read(LEDGER) is None
 
 
 def test_group_of_a_users_name_survives_it(
-    accounts: Callable[[str], Accounts], tools: Tools, privileged: Target, machine: FakeMachine
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, privileged: Target, machine: FakeMachine
 ) -> None:
     """A user leaves a group of its name that was there before: userdel would remove that too."""
-    machine.groups["plain"] = 6
+    machine.accounts.groups["plain"] = 6
     one = accounts("/r/one")
     one.provide(model({"users": {"plain": {}}}), privileged)
     assert one.release() == []
@@ -193,24 +193,24 @@ def test_group_of_a_users_name_survives_it(
 
 
 def test_last_one_removes(
-    accounts: Callable[[str], Accounts], tools: Tools, privileged: Target, machine: FakeMachine
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, privileged: Target, machine: FakeMachine
 ) -> None:
     """What two deployments use is made once, and removed when the second one lets go of it."""
     one, two = accounts("/r/one"), accounts("/r/two")
     for user in (one, two):
         user.provide(model({"groups": {"team": {}}}), privileged)
     assert one.release() == []
-    assert (tools.commands, list(machine.groups)) == (["groupadd --system team"], ["log", "mail", "team"])
+    assert (tools.commands, list(machine.accounts.groups)) == (["groupadd --system team"], ["log", "mail", "team"])
     assert two.release() == []
     assert tools.commands[1:] == ["groupdel team"]
 
 
 def test_dead_users_do_not_count(
-    accounts: Callable[[str], Accounts], tools: Tools, leases: Leases, privileged: Target
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, leases: Leases, privileged: Target
 ) -> None:
     """A deployment that has neither lease nor directory any more does not keep an account alive."""
     accounts("/r/one").provide(model({"groups": {"team": {}}}), privileged)
-    leases.unclaim("/r/one")
+    leases.remove("/r/one")
     two = accounts("/r/two")
     two.provide(model({"groups": {"last": {}}}), privileged)
     assert two.release() == []
@@ -219,8 +219,8 @@ def test_dead_users_do_not_count(
 
 @pytest.mark.parametrize(("status", "removed"), [(9, []), (4, ["userdel web"])])
 def test_account_that_cannot_be_made(
-    accounts: Callable[[str], Accounts],
-    tools: Tools,
+    accounts: Callable[[str], AccountProvisioner],
+    tools: BuildTools,
     privileged: Target,
     machine: FakeMachine,
     status: int,
@@ -232,13 +232,13 @@ def test_account_that_cannot_be_made(
     with pytest.raises(DeploymentError, match=r"cannot make user 'web' .*users.web.: useradd ended with") as caught:
         one.provide(model(FULL), privileged)
     assert caught.value.details == "useradd says no"
-    machine.users["web"] = Account("web", 7, "team", 5)
+    machine.accounts.users["web"] = Account("web", 7, "team", 5)
     tools.commands.clear()
     assert one.release() == []
     assert tools.commands == [*removed, "groupdel plain", "groupdel team"]
 
 
-def test_missing_tool(accounts: Callable[[str], Accounts], tools: Tools, privileged: Target) -> None:
+def test_missing_tool(accounts: Callable[[str], AccountProvisioner], tools: BuildTools, privileged: Target) -> None:
     """A machine without the tools is told what it needs."""
     tools.failing["groupadd"] = 127
     with pytest.raises(DeploymentError) as caught:
@@ -247,23 +247,27 @@ def test_missing_tool(accounts: Callable[[str], Accounts], tools: Tools, privile
 
 
 def test_busy_account(
-    accounts: Callable[[str], Accounts], tools: Tools, privileged: Target, machine: FakeMachine
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, privileged: Target, machine: FakeMachine
 ) -> None:
     """An account is removed once its last process is gone; one that stays busy is a problem, and stays written down."""
     one = accounts("/r/one")
     one.provide(model({"users": {"plain": {}}}), privileged)
     tools.failing["userdel"] = 8
-    machine.after(1, tools.failing.clear)
+    machine.clock.after(1, tools.failing.clear)
     assert one.release() == []
     one.provide(model({"users": {"plain": {}}}), privileged)
     tools.failing["userdel"] = 8
     assert one.release() == ["userdel plain ended with status 8: userdel says no"]
-    assert "user:plain" in read_ledger(machine.read(LEDGER), LEDGER).entries
+    assert "user:plain" in read_ledger(machine.files.read(LEDGER), LEDGER).entries
 
 
 @pytest.mark.parametrize("user", [{"create_home_dir": True}, {"create_home_dir_only": True}])
 def test_homes_where_users_are_not_changed(
-    accounts: Callable[[str], Accounts], tools: Tools, target: Target, machine: FakeMachine, user: dict[str, Any]
+    accounts: Callable[[str], AccountProvisioner],
+    tools: BuildTools,
+    target: Target,
+    machine: FakeMachine,
+    user: dict[str, Any],
 ) -> None:
     """Where accounts may not be made, homes are, as nobody's in particular; none is made that was not asked for."""
     users = {"web": {"home_dir": "/srv/apps/web", **user}, "other": {"home_dir": "/srv/other"}}
@@ -271,10 +275,12 @@ def test_homes_where_users_are_not_changed(
     one.provide(model({"users": users}), target)
     assert tools.commands == ["install -d -m 755 /srv/apps/web"]
     assert one.release() == []
-    assert not machine.exists("/srv/apps/web")
+    assert not machine.files.exists("/srv/apps/web")
 
 
-def test_home_without_account(accounts: Callable[[str], Accounts], tools: Tools, privileged: Target) -> None:
+def test_home_without_account(
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, privileged: Target
+) -> None:
     """``create_home_dir_only`` makes no account."""
     one = accounts("/r/one")
     one.provide(model({"users": {"web": {"home_dir": "/srv/web", "create_home_dir_only": True}}}), privileged)
@@ -282,7 +288,7 @@ def test_home_without_account(accounts: Callable[[str], Accounts], tools: Tools,
 
 
 def test_directory_above_homes_of_two_deployments(
-    accounts: Callable[[str], Accounts], tools: Tools, target: Target
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, target: Target
 ) -> None:
     """What was made above the home of one deployment is removed with the last home in it, whosever that is."""
     one, two = accounts("/r/one"), accounts("/r/two")
@@ -295,19 +301,19 @@ def test_directory_above_homes_of_two_deployments(
 
 
 def test_home_in_the_deployment_goes_with_it(
-    accounts: Callable[[str], Accounts], tools: Tools, target: Target, machine: FakeMachine
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, target: Target, machine: FakeMachine
 ) -> None:
     """A home below the deployment's directory is removed with that, and needs no ledger."""
     users = {"web": {"home_dir": "/r/one/var/lib/web", "create_home_dir": True}}
     accounts("/r/one").provide(model({"users": users}), target)
     assert tools.commands == ["install -d -m 755 /r/one/var/lib/web"]
-    assert machine.read(LEDGER) is None
+    assert machine.files.read(LEDGER) is None
 
 
 def test_ordinary_users_write_elsewhere(leases: Leases) -> None:
     """Who is not root keeps the ledger among the leases."""
     machine = FakeMachine(Facts(account=Account("me", 1000, "us", 100)))
-    assert Accounts(machine, leases, "/r/one").place == f"{leases.directory}/accounts"
+    assert AccountProvisioner(machine, leases, "/r/one").place == f"{leases.directory}/accounts"
 
 
 @pytest.mark.parametrize("content", [b"[[", b"{}x", b"[1]", b'[["group"]]', b'[["group", "x", 1, 2]]'])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pytest_nixproc.deployment.timeline import Event, Timeline
+from pytest_nixproc._deployment.timeline import Event, Timeline
 from pytest_nixproc.testing.fake_machine import FakeMachine
 
 
 def test_events_have_times_since_the_beginning() -> None:
     """Events keep their order, and their times count from the beginning of the timeline."""
     machine = FakeMachine()
-    machine.advance(100)
-    timeline = Timeline(machine.now)
+    machine.clock.advance(100)
+    timeline = Timeline(machine.clock.now)
     timeline.add("start", "web")
-    machine.advance(1.5)
+    machine.clock.advance(1.5)
     timeline.add("ready", "web")
     timeline.add("start", "proxy")
     assert list(timeline) == [Event(0, "start", "web"), Event(1.5, "ready", "web"), Event(1.5, "start", "proxy")]

@@ -5,21 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_nixproc.deployment.planner import Settings
-from pytest_nixproc.deployment.starting import PROGRESS_SECONDS, SETTLE_SECONDS, Watch
-from pytest_nixproc.deployment.timeline import Timeline
+from pytest_nixproc._deployment.context import DeploymentContext
+from pytest_nixproc._deployment.timeline import Timeline
+from pytest_nixproc._deployment.watching import PROGRESS_SECONDS, SETTLE_SECONDS, Watch
+from pytest_nixproc._persistence.journal import Journal
+from pytest_nixproc._planning.settings import Settings
 from pytest_nixproc.errors import StartError
-from pytest_nixproc.machines.api import Spawn
 from pytest_nixproc.machines.waiting import LONGEST_PAUSE
 from pytest_nixproc.model import ready
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess, Script, each, ends, listens
+from pytest_nixproc.values.commands import Spawn
 
 if TYPE_CHECKING:
-    from tests.unit.deployment.conftest import FakeDriver, MakeModel
+    from tests.unit.conftest import FakeDriver, MakeModel
 
 
 class FakeSubject:
@@ -38,7 +41,7 @@ class Started:
 
     def wait(self, seconds: float = 30) -> None:
         """Wait until all are ready."""
-        self.watch.until_ready(self.machine.deadline(seconds))
+        self.watch.until_ready(self.watch.context.units, self.machine.deadline(seconds))
 
     def error(self, seconds: float = 30) -> str:
         """Wait for what does not become ready, and return what is said about it."""
@@ -49,18 +52,19 @@ class Started:
 
 @pytest.fixture
 def start(
-    machine: FakeMachine, driver: FakeDriver, make_model: MakeModel, units: Any, settings: Settings
+    machine: FakeMachine, driver: FakeDriver, make_model: MakeModel, units: Any, settings: Settings, tmp_path: Path
 ) -> Callable[..., Started]:
     """Return a function that starts instances with scripts: attributes and script of each by name."""
 
     def start(**instances: tuple[dict[str, Any], Script]) -> Started:
         for name, (_, script) in instances.items():
-            machine.program(f"/fake/{name}", script)
+            machine.processes.program(f"/fake/{name}", script)
         model = make_model(**{name: attributes for name, (attributes, _) in instances.items()})
         by_name = units(model)
-        told = replace(settings, progress=lambda text: started.progress.append((machine.now(), text)))
+        told = replace(settings, progress=lambda text: started.progress.append((machine.clock.now(), text)))
         subjects = dict.fromkeys(by_name, FakeSubject())
-        watch = Watch(model, by_name, subjects, driver, Timeline(machine.now), told)
+        journal = Journal(f"{tmp_path}/journal")
+        watch = Watch(DeploymentContext(model, by_name, driver, journal, Timeline(machine.clock.now), told), subjects)
         started = Started(machine, watch)
         driver.activate(list(by_name.values()), machine.deadline(1))
         return started
@@ -72,22 +76,22 @@ def test_ready_when_the_ports_are_open(start: Callable[..., Started]) -> None:
     """A server is ready when its port is open, and no later than the next look."""
     started = start(web=({"port": 80}, listens(80, after=0.5)))
     started.wait()
-    assert started.watch.timeline.order("ready") == ["web"]
-    assert 0.5 <= started.machine.now() <= 0.5 + LONGEST_PAUSE
+    assert started.watch.context.timeline.order("ready") == ["web"]
+    assert 0.5 <= started.machine.clock.now() <= 0.5 + LONGEST_PAUSE
 
 
 def test_what_is_ready_is_not_waited_for(start: Callable[..., Started]) -> None:
     """Servers that listen at once take no time at all."""
     started = start(a=({"port": 80}, listens(80)), b=({"port": 81}, listens(81)))
     started.wait()
-    assert (started.machine.now(), started.watch.timeline.order("ready")) == (0, ["a", "b"])
+    assert (started.machine.clock.now(), started.watch.context.timeline.order("ready")) == (0, ["a", "b"])
 
 
 def test_without_ports_it_has_to_settle(start: Callable[..., Started]) -> None:
     """Without ports and condition, an instance is ready when it has lived for a moment."""
     started = start(worker=({}, ends(after=60)))
     started.wait()
-    assert SETTLE_SECONDS <= started.machine.now() < 2 * SETTLE_SECONDS
+    assert SETTLE_SECONDS <= started.machine.clock.now() < 2 * SETTLE_SECONDS
 
 
 @pytest.mark.parametrize("attributes", [{"port": 80}, {"ready": ready.file("/never")}, {}])
@@ -107,7 +111,7 @@ def test_death_of_a_later_one_ends_the_wait(start: Callable[..., Started]) -> No
     """An instance that ends is reported even while another one is waited for."""
     started = start(a=({"port": 80}, listens(80, after=20)), b=({"port": 81}, ends(1, after=0.5)))
     assert started.error().startswith("b did not start: it ended with status 1")
-    assert started.machine.now() < 1
+    assert started.machine.clock.now() < 1
 
 
 def test_death_after_being_seen_alive(start: Callable[..., Started]) -> None:
@@ -128,7 +132,7 @@ def test_timeout_says_what_was_seen_last(start: Callable[..., Started]) -> None:
     assert error[0] == "web is not ready after 5 s"
     assert error[1] == "last seen: web: port 81: Connection refused"
     assert error[2].startswith("its manager says: runs, pid ")
-    assert started.machine.now() == 5
+    assert started.machine.clock.now() == 5
 
 
 NEVER: dict[str, Any] = {"port": 80, "ready": ready.file("/never")}
@@ -136,7 +140,7 @@ NEVER: dict[str, Any] = {"port": 80, "ready": ready.file("/never")}
 
 def taken(machine: FakeMachine, _: FakeProcess) -> None:
     """Have somebody else listen on the port."""
-    machine.listen(80, machine.spawn(Spawn(("/bin/nc", "-l", "80"))))
+    machine.network.listen(80, machine.processes.spawn(Spawn(("/bin/nc", "-l", "80"))))
 
 
 @pytest.mark.parametrize("script", [each(taken, ends(1, after=0.1)), taken])
@@ -150,15 +154,15 @@ def test_nobody_has_taken_the_port(start: Callable[..., Started], machine: FakeM
     """Neither the instance's own processes are blamed for its port, nor while it runs one that cannot be seen."""
 
     def own(_: FakeMachine, process: FakeProcess) -> None:
-        machine.listen(80, machine.fork(process.pid, Spawn(("/bin/child",))))
+        machine.network.listen(80, machine.processes.fork(process.pid, Spawn(("/bin/child",))))
 
     assert "TCP port" not in start(web=(NEVER, own)).error(5)
-    assert "TCP port" not in start(web=(NEVER, lambda *_: machine.listen(80))).error(5)
+    assert "TCP port" not in start(web=(NEVER, lambda *_: machine.network.listen(80))).error(5)
 
 
 def test_unseen_holder(start: Callable[..., Started], machine: FakeMachine) -> None:
     """Once the instance has ended, its port is somebody else's, even if that cannot be seen."""
-    machine.listen(80)
+    machine.network.listen(80)
     assert "TCP port 80: a process of another user holds it\n" in start(web=(NEVER, ends(1, after=0.1))).error()
 
 

@@ -17,7 +17,7 @@ def test_path_below_a_file(tmp_path: Path) -> None:
     """Below a file, there is nothing."""
     (tmp_path / "file").touch()
     path = f"{tmp_path}/file/below"
-    assert (Host().read(path), Host().size(path)) == (None, 0)
+    assert (Host().files.read(path), Host().files.size(path)) == (None, 0)
 
 
 @pytest.mark.skipif(not HAS_PROC, reason="there is no /proc")
@@ -26,8 +26,8 @@ def test_process_that_ends_while_its_facts_are_read() -> None:
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE)
     descriptor = os.open(f"/proc/{child.pid}/status", os.O_RDONLY)
     path = f"/proc/self/fd/{descriptor}"
-    before = Host().read(path)
+    before = Host().files.read(path)
     child.communicate(b"\n")
-    after = Host().read(path)
+    after = Host().files.read(path)
     os.close(descriptor)
     assert (before is None, after) == (False, None)

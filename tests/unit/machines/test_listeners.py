@@ -11,8 +11,8 @@ from collections.abc import Set as AbstractSet
 import pytest
 
 from pytest_nixproc.machines import process_table
-from pytest_nixproc.machines.api import Listener
 from pytest_nixproc.machines.listeners import listeners, listening_sockets
+from pytest_nixproc.values.machine import Listener
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel cannot be asked")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_nixproc.machines import listeners
-from pytest_nixproc.machines.api import Listener
-from pytest_nixproc.machines.listeners import read_netstat, windows_pids
+from pytest_nixproc.machines.listeners import listeners_by_netstat, read_netstat
+from pytest_nixproc.values.machine import Listener
 
 PRINTED = """
 
@@ -31,9 +31,10 @@ def test_listening_sockets_are_read() -> None:
 
 
 def test_numbers_of_windows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Elsewhere than in Cygwin, no process has a number of Windows."""
-    assert windows_pids() == {}
-    (tmp_path / "winpid").write_text("7204\n")
-    monkeypatch.setattr(listeners, "read_facts", lambda _: (tmp_path / "winpid").read_bytes())
+    """What listens goes with Cygwin's number of its process; elsewhere, no process has a number of Windows."""
+    (tmp_path / "printed").write_text(PRINTED, encoding="utf-8")
+    monkeypatch.setattr(os, "popen", lambda _: (tmp_path / "printed").open(encoding="utf-8"))
     monkeypatch.setattr(listeners, "all_processes", lambda: [os.getpid()])
-    assert windows_pids() == {7204: os.getpid()}
+    assert [listener.pid for listener in listeners_by_netstat()] == [None, None, None]
+    monkeypatch.setattr(listeners, "read_facts", {f"/proc/{os.getpid()}/winpid": b"7204\n"}.__getitem__)
+    assert [listener.pid for listener in listeners_by_netstat()] == [None, os.getpid(), None]

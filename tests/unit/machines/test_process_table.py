@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from pytest_nixproc.machines import process_table
-from pytest_nixproc.machines.api import Listener
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.listeners import listeners_by_psutil
+from pytest_nixproc.values.machine import Listener
 
 NOBODY = 1 << 23
 """Above all pids (proc(5), pid_max)."""
@@ -28,8 +28,8 @@ def without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tag() -> None:
     """A process is known by its tag."""
     name, value = next((name, value) for name, value in psutil.Process().environ().items() if value)
-    assert Host().has_tag(os.getpid(), f"{name}={value}")
-    assert not Host().has_tag(os.getpid(), f"{name}={value}?")
+    assert Host().processes.has_tag(os.getpid(), f"{name}={value}")
+    assert not Host().processes.has_tag(os.getpid(), f"{name}={value}?")
 
 
 @pytest.mark.usefixtures("without_proc")

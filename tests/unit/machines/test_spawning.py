@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_nixproc.machines import spawning
+from pytest_nixproc.machines.guardian import spawning
 
 Spawn = Callable[..., int]
 

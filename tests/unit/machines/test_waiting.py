@@ -20,7 +20,7 @@ def machine() -> FakeMachine:
 def test_first_look_is_at_once(machine: FakeMachine) -> None:
     """What holds already is not waited for, even when no time is left."""
     wait_until(lambda: "", machine.deadline(0), "wait")
-    assert machine.now() == 0
+    assert machine.clock.now() == 0
 
 
 def test_pauses_grow_up_to_the_longest(machine: FakeMachine) -> None:
@@ -28,7 +28,7 @@ def test_pauses_grow_up_to_the_longest(machine: FakeMachine) -> None:
     looks: list[float] = []
 
     def look() -> str:
-        looks.append(machine.now())
+        looks.append(machine.clock.now())
         return "not yet"
 
     with pytest.raises(WaitTimeout, match="wait for x: not within 5 s") as caught:
@@ -45,20 +45,21 @@ def test_a_look_may_end_the_wait(machine: FakeMachine) -> None:
     """What a look raises is raised at once."""
 
     def look() -> str:
-        if machine.now() > 1:
+        if machine.clock.now() > 1:
             raise RuntimeError("dead")
         return "alive"
 
     with pytest.raises(RuntimeError, match="dead"):
         wait_until(look, machine.deadline(60), "wait")
-    assert machine.now() < 1 + LONGEST_PAUSE + FIRST_PAUSE
+    assert machine.clock.now() < 1 + LONGEST_PAUSE + FIRST_PAUSE
 
 
 def test_deadline_is_shared(machine: FakeMachine) -> None:
     """What one wait uses up of a deadline is missing to the next; nothing is left of it in the end."""
     deadline = machine.deadline(3)
-    machine.advance(2)
+    machine.clock.advance(2)
     assert deadline.remaining == 1
-    machine.advance(2)
+    machine.clock.advance(2)
     assert deadline.remaining == 0
-    assert list(deadline.pauses()) == []
+    assert not deadline.until(lambda: False)
+    assert deadline.until(lambda: True)

@@ -10,11 +10,12 @@ import pytest
 
 from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.managers.api import Target, Unit
-from pytest_nixproc.managers.bsdrc import BsdrcGenerator, System, identifier, obstacle
+from pytest_nixproc.managers.bsdrc import MANAGER, BsdrcGenerator, RcSystem, identifier, unavailable_reason
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 
 def generate(target: Target, override: Any = None, **parameters: Any) -> Unit:
@@ -22,7 +23,7 @@ def generate(target: Target, override: Any = None, **parameters: Any) -> Unit:
     overrides = {"bsdrc": override} if override is not None else {}
     given = {"name": "web", "daemon": "/bin/web", **parameters}
     process = create_managed_process(overrides=overrides, **given)
-    return BsdrcGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
+    return MANAGER.unit("web", ProcessesModel({"web": Instance(process)}), target)
 
 
 def script(unit: Unit) -> str:
@@ -60,7 +61,7 @@ def test_names_that_become_the_same_are_refused(target: Target) -> None:
         {name: Instance(create_managed_process(name=name, process="/x")) for name in ("web-1", "web.1")}
     )
     with pytest.raises(Unsupported, match=r"'web-1' and 'web\.1' are all web_1_\*"):
-        BsdrcGenerator().generate("web-1", model, target)
+        MANAGER.unit("web-1", model, target)
 
 
 def test_plain_daemon_is_rc_subrs_alone(target: Target) -> None:
@@ -117,6 +118,8 @@ def test_user(target: Target) -> None:
     """Users are switched by rc.subr, which asks for limits then; in the profile without users, for none."""
     switched = generate(replace(target, force_disable_user_change=False), user="www")
     assert setting(switched, "web_user") == "www"
+    scripted = generate(replace(target, force_disable_user_change=False), user="www", daemon_args=["a b"])
+    assert [(file.mode, file.group) for file in scripted.files] == [(0o700, ""), (0o750, "www")]
     assert "limits() {" not in script(switched)
     kept = generate(target, user="www")
     assert setting(kept, "web_user") is None
@@ -130,7 +133,7 @@ def test_order_for_rcorder(target: Target) -> None:
     base = create_managed_process(name="data-base", process="/db")
     web = create_managed_process(name="web", process="/web", dependencies=[base])
     model = ProcessesModel({"web": Instance(web), "db": Instance(base)})
-    heads = {key: script(BsdrcGenerator().generate(key, model, target)).splitlines()[1:3] for key in model}
+    heads = {key: script(MANAGER.unit(key, model, target)).splitlines()[1:3] for key in model}
     assert heads["web"] == ["# PROVIDE: web", "# REQUIRE: data_base"]
     assert heads["db"][0] == "# PROVIDE: data_base"
     assert not heads["db"][1].startswith("# REQUIRE")
@@ -212,15 +215,15 @@ def test_overrides_that_are_refused(target: Target, override: dict[str, Any], na
 def test_place_of_rc_subr(target: Target) -> None:
     """Scripts read rc.subr where it is said to be, by a path with anything in it."""
     process = create_managed_process(name="web", process="/x")
-    generator = BsdrcGenerator(System(rc_subr="/a b/rc.subr"))
-    unit = generator.generate("web", ProcessesModel({"web": Instance(process)}), target)
+    generator = BsdrcGenerator(RcSystem(rc_subr="/a b/rc.subr"))
+    unit = generator.generate(MANAGER.launch("web", ProcessesModel({"web": Instance(process)}), target))
     assert "\n. '/a b/rc.subr'\n" in script(unit)
 
 
 def test_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere than on FreeBSD, the obstacle says what is missing, and where it is not."""
+    """Elsewhere than on FreeBSD, the reason says what is missing, and where it is not."""
     monkeypatch.setattr("sys.platform", "linux")
-    assert obstacle(Host) == "it needs FreeBSD's /etc/rc.subr, and this is linux: run the tests on FreeBSD"
+    assert unavailable_reason(Host) == "it needs FreeBSD's /etc/rc.subr, and this is linux: run the tests on FreeBSD"
     monkeypatch.setattr("sys.platform", "freebsd14")
     monkeypatch.setattr("pytest_nixproc.managers.bsdrc.exists", lambda path: path == "/etc/rc.subr")
-    assert obstacle(Host) == ""
+    assert unavailable_reason(Host) == ""

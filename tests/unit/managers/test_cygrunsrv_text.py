@@ -10,12 +10,13 @@ import pytest
 
 from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.managers.api import Target, Unit
-from pytest_nixproc.managers.cygrunsrv import MOST_DEPENDENCIES, CygrunsrvGenerator, joined_arguments, obstacle
+from pytest_nixproc.managers.cygrunsrv import MANAGER, MOST_DEPENDENCIES, joined_arguments, unavailable_reason
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 
 def generate(target: Target, override: Any = None, **parameters: Any) -> Unit:
@@ -23,7 +24,7 @@ def generate(target: Target, override: Any = None, **parameters: Any) -> Unit:
     overrides = {"cygrunsrv": override} if override is not None else {}
     given = {"name": "web", "process": "/bin/web", **parameters}
     process = create_managed_process(overrides=overrides, **given)
-    return CygrunsrvGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
+    return MANAGER.unit("web", ProcessesModel({"web": Instance(process)}), target)
 
 
 def options(unit: Unit) -> dict[str, list[str]]:
@@ -59,7 +60,7 @@ def test_dependencies(target: Target) -> None:
     names = [f"db{number}" for number in range(20)]
     processes = {name: Instance(create_managed_process(name=name, process="/x")) for name in names}
     web = create_managed_process(name="web", process="/x", dependencies=names)
-    unit = CygrunsrvGenerator().generate("web", ProcessesModel({"web": Instance(web), **processes}), target)
+    unit = MANAGER.unit("web", ProcessesModel({"web": Instance(web), **processes}), target)
     told = options(unit)["--dep"]
     assert len(told) == MOST_DEPENDENCIES == len(set(told))
     assert set(told) <= {f"nixproc-deployment-{name}" for name in names}
@@ -137,7 +138,7 @@ def test_names_that_differ_by_case_alone(target: Target) -> None:
     """Windows would take them for one."""
     model = ProcessesModel({name: Instance(create_managed_process(name=name, process="/x")) for name in ("web", "Web")})
     with pytest.raises(Unsupported, match="'Web'"):
-        CygrunsrvGenerator().generate("web", model, target)
+        MANAGER.unit("web", model, target)
 
 
 def test_place_that_cannot_be_told(target: Target) -> None:
@@ -158,20 +159,28 @@ def test_place_that_cannot_be_told(target: Target) -> None:
         (["tab\there"], "tab\there"),
     ],
 )
-def test_arguments_are_quoted_where_they_need_it(words: list[str], text: str) -> None:
+def test_arguments_are_quoted_where_they_need_it(target: Target, words: list[str], text: str) -> None:
     """A word is in quotes when it has blanks, is empty, or begins with one."""
-    assert joined_arguments(create_managed_process(name="x", process="/x"), words) == text
+    assert (
+        joined_arguments(
+            MANAGER.launch(
+                "x", ProcessesModel({"x": Instance(create_managed_process(name="x", process="/x"))}), target
+            ),
+            words,
+        )
+        == text
+    )
 
 
 def test_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The obstacle says what is missing, and how to get it."""
+    """The reason says what is missing, and how to get it."""
     monkeypatch.setattr("sys.platform", "linux")
-    assert obstacle(Host) == "cygrunsrv is for Cygwin, and this is linux: run the tests in Cygwin, on Windows"
+    assert unavailable_reason(Host) == "cygrunsrv is for Cygwin, and this is linux: run the tests in Cygwin, on Windows"
     monkeypatch.setattr("sys.platform", "cygwin")
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert "add the package cygrunsrv" in obstacle(Host)
+    assert "add the package cygrunsrv" in unavailable_reason(Host)
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(os, "getgroups", lambda: [197121])
-    assert "only administrators" in obstacle(Host)
+    assert "only administrators" in unavailable_reason(Host)
     monkeypatch.setattr(os, "getgroups", lambda: [544, 197121])
-    assert obstacle(Host) == ""
+    assert unavailable_reason(Host) == ""

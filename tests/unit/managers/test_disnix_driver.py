@@ -8,15 +8,17 @@ from dataclasses import replace
 import pytest
 
 from pytest_nixproc.errors import CommandFailed
-from pytest_nixproc.machines.api import Spawn
-from pytest_nixproc.managers.api import Target, Unit
 from pytest_nixproc.managers.daemons import record_of
-from pytest_nixproc.managers.disnix.driver import ACTIVATE, DisnixDriver
-from pytest_nixproc.managers.disnix.generator import DisnixGenerator
+from pytest_nixproc.managers.disnix import MANAGER
+from pytest_nixproc.managers.disnix.driver import DisnixDriver
+from pytest_nixproc.managers.disnix.dysnomia import ACTIVATE
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess
+from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 SECONDS = 10.0
 DYSNOMIA = "/usr/local/bin/dysnomia"
@@ -27,7 +29,7 @@ class Components:
 
     def __init__(self, target: Target, *, installed: bool) -> None:
         process = create_managed_process(name="web", foreground_process="/bin/web")
-        self.unit: Unit = DisnixGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
+        self.unit: Unit = MANAGER.unit("web", ProcessesModel({"web": Instance(process)}), target)
         self.machine = FakeMachine()
         self.driver = DisnixDriver(self.machine, target)
         self.record = record_of("web", target)
@@ -35,21 +37,21 @@ class Components:
         self.calls: list[tuple[str, ...]] = []
         self.pid_file_at_call: list[bytes | None] = []
         self.status = 0
-        self.machine.program(self.machine.facts.shell, self._run)
-        self.machine.program(DYSNOMIA, self._run)
+        self.machine.processes.program(self.machine.facts.shell, self._run)
+        self.machine.processes.program(DYSNOMIA, self._run)
         if installed:
-            self.machine.write(DYSNOMIA, "")
+            self.machine.files.write(DYSNOMIA, "")
 
     def _run(self, machine: FakeMachine, process: FakeProcess) -> None:
-        content = machine.files.get(self.pid_file)
+        content = machine.files.contents.get(self.pid_file)
         self.calls.append(process.command.argv)
         self.pid_file_at_call.append(content)
         if "deactivate" in process.command.argv:
             if content:
-                machine.end(int(content))
+                machine.processes.end(int(content))
         elif self.status == 0:
-            machine.write(self.pid_file, f"{machine.spawn(Spawn(('/bin/web',)))}\n")
-        machine.end(process.pid, self.status)
+            machine.files.write(self.pid_file, f"{machine.processes.spawn(Spawn(('/bin/web',)))}\n")
+        machine.processes.end(process.pid, self.status)
 
     def activate(self) -> dict[str, str]:
         """Have the driver start the unit."""
@@ -62,7 +64,9 @@ class Components:
     @property
     def web(self) -> FakeProcess:
         """The program that was started last."""
-        return [process for process in self.machine.processes.values() if process.command.argv == ("/bin/web",)][-1]
+        return [process for process in self.machine.processes.by_pid.values() if process.command.argv == ("/bin/web",)][
+            -1
+        ]
 
 
 @pytest.fixture
@@ -86,11 +90,13 @@ def operation(name: str) -> tuple[str, ...]:
 def test_dysnomia_is_used(with_dysnomia: Components) -> None:
     """Where it is installed, Dysnomia activates and deactivates; what it remembers is the deployment's own."""
     assert with_dysnomia.activate() == {}
-    environment = with_dysnomia.machine.processes[min(with_dysnomia.machine.processes)].command.environment
+    environment = with_dysnomia.machine.processes.by_pid[
+        min(with_dysnomia.machine.processes.by_pid)
+    ].command.environment
     assert environment["DYSNOMIA_STATEDIR"] == "/srv/state/lib/dysnomia"
     with_dysnomia.deactivate()
     assert with_dysnomia.calls == [operation("activate"), operation("deactivate")]
-    assert not {with_dysnomia.pid_file, with_dysnomia.record} & with_dysnomia.machine.files.keys()
+    assert not {with_dysnomia.pid_file, with_dysnomia.record} & with_dysnomia.machine.files.contents.keys()
 
 
 def test_dysnomia_cannot_be_told_blanks(target: Target) -> None:
@@ -112,18 +118,18 @@ def test_without_dysnomia(components: Components) -> None:
 @pytest.mark.parametrize("content", ["1\n", "none\n", ""])
 def test_pid_file_of_an_earlier_process(with_dysnomia: Components, content: str) -> None:
     """What is left in a PID file is gone before Dysnomia could take it for a process that runs."""
-    with_dysnomia.machine.write(with_dysnomia.pid_file, content)
+    with_dysnomia.machine.files.write(with_dysnomia.pid_file, content)
     with_dysnomia.activate()
     assert with_dysnomia.pid_file_at_call == [None]
 
 
 def test_nobody_else_is_ended(with_dysnomia: Components) -> None:
     """Dysnomia is not shown the PID file of a process that was not started by us: it would end whoever it names."""
-    stranger = with_dysnomia.machine.spawn(Spawn(("/bin/stranger",)))
-    with_dysnomia.machine.write(with_dysnomia.pid_file, f"{stranger}\n")
+    stranger = with_dysnomia.machine.processes.spawn(Spawn(("/bin/stranger",)))
+    with_dysnomia.machine.files.write(with_dysnomia.pid_file, f"{stranger}\n")
     with_dysnomia.deactivate()
     assert with_dysnomia.pid_file_at_call == [None]
-    assert with_dysnomia.machine.processes[stranger].runs
+    assert with_dysnomia.machine.processes.by_pid[stranger].runs
 
 
 def test_what_runs_is_left_alone(components: Components) -> None:
@@ -138,7 +144,7 @@ def test_failure_is_told(components: Components) -> None:
     components.status = 5
     (problem,) = components.activate().values()
     assert problem.startswith("its component ended with status 5: /bin/sh ")
-    assert components.record not in components.machine.files
+    assert components.record not in components.machine.files.contents
 
 
 def test_start_is_on_record_before_it_happens(components: Components) -> None:
@@ -146,10 +152,10 @@ def test_start_is_on_record_before_it_happens(components: Components) -> None:
     seen: list[bool] = []
 
     def look(machine: FakeMachine, process: FakeProcess) -> None:
-        seen.append(components.record in machine.files)
-        machine.end(process.pid)
+        seen.append(components.record in machine.files.contents)
+        machine.processes.end(process.pid)
 
-    components.machine.program(components.machine.facts.shell, look)
+    components.machine.processes.program(components.machine.facts.shell, look)
     components.activate()
     assert seen == [True]
 
@@ -157,12 +163,12 @@ def test_start_is_on_record_before_it_happens(components: Components) -> None:
 def test_late_pid_file_identifies(components: Components) -> None:
     """A daemon that writes its PID file late is identified when that is asked for, and stopped like any other."""
     components.activate()
-    pid = int(components.machine.files.pop(components.pid_file))
-    components.machine.write(components.record, "")
-    assert components.driver.missing(components.unit) == f"PID file {components.pid_file} is not written"
-    components.machine.write(components.pid_file, f"{pid}\n")
-    assert components.driver.missing(components.unit) == ""
-    assert components.machine.files[components.record] == f"{pid} 0.00\n".encode()
+    pid = int(components.machine.files.contents.pop(components.pid_file))
+    components.machine.files.write(components.record, "")
+    assert components.driver.unmet(components.unit) == f"PID file {components.pid_file} is not written"
+    components.machine.files.write(components.pid_file, f"{pid}\n")
+    assert components.driver.unmet(components.unit) == ""
+    assert components.machine.files.contents[components.record] == f"{pid} 0.00\n".encode()
 
 
 def test_reload(components: Components) -> None:
@@ -171,7 +177,7 @@ def test_reload(components: Components) -> None:
     components.web.ignored = frozenset({signal.SIGHUP})
     components.driver.reload(components.unit, components.machine.deadline(SECONDS))
     assert components.web.received == [signal.SIGHUP]
-    components.machine.end(components.web.pid)
+    components.machine.processes.end(components.web.pid)
     with pytest.raises(CommandFailed, match="web: it does not run"):
         components.driver.reload(components.unit, components.machine.deadline(SECONDS))
 
@@ -179,8 +185,8 @@ def test_reload(components: Components) -> None:
 def test_process_0_is_nobody(components: Components) -> None:
     """A PID file that names process 0 leads to no process: a signal would reach all of our own group."""
     components.activate()
-    components.machine.write(components.record, "")
-    components.machine.write(components.pid_file, "0\n")
+    components.machine.files.write(components.record, "")
+    components.machine.files.write(components.pid_file, "0\n")
     assert not components.driver.status([components.unit])["web"].running
     with pytest.raises(CommandFailed, match="web: it does not run"):
         components.driver.reload(components.unit, components.machine.deadline(SECONDS))

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.managers.api import Target, Unit
-from pytest_nixproc.managers.disnix.generator import PLAIN, DisnixGenerator, component_name
-from pytest_nixproc.managers.disnix.models import services_model
+from pytest_nixproc.managers.disnix import MANAGER
+from pytest_nixproc.managers.disnix.generator import PLAIN, component_name
+from pytest_nixproc.managers.disnix.models import models_of
 from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.nix_syntax import NoValue, literal, quote
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.registry import Registry
-from pytest_nixproc.sources.nix.syntax import NoValue, literal, quote
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 STORE_NAME = re.compile(r"[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]*")
 """What may be the name of a path in the Nix store (the manual's chapter "Store Path")."""
@@ -25,7 +27,7 @@ STORE_NAME = re.compile(r"[0-9A-Za-z+\-_?=][0-9A-Za-z+\-._?=]*")
 def unit_of(target: Target, **parameters: Any) -> Unit:
     """Return the component of one process."""
     process = create_managed_process(**{"name": "web", "process": "/bin/web"} | parameters)
-    return DisnixGenerator().generate("key", ProcessesModel({"key": Instance(process)}), target)
+    return MANAGER.unit("key", ProcessesModel({"key": Instance(process)}), target)
 
 
 def settings_of(unit: Unit) -> dict[str, str]:
@@ -42,8 +44,8 @@ def test_component(target: Target) -> None:
         "pidFile": "/srv/state/run/web.pid",
     }
     assert [(file.path, file.mode) for file in unit.files] == [
-        ("components/web/etc/dysnomia/process/web", 0o644),
-        ("components/web/bin/web", 0o755),
+        ("components/web/etc/dysnomia/process/web", 0o600),
+        ("components/web/bin/web", 0o700),
     ]
     assert (unit.mode, unit.pid_file, unit.links) == ("daemon", "/srv/state/run/web.pid", ())
 
@@ -135,7 +137,7 @@ MODULES = {name: manager.capabilities.dysnomia_module for name, manager in Regis
 def test_every_managers_services(module: str) -> None:
     """The services model has the module of whichever manager's configurations Dysnomia is to activate."""
     model = ProcessesModel({"web": Instance(create_managed_process(name="web", process="/bin/web"))})
-    assert f'"type" = "{module}";' in services_model(model, module, {"web": ("web", "/../..")})
+    assert f'"type" = "{module}";' in models_of(model, module, {"web": ("web", "/../..")}, {})["services.nix"]
 
 
 def test_every_manager_has_another_module() -> None:

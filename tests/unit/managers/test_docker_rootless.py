@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.machines.api import Spawn
-from pytest_nixproc.managers.docker.rootless import Forwards
+from pytest_nixproc.managers.docker.rootless import RootlessForwards
 from pytest_nixproc.testing.fake_machine import FakeMachine
+from pytest_nixproc.values.commands import Spawn
 
 RECORD = "/srv/profile/docker-forwards"
 
@@ -28,7 +28,7 @@ class RootlessKit:
         self.forwarded: dict[int, dict[str, Any]] = {}
         self.recorded: list[bool] = []
         self.machine = FakeMachine()
-        self.machine.sockets.add(f"{directory}/api.sock")
+        self.machine.files.sockets.add(f"{directory}/api.sock")
         self.server = ThreadingUnixStreamServer(f"{directory}/api.sock", self.handler())
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
@@ -49,7 +49,7 @@ class RootlessKit:
                 if spec["parentPort"] in kit.ports():
                     self.answer(500, {"message": "conflict with ID 1"})
                     return
-                kit.recorded.append(kit.machine.exists(RECORD))
+                kit.recorded.append(kit.machine.files.exists(RECORD))
                 number = max(kit.forwarded, default=0) + 1
                 kit.forwarded[number] = spec
                 self.answer(201, {"id": number, "spec": spec})
@@ -79,9 +79,9 @@ class RootlessKit:
 
     def container(self) -> int:
         """Return the first process of a container on an engine that this RootlessKit runs."""
-        shim = self.machine.spawn(Spawn(("/bin/shim",)))
-        self.machine.files[f"/proc/{shim}/environ"] = f"A=b\0ROOTLESSKIT_STATE_DIR={self.directory}\0".encode()
-        return self.machine.fork(shim)
+        shim = self.machine.processes.spawn(Spawn(("/bin/shim",)))
+        self.machine.files.contents[f"/proc/{shim}/environ"] = f"A=b\0ROOTLESSKIT_STATE_DIR={self.directory}\0".encode()
+        return self.machine.processes.fork(shim)
 
     def close(self) -> None:
         """End the server."""
@@ -102,7 +102,7 @@ def kit() -> Iterator[RootlessKit]:
 def test_ports_are_forwarded_and_taken_back(kit: RootlessKit) -> None:
     """Ports lead into the network of a container, and are recorded before they do; others' are left alone."""
     kit.forwarded[7] = {"proto": "tcp", "parentPort": 99}
-    forwards = Forwards(kit.machine, RECORD)
+    forwards = RootlessForwards(kit.machine, RECORD)
     forwards.open(kit.container(), (80, 81))
     assert [spec for number, spec in kit.forwarded.items() if number != 7] == [
         {"proto": "tcp", "parentIP": "127.0.0.1", "parentPort": port, "childPort": port} for port in (80, 81)
@@ -116,16 +116,16 @@ def test_ports_are_forwarded_and_taken_back(kit: RootlessKit) -> None:
 
 def test_somebody_else_can_take_them_back(kit: RootlessKit) -> None:
     """The record alone leads to RootlessKit and to the ports."""
-    first = Forwards(kit.machine, RECORD)
+    first = RootlessForwards(kit.machine, RECORD)
     first.open(kit.container(), (80,))
     first.open(kit.container(), (82, 80))
-    Forwards(kit.machine, RECORD).close()
+    RootlessForwards(kit.machine, RECORD).close()
     assert kit.ports() == set()
 
 
 def test_forwarding_again_is_harmless(kit: RootlessKit) -> None:
     """A container that is started again after a crash gets its ports again, once."""
-    forwards = Forwards(kit.machine, RECORD)
+    forwards = RootlessForwards(kit.machine, RECORD)
     forwards.open(kit.container(), (80,))
     forwards.open(kit.container(), (80,))
     assert [spec["parentPort"] for spec in kit.forwarded.values()] == [80]
@@ -134,7 +134,7 @@ def test_forwarding_again_is_harmless(kit: RootlessKit) -> None:
 def test_port_that_somebody_has(kit: RootlessKit) -> None:
     """A port that RootlessKit forwards for somebody else is an error that names it, and stays theirs."""
     kit.forwarded[7] = {"proto": "tcp", "parentPort": 80}
-    forwards = Forwards(kit.machine, RECORD)
+    forwards = RootlessForwards(kit.machine, RECORD)
     with pytest.raises(DeploymentError, match=r"does not forward TCP port 80: .*conflict with ID 1"):
         forwards.open(kit.container(), (80,))
     forwards.close()
@@ -143,12 +143,12 @@ def test_port_that_somebody_has(kit: RootlessKit) -> None:
 
 def test_nobody_forwards(kit: RootlessKit) -> None:
     """A network of its own, and no RootlessKit above, is an error with the remedy."""
-    with pytest.raises(DeploymentError, match="nobody forwards ports into it\nto mend it: run the engine below Root"):
-        Forwards(kit.machine, RECORD).open(kit.machine.spawn(Spawn(("/bin/x",))), (80,))
+    with pytest.raises(DeploymentError, match="nobody forwards ports into it\nfix: run the engine below Root"):
+        RootlessForwards(kit.machine, RECORD).open(kit.machine.processes.spawn(Spawn(("/bin/x",))), (80,))
 
 
 def test_nothing_to_take_back(kit: RootlessKit) -> None:
     """Without a record there is nothing to close, and an engine that is gone forwards nothing."""
-    Forwards(kit.machine, RECORD).close()
-    kit.machine.write(RECORD, json.dumps(["/nowhere/api.sock", [80]]))
-    Forwards(kit.machine, RECORD).close()
+    RootlessForwards(kit.machine, RECORD).close()
+    kit.machine.files.write(RECORD, json.dumps(["/nowhere/api.sock", [80]]))
+    RootlessForwards(kit.machine, RECORD).close()

@@ -27,7 +27,7 @@ from requests.exceptions import ConnectionError as NoConnection
 from pytest_nixproc.errors import DeploymentError, NixprocError, Unreachable
 from pytest_nixproc.managers.docker import engine
 from pytest_nixproc.managers.docker.container import describe_end, exit_status_of, published
-from pytest_nixproc.managers.docker.engine import address, cause_of, connect, obstacle, settings
+from pytest_nixproc.managers.docker.engine import address, cause_of, connect, settings, unavailable_reason
 from pytest_nixproc.managers.docker.images import DIRECTORIES, load, packed
 
 TAG = "nixproc-deployment-12345678:latest"
@@ -344,7 +344,7 @@ def test_context_that_cannot_be_read(config: Path, monkeypatch: pytest.MonkeyPat
         address({"DOCKER_CONTEXT": "odd"})
     assert caught.value.remedy == "see docker context ls"
     monkeypatch.setenv("DOCKER_CONTEXT", "odd")
-    assert obstacle().startswith("the Docker context cannot be read: ")
+    assert unavailable_reason().startswith("the Docker context cannot be read: ")
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 def test_engine_that_can_be_used(serve: Callable[..., str]) -> None:
     """Nothing is in the way of an engine that answers, and runs Linux."""
     serve(SUITABLE)
-    assert obstacle() == ""
+    assert unavailable_reason() == ""
 
 
 def test_engine_of_the_current_context(
@@ -453,7 +453,7 @@ def test_engine_of_the_current_context(
     """An engine is asked at the address that its context has."""
     add_context(config, "mine", serve(SUITABLE), is_current=True)
     monkeypatch.delenv("DOCKER_HOST")
-    assert obstacle() == ""
+    assert unavailable_reason() == ""
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_engine_of_the_current_context(
 def test_engine_of_another_system(serve: Callable[..., str], version: dict[str, Any], said: str) -> None:
     """An engine that runs other programs than ours cannot be used, and is said what it runs."""
     serve(SUITABLE | version)
-    assert obstacle() == f"the engine runs {said} containers, and Linux ones are needed"
+    assert unavailable_reason() == f"the engine runs {said} containers, and Linux ones are needed"
 
 
 GARBAGE: tuple[Answers, ...] = (
@@ -475,30 +475,30 @@ GARBAGE: tuple[Answers, ...] = (
 def test_something_else_answers(serve: Callable[..., str], answer: Answers) -> None:
     """What answers and is no engine, or one of long ago, is said with its address and in one line."""
     where = serve(answer)
-    assert obstacle().startswith(f"the Docker engine at {where} does not answer; ")
-    assert "to mend it: start the engine" in obstacle()
-    assert "\n" not in obstacle()
+    assert unavailable_reason().startswith(f"the Docker engine at {where} does not answer; ")
+    assert "fix: start the engine" in unavailable_reason()
+    assert "\n" not in unavailable_reason()
 
 
 @pytest.mark.parametrize("answer", [b"it works!", b"", b"{"], ids=repr)
 def test_engine_that_changes_its_mind(serve: Callable[..., str], answer: bytes) -> None:
-    """An engine whose second answer is none is an obstacle, too, and no crash."""
+    """An engine whose second answer is none cannot be used, which is no crash."""
     serve(SUITABLE, answer)
-    assert obstacle() != ""
+    assert unavailable_reason() != ""
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
 def test_engine_that_refuses(serve: Callable[..., str], status: int) -> None:
-    """An engine that refuses to answer is an obstacle, at the first question and later."""
+    """An engine that refuses to answer cannot be used, at the first question and later."""
     serve({"message": "not today"}, status=status)
-    assert "refuses to answer; not today; to mend it: " in obstacle()
+    assert "refuses to answer; not today; fix: " in unavailable_reason()
 
 
 @pytest.mark.parametrize("status", [400, 500])
 def test_engine_that_refuses_later(serve: Callable[..., str], status: int) -> None:
-    """An engine that agreed on a version and refuses then is an obstacle with its words."""
+    """An engine that agreed on a version and refuses then cannot be used, and its words say why."""
     serve(SUITABLE, {"message": "not today"}, status=status)
-    assert "not today" in obstacle()
+    assert "not today" in unavailable_reason()
 
 
 @pytest.mark.parametrize("kind", ["absent", "file", "socket"])
@@ -511,7 +511,7 @@ def test_nothing_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: 
         ThreadingUnixStreamServer(str(path), BaseHTTPRequestHandler).server_close()
     monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
     reason = {"absent": "No such file or directory"}.get(kind, "Connection refused")
-    assert obstacle().startswith(f"the Docker engine at unix://{path} does not answer; {reason}; to mend it: ")
+    assert unavailable_reason().startswith(f"the Docker engine at unix://{path} does not answer; {reason}; fix: ")
     with pytest.raises(Unreachable, match=f"the Docker engine at unix://{path} does not answer"):
         connect({"DOCKER_HOST": f"unix://{path}"})
 
@@ -535,14 +535,14 @@ def test_engine_of_another_machine(monkeypatch: pytest.MonkeyPatch, where: str) 
     """An engine elsewhere has not our files, and is not even asked."""
     monkeypatch.setenv("DOCKER_HOST", where)
     monkeypatch.setattr(engine, "connect", lambda *_: pytest.fail("it was asked"))
-    assert obstacle().startswith(f"the engine at {where} is on another machine")
+    assert unavailable_reason().startswith(f"the engine at {where} is on another machine")
 
 
 @pytest.mark.parametrize("where", ["tcp://localhost:1", "tcp://127.0.0.1:1", "http://127.0.0.1:1"])
 def test_engine_of_this_machine_by_tcp(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """An engine of this machine is asked, by whichever of its addresses."""
     monkeypatch.setenv("DOCKER_HOST", where)
-    assert obstacle().startswith(f"the Docker engine at {where} does not answer; ")
+    assert unavailable_reason().startswith(f"the Docker engine at {where} does not answer; ")
 
 
 @pytest.mark.parametrize(
@@ -550,22 +550,22 @@ def test_engine_of_this_machine_by_tcp(monkeypatch: pytest.MonkeyPatch, where: s
     ["tcp://[::1", "tcp://localhost:port", "tcp://localhost:99999", "tcp://", "fd://", "odd:///x", "tcp://localhost"],
 )
 def test_address_that_is_none(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    """What is no address is an obstacle that says it, and no crash."""
+    """What is no address is said to be none, without a crash."""
     monkeypatch.setenv("DOCKER_HOST", where)
-    assert where in obstacle()
+    assert where in unavailable_reason()
 
 
 def test_certificates_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that is to be asked with certificates cannot be without them."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://localhost:2376")
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-    assert "certificate" in obstacle()
+    assert "certificate" in unavailable_reason()
 
 
 def test_sdk_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the SDK, its installation is the remedy."""
     monkeypatch.setattr(engine, "find_spec", lambda _: None)
-    assert obstacle() == "the Docker SDK is not installed: pip install docker"
+    assert unavailable_reason() == "the Docker SDK is not installed: pip install docker"
 
 
 def test_innermost_cause() -> None:

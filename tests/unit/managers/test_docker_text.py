@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.machines.api import Account, Accounts
-from pytest_nixproc.managers.api import Target, Unit
+from pytest_nixproc.managers.docker import MANAGER
 from pytest_nixproc.managers.docker.arguments import keywords
 from pytest_nixproc.managers.docker.generator import (
     LABEL,
@@ -26,8 +25,11 @@ from pytest_nixproc.managers.docker.generator import (
 )
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.machine import Account, Accounts
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 Generate = Callable[..., Unit]
 
@@ -57,7 +59,7 @@ AWKWARD = [
 def generated(target: Target, **parameters: Any) -> Unit:
     """Generate one process at a place."""
     process = create_managed_process(**{"name": "web", "process": "/bin/web"} | parameters)
-    return DockerGenerator().generate("key", ProcessesModel({"key": Instance(process)}), target)
+    return MANAGER.unit("key", ProcessesModel({"key": Instance(process)}), target)
 
 
 @pytest.fixture
@@ -127,6 +129,12 @@ def test_unit_tells_where_to_look(generate: Generate) -> None:
     assert unit.log_file == "docker logs nixproc-deployment-web"
     assert argv_of(unit)[-2:] == ["", "/srv/profile/web-docker-launch"]
     assert settings_of(unit)["dockerStopTimeout"] == "5"
+    assert [file.mode for file in unit.files if file.path == "web-docker-launch"] == [0o700]
+
+
+def test_script_of_another_user_of_the_container(generate: Generate) -> None:
+    """The launch script can be read by the user that an override chooses, whose number is the container's own."""
+    unit = generate(overrides={"docker": {"container": {"docker_create_parameters": {"user": "1000"}}}})
     assert [file.mode for file in unit.files if file.path == "web-docker-launch"] == [0o755]
 
 
@@ -153,7 +161,7 @@ def test_order_past_99_levels(target: Target) -> None:
             for name in names
         }
     )
-    found = [path for name in names for path in priorities(DockerGenerator().generate(name, model, target))]
+    found = [path for name in names for path in priorities(MANAGER.unit(name, model, target))]
     assert [int(path.partition("-")[0]) for path in found] == list(range(1, 103))
     assert (found[0], found[98], found[101]) == (
         "01-p000-docker-priority",

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc.managers.api import File, Target, Unit, joined
+from pytest_nixproc._registry import Registry
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.registry import Registry
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import File, Unit, joined
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MANAGERS = Registry().managers
@@ -33,7 +34,7 @@ def listing(files: list[File], units: dict[str, Unit]) -> str:
 def generated(manager: str, model: ProcessesModel, target: Target) -> dict[str, bytes]:
     """Return everything that a manager generates for a model, by path."""
     generator = MANAGERS[manager].generator()
-    units = {key: generator.generate(key, model, target) for key in model}
+    units = {key: MANAGERS[manager].unit(key, model, target) for key in model}
     files = joined(
         [*generator.generate_shared(model, target), *(file for unit in units.values() for file in unit.files)]
     )

@@ -1,4 +1,4 @@
-"""What the launchd driver makes of launchctl's output, and where it looks for its jobs."""
+"""What the launchd driver makes of launchctl's output, and where it job_states for its jobs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from pytest_nixproc.errors import CommandFailed, MachineError
-from pytest_nixproc.machines.api import Account, Facts
-from pytest_nixproc.managers.api import Status, Target, Unit
-from pytest_nixproc.managers.launchd import LaunchdDriver, LaunchdGenerator, Look, looks, obstacle
+from pytest_nixproc.managers.launchd import MANAGER, JobState, LaunchdDriver, job_states, unavailable_reason
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess
+from pytest_nixproc.values.machine import Account, Facts
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Status, Unit
 
 SECONDS = 10.0
 LAUNCHCTL = "/bin/launchctl"
@@ -34,34 +35,37 @@ def printed(*lines: str, service: str = f"gui/501/{WEB}") -> str:
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        (["state = running", "pid = 7", "last exit code = (never exited)"], Look("running", 7, None, "/bin/web")),
-        (["state = not running", "last exit code = (never exited)"], Look("not running", None, None, "/bin/web")),
-        (["state = not running", "last exit code = 3"], Look("not running", None, 3, "/bin/web")),
-        (["state = not running", "last exit code = 78: EX_CONFIG"], Look("not running", None, 78, "/bin/web")),
-        (["state = waiting", "last terminating signal = Killed: 9"], Look("waiting", None, -9, "/bin/web")),
+        (["state = running", "pid = 7", "last exit code = (never exited)"], JobState("running", 7, None, "/bin/web")),
+        (["state = not running", "last exit code = (never exited)"], JobState("not running", None, None, "/bin/web")),
+        (["state = not running", "last exit code = 3"], JobState("not running", None, 3, "/bin/web")),
+        (["state = not running", "last exit code = 78: EX_CONFIG"], JobState("not running", None, 78, "/bin/web")),
+        (["state = waiting", "last terminating signal = Killed: 9"], JobState("waiting", None, -9, "/bin/web")),
         (
             ["state = not running", "last exit code = 0", "last terminating signal = User defined signal 2: 12"],
-            Look("not running", None, -12, "/bin/web"),
+            JobState("not running", None, -12, "/bin/web"),
         ),
-        (["last exit reason = none"], Look("in no state", None, None, "/bin/web")),
+        (["last exit reason = none"], JobState("in no state", None, None, "/bin/web")),
     ],
 )
-def test_looks(lines: list[str], expected: Look) -> None:
+def test_job_states(lines: list[str], expected: JobState) -> None:
     """A job's state, process and end are read from its own lines, whatever stands in those about its parts."""
-    assert looks(printed(*lines)) == {WEB: expected}
+    assert job_states(printed(*lines)) == {WEB: expected}
 
 
 def test_looks_at_several() -> None:
     """Jobs are told apart; older systems print a label without its domain, and none is printed of what is not there."""
     output = printed("state = running", "pid = 7") + printed("state = exited", service="org.other")
-    assert looks(output) == {WEB: Look("running", 7, None, "/bin/web"), "org.other": Look("exited", program="/bin/web")}
-    assert looks("") == {}
+    assert job_states(output) == {
+        WEB: JobState("running", 7, None, "/bin/web"),
+        "org.other": JobState("exited", program="/bin/web"),
+    }
+    assert job_states("") == {}
 
 
 def test_look_in_words() -> None:
     """What people read has what led to it: the program, and how it ended."""
-    assert Look("running", 7, None, "/bin/web").text == "running, pid 7"
-    assert Look("not running", None, 3, "/bin/web").text == "not running, ended with status 3, program /bin/web"
+    assert JobState("running", 7, None, "/bin/web").text == "running, pid 7"
+    assert JobState("not running", None, 3, "/bin/web").text == "not running, ended with status 3, program /bin/web"
 
 
 class Mac:
@@ -70,11 +74,11 @@ class Mac:
     def __init__(self, target: Target, uid: int = 501) -> None:
         self.target = target
         process = create_managed_process(name="web", foreground_process="/bin/web")
-        self.unit: Unit = LaunchdGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
+        self.unit: Unit = MANAGER.unit("web", ProcessesModel({"web": Instance(process)}), target)
         self.machine = FakeMachine(replace(Facts(), account=Account("me", uid, "us", uid)))
-        self.machine.write(LAUNCHCTL, "")
-        self.machine.program(LAUNCHCTL, self._answer)
-        self.machine.program(self.machine.facts.shell, self._shell)
+        self.machine.files.write(LAUNCHCTL, "")
+        self.machine.processes.program(LAUNCHCTL, self._answer)
+        self.machine.processes.program(self.machine.facts.shell, self._shell)
         self.calls: list[tuple[str, ...]] = []
         self.domains = {f"gui/{uid}"} if uid else {"system"}
         self.listed = ""
@@ -90,14 +94,14 @@ class Mac:
         verb, *words = process.command.argv[1:]
         self.calls.append((verb, *words))
         status = 0 if words[-1] in self.domains else 113
-        machine.write(str(process.command.output), self.listed if status == 0 else "Could not find it\n")
-        machine.end(process.pid, status)
+        machine.files.write(str(process.command.output), self.listed if status == 0 else "Could not find it\n")
+        machine.processes.end(process.pid, status)
 
     def _shell(self, machine: FakeMachine, process: FakeProcess) -> None:
         is_start = "bootstrap" in process.command.argv[2]
         status, output = self.start if is_start else (0, self.about_the_job)
-        machine.write(str(process.command.output), output)
-        machine.end(process.pid, status)
+        machine.files.write(str(process.command.output), output)
+        machine.processes.end(process.pid, status)
 
     def open(self) -> LaunchdDriver:
         """Return an opened driver."""
@@ -114,7 +118,7 @@ def mac(target: Target) -> Mac:
 
 def domain_of(mac: Mac) -> bytes:
     """Return the domain that is on record."""
-    return mac.machine.files["/srv/profile/launchd-domain"].strip(b'"')
+    return mac.machine.files.contents["/srv/profile/launchd-domain"].strip(b'"')
 
 
 def test_domain_of_a_session(mac: Mac) -> None:
@@ -210,13 +214,13 @@ def test_what_remains(mac: Mac) -> None:
 
 def test_nothing_remains_where_there_is_no_launchd(mac: Mac) -> None:
     """Elsewhere nothing is asked, and nothing is left."""
-    del mac.machine.files[LAUNCHCTL]
+    del mac.machine.files.contents[LAUNCHCTL]
     assert mac.driver.remains() == []
 
 
 def test_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where launchd is not, the reason says what it belongs to and what this is; on macOS there is none."""
     monkeypatch.setattr("sys.platform", "linux")
-    assert obstacle(FakeMachine) == "launchd is part of macOS, and this is linux"
+    assert unavailable_reason(FakeMachine) == "launchd is part of macOS, and this is linux"
     monkeypatch.setattr("sys.platform", "darwin")
-    assert obstacle(FakeMachine) == ""
+    assert unavailable_reason(FakeMachine) == ""

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.managers.api import Target, Unit
-from pytest_nixproc.managers.launchd import LaunchdGenerator
+from pytest_nixproc.managers.launchd import MANAGER
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 LISTS = sorted((Path(__file__).parents[1] / "golden" / "launchd").rglob("*.plist"))
 PLAIN = "a b'c\"d%e$f\\g;h#i`jäö€日*?[x]{y}~!&|<>()]]>&amp;"
@@ -25,7 +26,7 @@ PLAIN = "a b'c\"d%e$f\\g;h#i`jäö€日*?[x]{y}~!&|<>()]]>&amp;"
 def unit_of(target: Target, **parameters: Any) -> Unit:
     """Return the job of one process."""
     process = create_managed_process(**{"name": "web", "process": "/bin/web"} | parameters)
-    return LaunchdGenerator().generate("key", ProcessesModel({"key": Instance(process)}), target)
+    return MANAGER.unit("key", ProcessesModel({"key": Instance(process)}), target)
 
 
 def job_of(unit: Unit) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def job_of(unit: Unit) -> dict[str, Any]:
 def script_of(unit: Unit) -> str:
     """Return the launch script of a unit."""
     (script,) = unit.files[1:]
-    assert (script.path, script.mode) == ("libexec/web", 0o755)
+    assert (script.path, script.mode) == ("libexec/web", 0o700)
     assert job_of(unit)["ProgramArguments"] == ["/srv/profile/libexec/web"]
     return script.content
 
@@ -99,11 +100,20 @@ def test_user_of_what_needs_root(target: Target, daemon: bool, initialize: str |
 
 @pytest.mark.parametrize("args", [[], ["two\nlines"]])
 def test_user(target: Target, args: list[str]) -> None:
-    """Else launchd switches to the user, with its groups, before a script too."""
-    unit = unit_of(replace(target, force_disable_user_change=False), user="web", args=args)
+    """Else launchd switches to the user, with its groups, before a script too, which its group alone can read."""
+    told = replace(target, force_disable_user_change=False)
+    unit = unit_of(told, user="web", args=args)
     job = job_of(unit)
+    assert [(file.mode, file.group) for file in unit.files[1:]] == ([(0o750, "web")] if args else [])
     assert (job["UserName"], job["GroupName"], job["InitGroups"]) == ("web", "web", True)
     assert not any("--reuid" in file.content for file in unit.files)
+
+
+def test_script_of_an_account_that_is_overridden(target: Target) -> None:
+    """The group of an account that an override has chosen is not known: its script can be read by all."""
+    told = replace(target, force_disable_user_change=False)
+    unit = unit_of(told, user="web", args=["two\nlines"], overrides={"launchd": {"UserName": "other"}})
+    assert [(file.mode, file.group) for file in unit.files[1:]] == [(0o755, "")]
 
 
 def test_user_is_not_switched(target: Target) -> None:

@@ -10,15 +10,17 @@ from typing import Any, Final
 import pytest
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.managers.api import Target, Unit
+from pytest_nixproc.managers.s6_rc import MANAGER
 from pytest_nixproc.managers.s6_rc.generator import LAUNCHER, SOCKET_PATH_LIMIT, SOURCES, S6RcGenerator
-from pytest_nixproc.managers.s6_rc.looks import Look, looks
 from pytest_nixproc.managers.s6_rc.parameters import PARAMETERS
+from pytest_nixproc.managers.s6_rc.service_state import ServiceState, service_states
 from pytest_nixproc.managers.s6_rc.syntax import NAME_BYTES, quote, service_name, words
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 EMPTY = ProcessesModel({})
 FILES: Final = {
@@ -56,7 +58,7 @@ def generate(target: Target) -> Callable[..., Unit]:
 
     def generate(attributes: dict[str, Any] | None = None, at: Target = target, **parameters: Any) -> Unit:
         process = create_managed_process(**{"name": "web", "process": "/bin/web"} | parameters)
-        return S6RcGenerator().generate("key", ProcessesModel({"key": Instance(process, **attributes or {})}), at)
+        return MANAGER.unit("key", ProcessesModel({"key": Instance(process, **attributes or {})}), at)
 
     return generate
 
@@ -192,7 +194,7 @@ def test_settings(generate: Callable[..., Unit]) -> None:
     assert found["web-srv/finish"] == "#!/bin/sh\nexit 125\n"
     assert found["web-srv/timeout-kill"] == "10000\n"
     assert texts(generate({"stop_timeout": 1.5}))["web-srv/timeout-kill"] == "6500\n"
-    assert {file.path for file in generate().files if file.mode == 0o755} == {
+    assert {file.path for file in generate().files if file.mode == 0o700} == {
         f"{SOURCES}/{path}" for path in ("web-srv/run", "web-srv/finish", "web-log/run")
     }
 
@@ -341,7 +343,7 @@ def test_definitions_have_the_documented_format(scenario: tuple[str, ProcessesMo
     """Every definition has a type, what that needs, nothing else, and names others that are there."""
     _, model = scenario
     generator = S6RcGenerator()
-    units = [generator.generate(key, model, target) for key in model]
+    units = [MANAGER.unit(key, model, target) for key in model]
     shared = {file.path: file.content for file in generator.generate_shared(model, target) if file.path != LAUNCHER}
     found = {path.removeprefix(f"{SOURCES}/"): text for path, text in shared.items()}
     for unit in units:
@@ -365,7 +367,7 @@ def test_order(target: Target) -> None:
     """A service depends on what the model says that it needs, by the bundles' names."""
     base = Instance(create_managed_process(name="ba se", process="/bin/base"))
     top = Instance(create_managed_process(name="top", process="/bin/top", dependencies=[base]))
-    unit = S6RcGenerator().generate("b", ProcessesModel({"a": base, "b": top}), target)
+    unit = MANAGER.unit("b", ProcessesModel({"a": base, "b": top}), target)
     assert "top-srv/dependencies.d/ba%20se" in texts(unit)
 
 
@@ -379,7 +381,7 @@ def test_launcher(target: Target, count: int, options: str) -> None:
     place = "'/it'\"'\"'s/run/service'"
     ready = "'/it'\"'\"'s/run/s6-svscan.pid'"
     assert launcher.content.splitlines()[-1] == f"exec s6-svscan -d 3 {options}-- {place} 3>> {ready}"
-    assert launcher.mode == 0o755
+    assert launcher.mode == 0o700
 
 
 def test_empty_model(target: Target) -> None:
@@ -400,10 +402,10 @@ def test_socket_path_has_a_limit(target: Target) -> None:
 def test_what_s6_svstat_shows() -> None:
     """One line a service, and an empty one for what nobody supervises."""
     shown = "true true 42 -1 -1\nfalse true -1 3 -1\nfalse false -1 -1 9\n\nfalse false -1 -1 -1\n"
-    assert looks(shown) == [
-        Look(pid=42),
-        Look(is_settled=False, exit_status=3),
-        Look(exit_status=-9),
-        Look(is_supervised=False),
-        Look(exit_status=-1),
+    assert service_states(shown) == [
+        ServiceState(pid=42),
+        ServiceState(is_settled=False, exit_status=3),
+        ServiceState(exit_status=-9),
+        ServiceState(is_supervised=False),
+        ServiceState(exit_status=-1),
     ]

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.machines.api import Account, Accounts
 from pytest_nixproc.managers import shell
-from pytest_nixproc.managers.api import Target
-from pytest_nixproc.model.process import Command, create_managed_process
+from pytest_nixproc.managers.launch import Launch, launch_of
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.machine import Account, Accounts
+from pytest_nixproc.values.target import Target
 
 
 @pytest.mark.parametrize("value", ["", "plain", "a b", "it's", '"', "$HOME `x` \\", "a\nb", "%s", "-n", "ü\udcff"])
@@ -28,8 +31,13 @@ def test_comment_stays_in_its_line() -> None:
 
 def script(target: Target, **parameters: Any) -> list[str]:
     """Return the lines of a launch script."""
-    process = create_managed_process(name="web", process="/bin/web", **parameters)
-    return shell.launch_script(process, Command("/bin/web", ("-x",)), target, "key").splitlines()
+    return shell.launch_script(launch(target, **parameters)).splitlines()
+
+
+def launch(target: Target, **parameters: Any) -> Launch:
+    """Return how a program is run by a manager that wants it in the foreground."""
+    process = create_managed_process(name="web", process="/bin/web", args=["-x"], **parameters)
+    return launch_of("any", "foreground", "key", ProcessesModel({"key": Instance(process)}), target)
 
 
 def test_launch_script(target: Target) -> None:
@@ -90,14 +98,13 @@ def test_existing_user_keeps_its_group(target: Target) -> None:
     """A user that the machine has gets the group that it has there, whatever the model says."""
     known = Accounts({"web": Account("web", 900, "www-data", 33)})
     switching = replace(target, force_disable_user_change=False, accounts=known)
-    words = shell.switching(create_managed_process(name="web", process="/bin/web", user="web"), switching)
+    words = shell.switching(launch(switching, user="web"))
     assert words[1:3] == ("--reuid=web", "--regid=www-data")
 
 
 def test_switch_without_setpriv(target: Target) -> None:
     """Where setpriv is not, an interpreter switches to the user, and then becomes the program."""
     told = replace(target, force_disable_user_change=False, facts=replace(target.facts, setpriv=""))
-    process = create_managed_process(name="web", process="/bin/web", user="web")
-    words = shlex.split(shell.program(Command("/bin/web", ("-x",)), process, told))
+    words = shlex.split(shell.program(launch(told, user="web")))
     assert words[0] == target.facts.python
     assert words[-5:] == [shell.SWITCH, "web", "web", "/bin/web", "-x"]

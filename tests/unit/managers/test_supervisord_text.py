@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.managers.api import Target, Unit
-from pytest_nixproc.managers.supervisord import SOCKET_PATH_LIMIT, SupervisordGenerator
+from pytest_nixproc.managers.supervisord import MANAGER, SOCKET_PATH_LIMIT, SupervisordGenerator
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ def generate(target: Target) -> Callable[..., Unit]:
 
     def generate(**parameters: Any) -> Unit:
         process = create_managed_process(**{"name": "web", "process": "/bin/web"} | parameters)
-        return SupervisordGenerator().generate("key", ProcessesModel({"key": Instance(process)}), target)
+        return MANAGER.unit("key", ProcessesModel({"key": Instance(process)}), target)
 
     return generate
 
@@ -105,7 +106,7 @@ def test_hostile_process_gets_a_script(generate: Callable[..., Unit], parameters
     """What the section cannot say is said by a script, which the section then runs with nothing around it."""
     unit = generate(**parameters)
     settings = program_of(unit)
-    assert [(file.path, file.mode) for file in unit.files[1:]] == [("libexec/web", 0o755)]
+    assert [(file.path, file.mode) for file in unit.files[1:]] == [("libexec/web", 0o700)]
     assert settings["command"] == '"/srv/profile/libexec/web"'
     assert not {"environment", "directory", "umask", "user"} & settings.keys()
 
@@ -127,7 +128,7 @@ def test_percent_in_the_log_file(generate: Callable[..., Unit]) -> None:
 def test_daemon_runs_behind_the_proxy(target: Target) -> None:
     """A program that is a daemon only runs behind the proxy, which is told its PID file."""
     process = create_managed_process(name="web", daemon="/bin/webd", daemon_args=["-D", "a b"])
-    unit = SupervisordGenerator().generate("key", ProcessesModel({"key": Instance(process)}), target)
+    unit = MANAGER.unit("key", ProcessesModel({"key": Instance(process)}), target)
     line = unit.files[1].content.splitlines()[-1]
     words = shlex.split(line.removeprefix("exec "))
     assert words[0] == target.facts.python
@@ -140,7 +141,7 @@ def test_user(target: Target, disabled: bool, user: str | None) -> None:  # noqa
     """The user is switched where that is allowed, and only there."""
     process = create_managed_process(name="web", process="/bin/web", user="web")
     told = replace(target, force_disable_user_change=disabled)
-    unit = SupervisordGenerator().generate("key", ProcessesModel({"key": Instance(process)}), told)
+    unit = MANAGER.unit("key", ProcessesModel({"key": Instance(process)}), told)
     assert program_of(unit).get("user") == user
 
 
@@ -149,7 +150,7 @@ def test_daemon_of_a_user(target: Target, nice: int | None) -> None:
     """The proxy of a daemon stays root, which may run any interpreter, and starts the daemon as its user."""
     process = create_managed_process(name="web", daemon="/bin/webd", user="web", nice=nice)
     told = replace(target, force_disable_user_change=False)
-    unit = SupervisordGenerator().generate("key", ProcessesModel({"key": Instance(process)}), told)
+    unit = MANAGER.unit("key", ProcessesModel({"key": Instance(process)}), told)
     words = shlex.split(unit.files[1].content.splitlines()[-1].removeprefix("exec "))
     assert words[0] == target.facts.python
     level = ["/usr/bin/nice", "-n", "3"] if nice else []

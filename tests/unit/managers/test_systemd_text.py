@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.managers.api import Target, Unit
+from pytest_nixproc.managers.systemd import MANAGER
 from pytest_nixproc.managers.systemd.generator import SOCKET_PATH_LIMIT, SystemdGenerator
 from pytest_nixproc.managers.systemd.syntax import command_line, escaped, text_value, word
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.model.state import StateDirs
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 EMPTY = ProcessesModel({})
 NATIVE = "a b'c\"d%e$f\\g;h#i`j\nk\täö€*?[x]{y}~!&|<>()"
@@ -29,7 +31,7 @@ def generate(target: Target) -> Callable[..., Unit]:
     def generate(attributes: dict[str, Any] | None = None, at: Target = target, **parameters: Any) -> Unit:
         process = create_managed_process(**{"name": "web", "process": "/bin/web"} | parameters)
         model = ProcessesModel({"key": Instance(process, **attributes or {})})
-        return SystemdGenerator().generate("key", model, at)
+        return MANAGER.unit("key", model, at)
 
     return generate
 
@@ -97,8 +99,26 @@ def test_other_process_gets_a_script(generate: Callable[..., Unit], parameters: 
     assert found["ExecStart"] == ["/bin/sh /srv/profile/libexec/web.start"]
     assert found["WorkingDirectory"] == ["/"]
     assert found["Nice"] == ["5"]
-    assert scripts["libexec/web.start"].mode == 0o755
+    assert scripts["libexec/web.start"].mode == 0o700
     assert "nice" not in scripts["libexec/web.start"].content
+
+
+def scripts_of(unit: Unit) -> dict[str, tuple[int, str]]:
+    """Return who can read the scripts of a unit."""
+    return {file.path.rpartition(".")[2]: (file.mode, file.group) for file in unit.files[1:]}
+
+
+def test_script_can_be_read_by_who_runs_it(generate: Callable[..., Unit], target: Target) -> None:
+    """The group of the process's user can read the script that the user runs; of other accounts, we do not know it."""
+    at = replace(target, force_disable_user_change=False)
+    options = {"args": ["\udcff"], "initialize": "true", "user": "web"}
+    credentials = {"users": {"web": {"group": "staff"}}}
+    found = scripts_of(generate(at=at, credentials=credentials, **options))
+    assert found == {"start": (0o750, "staff"), "initialize": (0o700, "")}
+    for override in ({"User": "other"}, {"Group": "other"}, {"DynamicUser": "yes"}):
+        found = scripts_of(generate(at=at, overrides={"systemd": {"Service": override}}, **options))
+        assert found == {"start": (0o755, ""), "initialize": (0o755, "")}
+    assert scripts_of(generate(**options)) == {"start": (0o700, ""), "initialize": (0o700, "")}
 
 
 def test_initialize_runs_before_and_with_privileges(generate: Callable[..., Unit], target: Target) -> None:
@@ -128,7 +148,7 @@ def test_dependencies_are_required_and_ordered(target: Target) -> None:
     base = create_managed_process(name="it's-base.1", process="/bin/base")
     top = create_managed_process(name="top", process="/bin/top", dependencies=[base])
     model = ProcessesModel({"base": Instance(base), "top": Instance(top)})
-    found = directives(SystemdGenerator().generate("top", model, target))
+    found = directives(MANAGER.unit("top", model, target))
     assert found["Requires"] == found["After"] == [r"nixproc-deployment-it\x27s\x2dbase.1.service"]
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_nixproc.machines.api import Spawn
-from pytest_nixproc.managers.api import Target, Unit
 from pytest_nixproc.managers.daemons import record_of
-from pytest_nixproc.managers.sysvinit import REQUEST_EACH, SysvinitDriver, SysvinitGenerator
+from pytest_nixproc.managers.sysvinit import MANAGER, REQUEST_EACH, SysvinitDriver
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess
+from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 SECONDS = 10.0
 
@@ -21,42 +22,42 @@ class Scripts:
 
     def __init__(self, target: Target) -> None:
         process = create_managed_process(name="web", foreground_process="/bin/web")
-        self.unit: Unit = SysvinitGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
+        self.unit: Unit = MANAGER.unit("web", ProcessesModel({"web": Instance(process)}), target)
         self.machine = FakeMachine()
         self.driver = SysvinitDriver(self.machine, target)
         self.record = record_of("web", target)
         self.pid_file = str(self.unit.pid_file)
         self.calls: list[tuple[str, ...]] = []
         self.script = f"{target.directory}/etc/rc.d/init.d/web"
-        self.machine.program(self.script, self._run)
-        self.machine.program(self.machine.facts.shell, self._request_each)
+        self.machine.processes.program(self.script, self._run)
+        self.machine.processes.program(self.machine.facts.shell, self._request_each)
 
     def _run(self, machine: FakeMachine, script: FakeProcess) -> None:
         _, *words = script.command.argv
         self.calls.append(tuple(words))
         getattr(self, words[0].replace("-", "_"))(*words[1:])
-        machine.end(script.pid)
+        machine.processes.end(script.pid)
 
     def _request_each(self, machine: FakeMachine, shell: FakeProcess) -> None:
         script, pid, log = shell.command.argv[4:]
         assert (shell.command.argv[2], script, log) == (REQUEST_EACH, self.script, self.unit.log_file)
         self.calls.append(("request-stop", pid))
         self.request_stop(pid)
-        machine.end(shell.pid)
+        machine.processes.end(shell.pid)
 
     def start(self, *_: str) -> None:
         """Start the program, and write its pid."""
-        self.machine.write(self.pid_file, f"{self.machine.spawn(Spawn(('/bin/web',)))}\n")
-        self.machine.write(self.record, "")
+        self.machine.files.write(self.pid_file, f"{self.machine.processes.spawn(Spawn(('/bin/web',)))}\n")
+        self.machine.files.write(self.record, "")
 
     def request_stop(self, *_: str) -> None:
         """End the program."""
-        self.machine.end(self.pid)
+        self.machine.processes.end(self.pid)
 
     @property
     def pid(self) -> int:
         """What the PID file says."""
-        return int(self.machine.files[self.pid_file])
+        return int(self.machine.files.contents[self.pid_file])
 
     def activate(self) -> None:
         """Have the driver start the unit."""
@@ -75,26 +76,26 @@ def scripts(target: Target) -> Scripts:
 
 def test_record_is_completed(scripts: Scripts) -> None:
     """The driver writes down which process a script has started, so that the script need not look it up."""
-    scripts.machine.advance(3)
+    scripts.machine.clock.advance(3)
     scripts.activate()
     assert scripts.calls == [("start", "unidentified")]
-    assert scripts.machine.files[scripts.record] == f"{scripts.pid} 3.00\n".encode()
+    assert scripts.machine.files.contents[scripts.record] == f"{scripts.pid} 3.00\n".encode()
 
 
 def test_record_of_a_late_pid_file_stays_open(scripts: Scripts) -> None:
     """Where there is no PID file yet, nothing is written about the process."""
-    scripts.start = lambda *_: scripts.machine.write(scripts.record, "")  # type: ignore[method-assign]
+    scripts.start = lambda *_: scripts.machine.files.write(scripts.record, "")  # type: ignore[method-assign]
     scripts.activate()
-    assert scripts.machine.files[scripts.record] == b""
+    assert scripts.machine.files.contents[scripts.record] == b""
 
 
 def test_record_of_a_script_that_has_looked_is_kept(scripts: Scripts) -> None:
     """What a script has written by itself is not written again."""
     scripts.activate()
-    scripts.machine.write(scripts.record, f"{scripts.pid} 1.00\n")
+    scripts.machine.files.write(scripts.record, f"{scripts.pid} 1.00\n")
     scripts.start = lambda *_: None  # type: ignore[method-assign]
     scripts.activate()
-    assert scripts.machine.files[scripts.record] == f"{scripts.pid} 1.00\n".encode()
+    assert scripts.machine.files.contents[scripts.record] == f"{scripts.pid} 1.00\n".encode()
 
 
 def test_script_is_told_the_process(scripts: Scripts) -> None:
@@ -102,28 +103,28 @@ def test_script_is_told_the_process(scripts: Scripts) -> None:
     scripts.activate()
     scripts.deactivate()
     assert scripts.calls[1:] == [("request-stop", str(scripts_pid(scripts)))]
-    assert scripts.record not in scripts.machine.files
-    assert scripts.pid_file not in scripts.machine.files
+    assert scripts.record not in scripts.machine.files.contents
+    assert scripts.pid_file not in scripts.machine.files.contents
 
 
 def scripts_pid(scripts: Scripts) -> int:
     """Return the pid of the only program that was started."""
-    (pid,) = (pid for pid, process in scripts.machine.processes.items() if process.command.argv == ("/bin/web",))
+    (pid,) = (pid for pid, process in scripts.machine.processes.by_pid.items() if process.command.argv == ("/bin/web",))
     return pid
 
 
 def test_later_process_with_the_pid_is_not_named(scripts: Scripts) -> None:
     """A process that started at another time than the recorded one is not named: the script is to look for itself."""
     scripts.activate()
-    scripts.machine.write(scripts.record, f"{scripts.pid} 7.00\n")
+    scripts.machine.files.write(scripts.record, f"{scripts.pid} 7.00\n")
     scripts.deactivate()
     assert scripts.calls[1:] == [("request-stop",)]
 
 
 def test_process_that_cannot_be_identified_is_not_named(scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the machine does not know start times, scripts look for themselves."""
-    monkeypatch.setattr(scripts.machine, "start_time", lambda _: "")
+    monkeypatch.setattr(scripts.machine.processes, "start_time", lambda _: "")
     scripts.activate()
-    assert scripts.machine.files[scripts.record] == b""
+    assert scripts.machine.files.contents[scripts.record] == b""
     scripts.deactivate()
     assert scripts.calls[1:] == [("request-stop",)]

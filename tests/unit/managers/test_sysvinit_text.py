@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.managers.api import Target, Unit
-from pytest_nixproc.managers.sysvinit import SHORT_CUT, SysvinitGenerator
+from pytest_nixproc.managers.sysvinit import MANAGER, SHORT_CUT
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 
 def chain(length: int) -> ProcessesModel:
@@ -35,7 +36,7 @@ def generate(target: Target) -> Any:
     def generate(override: Any = None, **parameters: Any) -> Unit:
         overrides = {"sysvinit": override} if override is not None else {}
         process = create_managed_process(name="web", process="/bin/web", overrides=overrides, **parameters)
-        return SysvinitGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
+        return MANAGER.unit("web", ProcessesModel({"web": Instance(process)}), target)
 
     return generate
 
@@ -75,7 +76,7 @@ def activities(unit: Unit) -> list[str]:
 def test_unit_tells_where_to_look(generate: Any) -> None:
     """The script is executable, and the unit says how the process runs and where its files are."""
     unit = generate(instance_name="web1")
-    assert [(file.path, file.mode) for file in unit.files] == [("etc/rc.d/init.d/web", 0o755)]
+    assert [(file.path, file.mode) for file in unit.files] == [("etc/rc.d/init.d/web", 0o700)]
     assert (unit.name, unit.mode) == ("web", "daemon")
     assert (unit.pid_file, unit.log_file) == ("/srv/state/run/web1.pid", "/srv/state/log/nixproc-web1.log")
 
@@ -85,7 +86,7 @@ def test_header_names_the_processes_that_are_needed(target: Target) -> None:
     db = create_managed_process(name="postgres", process="/bin/db")
     web = create_managed_process(name="web", process="/bin/web", description="Web\nserver", dependencies=[db])
     model = ProcessesModel({"db": Instance(db), "app": Instance(web)})
-    assert header_of(SysvinitGenerator().generate("app", model, target)) == {
+    assert header_of(MANAGER.unit("app", model, target)) == {
         "Provides": "web",
         "Required-Start": "postgres",
         "Required-Stop": "postgres",
@@ -125,18 +126,18 @@ def test_sequence_numbers_follow_dependencies(target: Target) -> None:
         name="last", process="/x", dependencies=["p002"], overrides={"sysvinit": {"runlevels": [3]}}
     )
     model = ProcessesModel({**model, "last": Instance(process)})
-    links = links_of(SysvinitGenerator().generate("last", model, target))
+    links = links_of(MANAGER.unit("last", model, target))
     assert (links["3"], links["6"]) == (["S03last"], ["K96last"])
 
 
 def test_sequence_numbers_end_at_99(target: Target) -> None:
     """A chain of a hundred has numbers; one more is an error that says what to do."""
     model = chain(101)
-    assert links_of(SysvinitGenerator().generate("p099", model, target)) == {"3": ["S99p099"]}
+    assert links_of(MANAGER.unit("p099", model, target)) == {"3": ["S99p099"]}
     with pytest.raises(
         Unsupported, match="sysvinit cannot deploy 'p100': its dependencies go 100 levels deep"
     ) as caught:
-        SysvinitGenerator().generate("p100", model, target)
+        MANAGER.unit("p100", model, target)
     assert caught.value.remedy == "shorten the chain of dependencies"
 
 
@@ -226,13 +227,13 @@ def test_unknown_override_is_refused(generate: Any) -> None:
 def test_override_of_another_manager_does_not_count(target: Target) -> None:
     """Only the entry of this manager is looked at."""
     process = create_managed_process(name="web", process="/bin/web", overrides={"systemd": {"runlevels": [5]}})
-    unit = SysvinitGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
+    unit = MANAGER.unit("web", ProcessesModel({"web": Instance(process)}), target)
     assert links_of(unit) == {"3": ["S00web"]}
 
 
 def test_foreground_program_is_made_a_daemon(target: Target) -> None:
     """A program that only runs in the foreground is left alone by its script, which writes its pid down."""
     process = create_managed_process(name="web", foreground_process="/bin/web")
-    unit = SysvinitGenerator().generate("web", ProcessesModel({"web": Instance(process)}), target)
+    unit = MANAGER.unit("web", ProcessesModel({"web": Instance(process)}), target)
     assert unit.mode == "foreground"
     assert 'echo "${PWD##*/}" > "$pid_file"' in text_of(unit)

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.model.process import Command, ManagedProcess, create_managed_process, read_managed_process
-from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.model.process import ManagedProcess, create_managed_process, read_managed_process
+from pytest_nixproc.values.commands import Command
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
 
 WEB: dict[str, Any] = {"name": "web", "process": "/bin/web"}
 
@@ -92,7 +94,7 @@ def test_argv_begins_with_the_program() -> None:
 )
 def test_pid_file(state: StateDirs, parameters: dict[str, Any], path: str) -> None:
     """An explicit PID file counts; else it is named by the instance, and lies where its declared user may write."""
-    assert create_managed_process(**WEB, **parameters).pid_file_in(state) == path
+    assert create_managed_process(**WEB, **parameters).pid_file_at(Target(state, "/srv/profile")) == path
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,8 @@ def test_pid_file(state: StateDirs, parameters: dict[str, Any], path: str) -> No
 def test_log_file(state: StateDirs, parameters: dict[str, Any], disabled: bool, path: str) -> None:  # noqa: FBT001
     """The log lies where the user that really runs the process may write."""
     process = create_managed_process(**WEB, **parameters)
-    assert process.log_file_in(state, force_disable_user_change=disabled) == path
+    target = Target(state, "/srv/profile", force_disable_user_change=disabled)
+    assert process.log_file_at(target) == path
 
 
 def test_defaults_follow_the_name() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_nixproc.model.state import StateDirs
+from pytest_nixproc.values.state import StateDirs
 
 
 def test_default_layout_is_the_systems() -> None:

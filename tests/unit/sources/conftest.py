@@ -8,16 +8,16 @@ from textwrap import dedent
 
 import pytest
 
-from pytest_nixproc.model.state import StateDirs
-from pytest_nixproc.sources.api import Arguments
+from pytest_nixproc.model.context import ModelContext
+from pytest_nixproc.values.state import StateDirs
 
 WriteFile = Callable[[str, str], str]
 
 
 @pytest.fixture
-def arguments(state: StateDirs) -> Arguments:
+def context(state: StateDirs) -> ModelContext:
     """Return what models are told, with one parameter of the user's own."""
-    return Arguments(state=state, params={"greeting": "hello"})
+    return ModelContext(state=state, params={"greeting": "hello"})
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.names import camel_case
 from pytest_nixproc.model.process import ManagedProcess
-from pytest_nixproc.sources.api import Arguments
 from pytest_nixproc.sources.config import read_config, schema
 
 if TYPE_CHECKING:
@@ -100,15 +100,15 @@ def test_schema_is_a_schema() -> None:
 
 
 @pytest.mark.parametrize("document", GOOD.values(), ids=GOOD)
-def test_good_document(document: dict[str, Any], write_file: WriteFile, arguments: Arguments) -> None:
+def test_good_document(document: dict[str, Any], write_file: WriteFile, context: ModelContext) -> None:
     """A document that the schema accepts is read."""
     assert accepted(document)
-    read_config(write_file("model.json", json.dumps(document)), arguments)
+    read_config(write_file("model.json", json.dumps(document)), context)
 
 
 @pytest.mark.parametrize("document", BAD.values(), ids=BAD)
-def test_bad_document(document: dict[str, Any], write_file: WriteFile, arguments: Arguments) -> None:
+def test_bad_document(document: dict[str, Any], write_file: WriteFile, context: ModelContext) -> None:
     """A document that cannot be read is refused by the schema too."""
     assert not accepted(document)
     with pytest.raises(NixprocError):
-        read_config(write_file("model.json", json.dumps(document)), arguments)
+        read_config(write_file("model.json", json.dumps(document)), context)

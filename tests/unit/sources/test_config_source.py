@@ -12,8 +12,8 @@ import pytest
 
 from pytest_nixproc.errors import ModelError, SourceError
 from pytest_nixproc.model import ready
+from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.sources.api import Arguments
 from pytest_nixproc.sources.config import read_config
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ YAML = """
 
 
 @pytest.fixture
-def read(write_file: WriteFile, arguments: Arguments) -> ReadText:
+def read(write_file: WriteFile, context: ModelContext) -> ReadText:
     """Return a function that reads the text of a configuration file, YAML by default."""
-    return lambda text, suffix="yaml": read_config(write_file(f"model.{suffix}", text), arguments)
+    return lambda text, suffix="yaml": read_config(write_file(f"model.{suffix}", text), context)
 
 
 @pytest.fixture
@@ -117,17 +117,17 @@ def test_names_hold_no_placeholders(faults_of: Callable[[str], list[str]]) -> No
     assert "has the name '${greeting}'" in fault
 
 
-def test_values_put_in_are_not_looked_at_again(write_file: WriteFile, arguments: Arguments) -> None:
+def test_values_put_in_are_not_looked_at_again(write_file: WriteFile, context: ModelContext) -> None:
     """A parameter that looks like a placeholder is passed on as it is."""
     path = write_file("model.yaml", "{name: web, process: /bin/web, args: ['${greeting}']}")
-    model = read_config(path, replace(arguments, params={"greeting": "${stateDir}"}))
+    model = read_config(path, replace(context, params={"greeting": "${stateDir}"}))
     assert model["web"].pkg.args == ("${stateDir}",)
 
 
-def test_placeholder_alone_keeps_the_type(write_file: WriteFile, arguments: Arguments) -> None:
+def test_placeholder_alone_keeps_the_type(write_file: WriteFile, context: ModelContext) -> None:
     """A value that is nothing but a placeholder is the parameter itself, so that ports can be parameters."""
     path = write_file("model.yaml", "processes: {web: {port: '${port}', pkg: {name: web, process: /bin/web}}}")
-    assert read_config(path, replace(arguments, params={"port": 5001}))["web"].port == 5001
+    assert read_config(path, replace(context, params={"port": 5001}))["web"].port == 5001
 
 
 def test_yaml_values_are_what_they_look_like(pkg: Callable[..., Any], read: ReadText) -> None:
@@ -206,14 +206,14 @@ def test_any_attribute_name_can_be_read(read: ReadText, name: str) -> None:
     assert model["web"].attributes[name] == 5
 
 
-def test_file_that_is_no_text(write_file: WriteFile, arguments: Arguments) -> None:
+def test_file_that_is_no_text(write_file: WriteFile, context: ModelContext) -> None:
     """A file that is not UTF-8, or not there, is an error that names it."""
     path = write_file("model.json", "")
     with open(path, "wb") as file:
         file.write(b"\xff")
     for wrong in (path, f"{path}.absent.json"):
         with pytest.raises(SourceError, match=f"cannot read model file {wrong}"):
-            read_config(wrong, arguments)
+            read_config(wrong, context)
 
 
 def test_lines_of_json_with_tabs(read: ReadText) -> None:

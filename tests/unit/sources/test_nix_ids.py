@@ -10,7 +10,7 @@ import pytest
 
 from pytest_nixproc.errors import ModelError, SourceError
 from pytest_nixproc.model.ids import Assignments, Pool
-from pytest_nixproc.sources.nix.command import Expression
+from pytest_nixproc.sources.nix.command import ProcessesExpression
 from pytest_nixproc.sources.nix.ids import IdFiles, id_files, ids_beside, read, text_of
 
 BOTH = IdFiles("/m/idresources.nix", "/m/ids.nix")
@@ -28,17 +28,17 @@ BOTH = IdFiles("/m/idresources.nix", "/m/ids.nix")
 )
 def test_file_of_a_model(name: str, expected: str) -> None:
     """Variants of a model in one directory have ids of their own, by the rest of their names."""
-    assert ids_beside(Expression(f"/m/{name}", is_flake=False)) == f"/m/{expected}"
+    assert ids_beside(ProcessesExpression(f"/m/{name}", is_flake=False)) == f"/m/{expected}"
 
 
 def test_file_of_a_flake() -> None:
     """A flake's ids are in its directory."""
-    assert ids_beside(Expression("/m/processes", is_flake=True)) == "/m/processes/ids.nix"
+    assert ids_beside(ProcessesExpression("/m/processes", is_flake=True)) == "/m/processes/ids.nix"
 
 
 def test_files_need_not_be_there(tmp_path: Path) -> None:
     """What is not there is None; what was named wins over what is beside the model, but pools have to be there."""
-    model = Expression(f"{tmp_path}/processes.nix", is_flake=False)
+    model = ProcessesExpression(f"{tmp_path}/processes.nix", is_flake=False)
     assert id_files(model, "", "") == IdFiles(None, None)
     for name in ("idresources.nix", "ids.nix", "other.nix"):
         (tmp_path / name).write_text("{ }")

@@ -1,0 +1,1 @@
+"""The deployment of a model: its start, its readiness, and its teardown with nothing left."""

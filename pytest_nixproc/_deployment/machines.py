@@ -1,0 +1,93 @@
+"""Throwaway machines: booted for a system, guarded like one, and gone with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pytest_nixproc._deployment.stopping import collect_problems
+from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._persistence.journal import begin_machine
+from pytest_nixproc._persistence.leases import DeploymentLease, Leases
+from pytest_nixproc._persistence.process_identity import ProcessIdentity
+from pytest_nixproc._persistence.recovery_command import recovery_command
+from pytest_nixproc._planning.settings import Settings
+from pytest_nixproc.errors import TeardownError
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.values.machine import MachineSpec
+
+
+@contextmanager
+def boot_machine(
+    kind: type[Machine],
+    leases: Leases,
+    settings: Settings,
+    *,
+    private_network: bool = False,
+    needed: tuple[str, ...] = (),
+) -> Iterator[Machine]:
+    """Boot a throwaway machine for the time of a ``with`` block; one that was released by then lives on.
+
+    The ``needed`` paths of this host can be seen there. Raises :class:`~pytest_nixproc.errors.MachineError` when it
+    cannot be booted, and at the end when it had died; :class:`~pytest_nixproc.errors.TeardownError` when something of
+    it stays.
+    """
+    directory = DeploymentDirectory.allocate(settings.state_root)
+    machine = kind(MachineSpec(directory.root, directory.tag, private_network, needed))
+    take_lease(machine, directory, leases)
+    try:
+        # Users of the machine's own have to pass through it to their systems.
+        directory.make(for_others=True, within=os.path.dirname(directory.root))
+        begin_machine(directory.journal, machine.name)
+        machine.start()
+        yield machine
+    except BaseException:
+        with settings.uninterrupted():
+            destroy_machine(machine, directory, leases)
+        raise
+    with settings.uninterrupted():
+        if machine.lifecycle.is_released:
+            keep_machine(machine, directory, leases)
+        else:
+            failure = machine.lifecycle.failure
+            problems = destroy_machine(machine, directory, leases)
+            if failure:
+                raise failure
+            if problems:
+                raise TeardownError(problems)
+
+
+def take_lease(machine: Machine, directory: DeploymentDirectory, leases: Leases) -> None:
+    """Give a machine to the guardian and lease its place, before anything is done for it."""
+    guardian = machine.lifecycle.guard(directory.root, recovery_command(directory.root, leases))
+    leases.save(
+        DeploymentLease(
+            directory.root, (ProcessIdentity.current(),), ProcessIdentity.of(guardian) if guardian else None
+        )
+    )
+
+
+def keep_machine(machine: Machine, directory: DeploymentDirectory, leases: Leases) -> None:
+    """Let a machine live on, with the systems on it that are kept."""
+    leases.save(DeploymentLease(directory.root, (), kept=True))
+    machine.lifecycle.unguard(directory.root)
+    machine.lifecycle.close()
+
+
+def destroy_machine(machine: Machine, directory: DeploymentDirectory, leases: Leases) -> list[str]:
+    """End a machine and remove everything of it; return the problems."""
+    problems = collect_problems(lambda: forget_machine(machine, directory, leases))
+    machine.lifecycle.close()
+    return problems
+
+
+def forget_machine(machine: Machine, directory: DeploymentDirectory, leases: Leases) -> list[str]:
+    """End a machine, and give back its lease and its directory; return the problems."""
+    machine.lifecycle.destroy()
+    problems = machine.clear_away(directory.root)
+    directory.remove()
+    leases.remove(directory.root)
+    machine.lifecycle.unguard(directory.root)
+    directory.leave()
+    return problems

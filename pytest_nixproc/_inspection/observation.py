@@ -1,0 +1,271 @@
+"""Snapshots of a running system, each taken in one round over the machine for all instances."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from pytest_nixproc._inspection.file_changes import FileChanges
+from pytest_nixproc.checks.api import PidFileState, Snapshot
+from pytest_nixproc.checks.claims import ReferencedPidFile
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.machines.process_table import ancestors
+from pytest_nixproc.managers.api import Driver
+from pytest_nixproc.model.accounts import needed_homes
+from pytest_nixproc.model.process import ManagedProcess
+from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.machine import Account, Listener, ProcessInfo
+from pytest_nixproc.values.tags import INSTANCE
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Status, Unit
+
+PASSING_SECONDS: Final = 0.5
+PID_FILE_SECONDS: Final = 0.5
+
+
+class ProcessAttribution:
+    """The attribution of processes to instances; the process table is read once, and only when it is needed."""
+
+    def __init__(self, machine: Machine, target: Target, main: Mapping[int, str]) -> None:
+        self.machine = machine
+        self.target = target
+        self.main = main
+        self._parents: dict[int, int] | None = None
+
+    def owner(self, pid: int | None) -> str | None:
+        """Return the instance of a process: by main process, by ancestry, or by the tag in its environment."""
+        if pid is None or pid in self.main:
+            return self.main.get(pid or 0)
+        if self._parents is None:
+            self._parents = self.machine.processes.parents()
+        for above in ancestors(pid, self._parents):
+            if above in self.main:
+                return self.main[above]
+        has_tag = partial(self.machine.processes.has_tag, pid)
+        if not all(has_tag(f"{name}={value}") for name, value in self.target.tags.items()):
+            return None
+        return next((name for name in set(self.main.values()) if has_tag(f"{INSTANCE}={name}")), None)
+
+    def living_members(self, pids: set[int]) -> dict[int, str]:
+        """Return those of some processes that still run and belong to an instance, each with the instance."""
+        living = pids - self.machine.processes.ended(pids)
+        return {pid: name for pid in living if (name := self.owner(pid)) is not None}
+
+
+def observe(
+    model: ProcessesModel,
+    units: Mapping[str, Unit],
+    driver: Driver,
+    target: Target,
+    outside: Mapping[str, str] | None = None,
+    told: Sequence[ReferencedPidFile] = (),
+    file_changes: FileChanges | None = None,
+) -> Snapshot:
+    """Return a snapshot of a running system.
+
+    ``outside`` has the paths that instances claim outside the state, ``told`` the PID files whose paths are passed to
+    programs; ``file_changes`` knows which paths these programs name.
+    """
+    by_unit = driver.status(list(units.values()))
+    statuses = {name: by_unit[unit.name] for name, unit in units.items()}
+    attribution = ProcessAttribution(
+        driver.machine, target, {s.pid: name for name, s in statuses.items() if s.running and s.pid}
+    )
+    processes = inspect_processes(driver.machine, attribution.main, target)
+    relevant = holders(driver, by_unit, attribution, processes, model)
+    pid_files = read_pid_files(driver.machine, model, units, target)
+    pids = {name: driver.process_named(units[name], content.encode()) for name, content in pid_files.items()}
+    named = {name: pid for name, pid in pids.items() if pid is not None}
+    accounts = accounts_to_run_as(model, target)
+    own_places = (os.path.dirname(target.directory), *target.state.all(), *needed_homes(model))
+    mains = {name: pid for pid, name in attribution.main.items() if name in accounts}
+    return Snapshot(
+        model=model,
+        units=units,
+        statuses=statuses,
+        owners=relevant,
+        pid_files=pid_files,
+        named=named,
+        members=attribution.living_members(set(named.values())),
+        commands=describe(driver.machine, relevant),
+        accounts=accounts,
+        run_as={name: found for name, pid in mains.items() if (found := driver.machine.accounts.of(pid))},
+        processes=processes,
+        changed=changed_paths(driver.machine, outside or {}, target),
+        own_places=own_places,
+        file_changes=file_changes.found(processes, accounts, own_places, target.directory) if file_changes else (),
+        referenced_pid_files=PidFileReader(driver, units, attribution, processes).read_until_stable(told),
+        client_ports=driver.machine.facts.client_ports,
+    )
+
+
+class PidFileReader:
+    """A reader of PID files that programs write for themselves."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        units: Mapping[str, Unit],
+        attribution: ProcessAttribution,
+        processes: Iterable[tuple[str, ProcessInfo]],
+    ) -> None:
+        self.driver = driver
+        self.units = units
+        self.attribution = attribution
+        self.seen = {process.pid: name for name, process in processes if not process.is_zombie}
+
+    def read_until_stable(self, told: Iterable[ReferencedPidFile]) -> list[PidFileState]:
+        """Return the states of PID files that managers do not use; while some are wrong, read again for a moment.
+
+        Programs may listen before they write their PID files.
+        """
+        own = [item for item in told if item.path != self.units[item.claims[0].instance].pid_file]
+        files: list[PidFileState] = []
+
+        def are_right() -> bool:
+            files[:] = map(self._look, own)
+            return all(file.is_right for file in files)
+
+        self.driver.machine.deadline(PID_FILE_SECONDS).until(are_right)
+        return files
+
+    def _look(self, told: ReferencedPidFile) -> PidFileState:
+        try:
+            content = self.driver.machine.files.read(told.path)
+        except OSError:
+            # Closed to us, or no file: nothing can be said about it.
+            return PidFileState(told.path, told.claims, None, None, is_required=False)
+        text = None if content is None else content.decode(errors="replace")
+        # There may be more in lines below the number.
+        line = (content or b"").partition(b"\n")[0]
+        pid = self.driver.process_named(self.units[told.claims[0].instance], line)
+        owner = None
+        if pid is not None and not self.driver.machine.processes.ended([pid]):
+            owner = self.seen.get(pid) or self.attribution.owner(pid)
+        # What lies elsewhere may be a container's own.
+        is_required = told.is_asked_for and self.driver.target.state.contains(told.path)
+        return PidFileState(told.path, told.claims, text, owner, is_required)
+
+
+def holders(
+    driver: Driver,
+    statuses: Mapping[str, Status],
+    attribution: ProcessAttribution,
+    processes: Sequence[tuple[str, ProcessInfo]],
+    model: ProcessesModel,
+) -> dict[Listener, str | None]:
+    """Return the listeners of instances, each with its instance, and foreign listeners on declared ports.
+
+    The machine is asked for listeners only when the instances' own processes lack a declared port, or when nothing can
+    be seen of processes.
+    """
+    forwarded = {item: attribution.owner(item.pid) for item in driver.listeners(statuses)}
+    hidden = {(item.protocol, item.port) for item in forwarded}
+    seen = {
+        item: owner
+        for item, owner in instances_by_listener(processes).items()
+        if (item.protocol, item.port) not in hidden
+    }
+    owned = forwarded | seen
+    known = {(item.protocol, item.port) for item in owned}
+    missing = {(end.protocol, end.port) for instance in model.values() for end in instance.endpoints} - known
+    for item in (
+        driver.machine.network.listeners(attribution.main, {port for _, port in missing})
+        if missing or not processes
+        else ()
+    ):
+        owner = attribution.owner(item.pid)
+        if (item.protocol, item.port) not in known and (owner is not None or (item.protocol, item.port) in missing):
+            owned[item] = owner
+    return owned
+
+
+def instances_by_listener(processes: Iterable[tuple[str, ProcessInfo]]) -> dict[Listener, str | None]:
+    """Return the listening sockets of processes that are seen, each with its instance; a main process comes first."""
+    found: dict[tuple[str, str, str, int], Listener] = {}
+    for name, process in sorted(processes, key=lambda entry: entry[1].pid != entry[1].main):
+        for item in process.listening:
+            found.setdefault((name, item.protocol, item.host, item.port), item)
+    return {item: name for (name, *_), item in found.items()}
+
+
+def inspect_processes(machine: Machine, main: Mapping[int, str], target: Target) -> list[tuple[str, ProcessInfo]]:
+    """Return all processes, each with its instance; look again at passing ones until they are gone or seem to stay.
+
+    Between the end of a process and its parent's notice of it there is always a moment, and another one between the PID
+    file of a daemon and the end of the process that has started it.
+    """
+    tag = next((f"{name}={value}" for name, value in target.tags.items()), "")
+    seen = machine.processes.inspect(list(main), tag)
+    left = {process.pid for process in seen if is_passing(process)}
+
+    def are_gone() -> bool:
+        nonlocal seen
+        if left:
+            seen = machine.processes.inspect(list(main), tag)
+            left.intersection_update({process.pid for process in seen if is_passing(process)})
+        return not left
+
+    machine.deadline(PASSING_SECONDS).until(are_gone)
+    stable = [process for process in seen if not is_passing(process) or process.pid in left]
+    named = ((main.get(process.main or 0, process.instance), process) for process in stable)
+    return [(name, process) for name, process in named if name in main.values()]
+
+
+def is_passing(process: ProcessInfo) -> bool:
+    """Tell whether a process may be gone in a moment: it has ended, or descends from no main process."""
+    return process.is_zombie or process.main is None
+
+
+def changed_paths(machine: Machine, outside: Mapping[str, str], target: Target) -> dict[str, tuple[str, ...]]:
+    """Return the paths of each instance that have changed since the files were generated."""
+    found: dict[str, tuple[str, ...]] = {}
+    for path in machine.files.modified_since(list(outside), target.directory) if outside else ():
+        found[outside[path]] = (*found.get(outside[path], ()), path)
+    return found
+
+
+def accounts_to_run_as(model: ProcessesModel, target: Target) -> dict[str, Account]:
+    """Return the accounts that processes are switched to, by instance."""
+    known = target.accounts.users
+    users = {name: instance.pkg.user_at(target) for name, instance in model.items()}
+    return {name: known[user] for name, user in users.items() if user is not None and user in known}
+
+
+def listeners(
+    driver: Driver, statuses: Mapping[str, Status], likely: Iterable[int], wanted: Container[int] | None = None
+) -> list[Listener]:
+    """Return all listening sockets; a port that is forwarded to a unit is the unit's, not the forwarder's."""
+    forwarded = driver.listeners(statuses)
+    ports = {listener.port for listener in forwarded}
+    return [*forwarded, *(item for item in driver.machine.network.listeners(likely, wanted) if item.port not in ports)]
+
+
+def pid_file_of(unit: Unit, process: ManagedProcess, target: Target) -> str:
+    """Return the path of an instance's PID file, if it has one: the one that its manager uses, or the usual one."""
+    return unit.pid_file or process.pid_file_at(target)
+
+
+def read_pid_files(
+    machine: Machine, model: ProcessesModel, units: Mapping[str, Unit], target: Target
+) -> dict[str, str]:
+    """Return the contents of those PID files that exist, by instance."""
+    paths = {name: pid_file_of(units[name], instance.pkg, target) for name, instance in model.items()}
+    contents = {name: machine.files.read(path) for name, path in paths.items()}
+    return {name: content.decode(errors="replace") for name, content in contents.items() if content is not None}
+
+
+def who_holds(machine: Machine, pid: int | None) -> str:
+    """Return in words who holds a port; ``pid`` is None for a process that cannot be seen."""
+    return (
+        f"process {pid} holds it ({machine.processes.describe(pid)})" if pid else "a process of another user holds it"
+    )
+
+
+def describe(machine: Machine, owners: Mapping[Listener, str | None]) -> dict[int, str]:
+    """Return the command lines of foreign processes that hold ports of ours."""
+    return {
+        item.pid: machine.processes.describe(item.pid) for item, owner in owners.items() if item.pid and owner is None
+    }

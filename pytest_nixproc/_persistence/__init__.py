@@ -1,0 +1,1 @@
+"""Records that outlive this process: directories of deployments, journals, and leases with their owners."""

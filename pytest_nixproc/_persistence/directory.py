@@ -1,0 +1,157 @@
+"""The directory of one deployment, and the paths in it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final, Self
+
+from pytest_nixproc._persistence.trust import stranger_on_the_way
+from pytest_nixproc.errors import DeploymentError
+from pytest_nixproc.machines.removal import remove_directory
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.tags import DEPLOYMENT
+
+PASSABLE: Final = 0o711
+PASS_OTHERS: Final = 0o001
+TRIES: Final = 5
+NOEXEC: Final = getattr(os, "ST_NOEXEC", 0)
+
+
+MEMORY_DIRECTORY: Final = "/dev/shm"  # noqa: S108 - a directory of the user's own is made in it
+MEMORY_BYTES: Final = 1 << 30
+
+
+def default_state_root() -> str:
+    """Return a directory of the calling user's own; its path is short, because socket paths have to be (unix(7)).
+
+    Making files costs more than starting the processes that use them, unless they are in memory; so they are, where
+    the system offers that, and nobody has asked for another place with TMPDIR.
+    """
+    parent = tempfile.gettempdir() if "TMPDIR" in os.environ or not is_roomy(MEMORY_DIRECTORY) else MEMORY_DIRECTORY
+    return os.path.join(parent, f"nixproc-{os.getuid()}")
+
+
+def is_roomy(directory: str) -> bool:
+    """Tell whether we can write a directory and execute files in it, and it has space for more than small state."""
+    try:
+        facts = os.statvfs(directory)
+    except OSError:
+        return False
+    has_space = facts.f_bavail * facts.f_frsize >= MEMORY_BYTES
+    return has_space and not facts.f_flag & NOEXEC and os.access(directory, os.W_OK | os.X_OK)
+
+
+@dataclass(frozen=True)
+class DeploymentDirectory:
+    """One deployment's directory: ``journal``, ``profile`` (generated files) and ``var`` (state)."""
+
+    root: str
+
+    @classmethod
+    def allocate(cls, state_root: str | None) -> Self:
+        """Choose a directory below a state root, without making it."""
+        parent = os.path.abspath(state_root) if state_root else default_state_root()
+        return cls(os.path.join(parent, secrets.token_hex(4)))
+
+    def renamed(self, name: str) -> Self:
+        """Return a directory of another name beside this one."""
+        return replace(self, root=os.path.join(os.path.dirname(self.root), name))
+
+    @property
+    def identity(self) -> str:
+        """The deployment's name, unique on its machine."""
+        return os.path.basename(self.root)
+
+    @property
+    def tag(self) -> str:
+        """The variable, as ``NAME=VALUE``, that marks the deployment's processes."""
+        return f"{DEPLOYMENT}={self.root}"
+
+    @property
+    def journal(self) -> str:
+        """The path of the journal."""
+        return f"{self.root}/journal"
+
+    @property
+    def profile(self) -> str:
+        """The directory of the generated files."""
+        return f"{self.root}/profile"
+
+    @cached_property
+    def state(self) -> StateDirs:
+        """The state directories."""
+        return StateDirs.under(f"{self.root}/var")
+
+    def make(self, *, for_others: bool = False, within: str = "/") -> None:
+        """Make the directory, for its owner alone; raises :class:`~pytest_nixproc.errors.DeploymentError`.
+
+        ``for_others`` lets other users pass through it, to files whose names they know; they come from ``within``.
+        """
+        parent = os.path.dirname(self.root)
+        mode = PASSABLE if for_others else 0o700
+        try:
+            for attempt in range(TRIES):
+                os.makedirs(parent, mode, exist_ok=True)
+                try:
+                    os.mkdir(self.root, mode)
+                except FileNotFoundError:
+                    # Another session has just removed the state root after its last deployment.
+                    if attempt == TRIES - 1:
+                        raise
+                else:
+                    break
+            self._refuse_strangers(parent)
+            if for_others:
+                self._let_others_pass(parent, within)
+        except OSError as error:
+            brief = f"cannot make a state directory in {parent}: {error.strerror}"
+            raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
+
+    def _refuse_strangers(self, parent: str) -> None:
+        """Raise if another user could exchange our directory, with its journal, before anything is written into it."""
+        stranger = stranger_on_the_way(parent)
+        if parent == default_state_root():
+            # Its name is known to everybody before it is made.
+            found = os.lstat(parent)
+            if not stat.S_ISDIR(found.st_mode):
+                stranger = f"{parent} is no directory"
+            elif found.st_uid != os.getuid():
+                stranger = f"{parent} belongs to another user"
+        if stranger:
+            os.rmdir(self.root)
+            brief = f"state root {parent} cannot be trusted: {stranger}"
+            remedy = "let --nixproc-state-root, or TMPDIR, be where only you and root can write and rename"
+            raise DeploymentError(brief, remedy=remedy)
+
+    def remove(self) -> None:
+        """Remove the directory with all that is in it; one that does not exist is no error.
+
+        Raises :class:`~pytest_nixproc.errors.MachineError` where anything is mounted in it.
+        """
+        with suppress(FileNotFoundError):
+            remove_directory(self.root)
+
+    def _let_others_pass(self, parent: str, within: str) -> None:
+        """Let others pass through our own directories under any umask; raise if one above is closed to them."""
+        os.chmod(self.root, PASSABLE)
+        if parent == default_state_root() != within:
+            os.chmod(parent, PASSABLE)
+        closed = parent
+        while closed != within and os.stat(closed).st_mode & PASS_OTHERS:
+            closed = os.path.dirname(closed)
+        if closed != within:
+            os.rmdir(self.root)
+            brief = f"other users cannot pass through {closed}, and processes are to run as other users"
+            raise DeploymentError(brief, remedy=f"choose another --nixproc-state-root, or chmod o+x {closed}")
+
+    def leave(self) -> None:
+        """Remove the state root too, if it is ours and no deployment is left in it."""
+        if os.path.dirname(self.root) == default_state_root():
+            with suppress(OSError):
+                os.rmdir(default_state_root())

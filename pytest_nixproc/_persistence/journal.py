@@ -1,0 +1,150 @@
+"""The journal of a deployment: each step is on disk before it is taken, so that any process can undo it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
+
+
+class Journal:
+    """An append-only file of one JSON object a line; each reaches the kernel before the step that it announces."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Append one event."""
+        line = json.dumps({"event": event, **facts}).encode() + b"\n"
+        written = os.write(self._descriptor, line)
+        if written < len(line):
+            # The disk is full: a torn line would hide what is written behind it when there is room again.
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The record of a deployment in its journal: enough for a new driver to stop the rest of the deployment."""
+
+    manager: str
+    machine: str
+    target: Target
+    opened: bool
+    """Whether the opening of the manager was begun."""
+
+    started: tuple[tuple[Unit, ...], ...]
+    """Units by the order of their start; those that were stopped are left out."""
+
+    pids: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Main processes by unit, each with the time of its start."""
+
+    assigned: Mapping[str, Any] = field(default_factory=dict)
+    """Ids and ports that were assigned."""
+
+
+def begin(journal: Journal, manager: str, machine: str, target: Target) -> None:
+    """Write the first event: who runs the deployment, and where."""
+    facts: dict[str, Any] = {"state": asdict(target.state), "directory": target.directory, "identity": target.identity}
+    facts |= {"tags": dict(target.tags), "stop_seconds": target.stop_seconds}
+    facts["force_disable_user_change"] = target.force_disable_user_change
+    journal.write("begin", manager=manager, machine=machine, **facts)
+
+
+def begin_machine(path: str, machine: str) -> None:
+    """Write the journal of a throwaway machine: there is nothing to undo one by one, it ends as a whole."""
+    journal = Journal(path)
+    journal.write("machine", machine=machine, directory=os.path.dirname(path))
+    journal.close()
+
+
+def first_event(path: str) -> Mapping[str, Any]:
+    """Return the first event of a journal; an empty event for a file that does not begin like a journal."""
+    try:
+        event = next(events(path), None)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def place_of(event: Mapping[str, Any]) -> str:
+    """Return the directory of the deployment whose journal begins with an event; empty if its paths disagree."""
+    match event:
+        case {"event": "machine", "machine": str(), "directory": str(directory)}:
+            return directory
+        case {"event": "begin", "manager": str(), "machine": str(), "directory": str(directory), "state": state}:
+            own = DeploymentDirectory(os.path.dirname(directory))
+            return own.root if (directory, state) == (own.profile, asdict(own.state)) else ""
+    return ""
+
+
+def machine_of(path: str) -> str | None:
+    """Return the kind of machine that a journal is about; None when it says nothing yet."""
+    return next((str(event["machine"]) for event in events(path) if "machine" in event), None)
+
+
+def events(path: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the events of a journal; a torn last line ends it. Raises ``OSError`` for one that is not ours."""
+    # Itself, and not what a link of this name leads to.
+    with open(path, encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
+        if (owner := os.fstat(file.fileno()).st_uid) != os.geteuid():
+            raise PermissionError(errno.EPERM, f"not believed, because it belongs to user {owner}", path)
+        for line in file:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+
+def recall(path: str) -> Record | None:
+    """Return the record of a deployment from its journal; None when that is still empty."""
+    record = None
+    for event in events(path):
+        match event["event"]:
+            case "begin":
+                record = beginning(event)
+            case "open" if record:
+                record = replace(record, opened=True)
+            case "assigned" if record:
+                record = replace(record, assigned=event["facts"])
+            case "running" if record:
+                pids = {name: (pid, started) for name, (pid, started) in event["pids"].items()}
+                record = replace(record, pids={**record.pids, **pids})
+            case "start" if record:
+                units = tuple(Unit(**facts, files=()) for facts in event["units"])
+                record = replace(record, started=(*record.started, units))
+            case "stopped" if record:
+                left = (tuple(unit for unit in step if unit.name not in event["units"]) for step in record.started)
+                record = replace(record, started=tuple(step for step in left if step))
+    return record
+
+
+def beginning(event: Mapping[str, Any]) -> Record:
+    """Return the record of a deployment that has only begun."""
+    target = Target(
+        state=StateDirs(**event["state"]),
+        directory=event["directory"],
+        identity=event["identity"],
+        tags=event["tags"],
+        stop_seconds=event["stop_seconds"],
+        force_disable_user_change=event["force_disable_user_change"],
+    )
+    return Record(event["manager"], event["machine"], target, opened=False, started=())
+
+
+def facts_of(unit: Unit) -> dict[str, Any]:
+    """Return the facts about a unit that a driver needs once the unit's files are in place."""
+    return {"name": unit.name, "mode": unit.mode, "log_file": unit.log_file, "pid_file": unit.pid_file}

@@ -1,0 +1,63 @@
+"""The identity of a process, which tells it from later ones with its pid, and from those of later boots."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Self
+
+from pytest_nixproc.machines.process_table import identity_of, is_alive, read_facts
+
+
+@cache
+def boot_id() -> str:
+    """Return a text that identifies this boot of the machine."""
+    if identity := read_facts("/proc/sys/kernel/random/boot_id").decode().strip():
+        return identity
+    # Cygwin has no psutil, but a /proc/stat.
+    lines = read_facts("/proc/stat").decode().splitlines()
+    return next((line.split()[1] for line in lines if line.startswith("btime ")), "") or boot_time()
+
+
+def boot_time() -> str:
+    """Return when the machine was booted, where it has no ``/proc``."""
+    import psutil
+
+    return str(int(psutil.boot_time()))
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process of this machine, as leases name their owners."""
+
+    pid: int
+    started: str
+    """Start of the process, as the platform tells it."""
+
+    boot: str
+    """Boot of the machine in which the process was started."""
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Return the identity of a process that runs."""
+        return cls(pid, identity_of(pid), boot_id())
+
+    @classmethod
+    def current(cls) -> Self:
+        """Return the identity of this process."""
+        return cls.of(os.getpid())
+
+    @classmethod
+    def read(cls, facts: Any) -> Self:
+        """Return an identity from its data; raises ``TypeError``, ``KeyError`` or ``ValueError`` for other data."""
+        return cls(int(facts["pid"]), str(facts["started"]), str(facts["boot"]))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the identity as data, for :meth:`read`."""
+        return asdict(self)
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether this very process still runs, in this boot."""
+        return self.boot == boot_id() and identity_of(self.pid) == self.started and is_alive(self.pid)

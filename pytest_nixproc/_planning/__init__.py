@@ -1,0 +1,1 @@
+"""Plans of deployments, made from models; nothing is started here."""

@@ -1,0 +1,36 @@
+"""The findings of the checks in a test session, and the messages that are printed at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from pytest_nixproc.errors import ConflictError
+from pytest_nixproc.values.findings import Finding
+
+
+class FindingsLog:
+    """The findings of a session, each of them once."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Finding] = {}
+        """Everything that the checks have found, by its text."""
+        self.warnings: dict[str, None] = {}
+        """Messages that are printed at the end of the session."""
+
+    def note(self, findings: Iterable[Finding]) -> None:
+        """Add findings to the report of the session; the same finding of several systems counts once."""
+        self.found.update((str(finding), finding) for finding in findings)
+
+    def tell(self, *texts: object) -> None:
+        """Add messages that are printed at the end of the session."""
+        self.warnings.update(dict.fromkeys(map(str, texts)))
+
+    @contextmanager
+    def conflicts_noted(self) -> Iterator[None]:
+        """Add the findings that refuse a deployment to the report of the session."""
+        try:
+            yield
+        except ConflictError as error:
+            self.note(finding for finding in error.findings if isinstance(finding, Finding))
+            raise

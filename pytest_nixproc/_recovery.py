@@ -1,0 +1,238 @@
+"""The teardown of deployments of which only the journal is left: after a crash, or when they were kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Final, Protocol
+
+from pytest_nixproc._deployment.accounts import AccountProvisioner
+from pytest_nixproc._deployment.stopping import collect_problems, end_strays, stop_units
+from pytest_nixproc._persistence import journal
+from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._persistence.leases import DeploymentLease, Leases
+from pytest_nixproc._persistence.process_identity import ProcessIdentity
+from pytest_nixproc._persistence.shared_deployments import PytestRun, starter_is_alive
+from pytest_nixproc.errors import NixprocError, TeardownError, UnknownName, Unreachable
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.api import Driver, Manager
+from pytest_nixproc.values.units import Status
+
+CLOSE_SECONDS: Final = 5.0
+ORDERLY_SECONDS: Final = 5.0
+"""How long recovery asks politely; after that, everything is killed."""
+
+LOCAL: Final = "host"
+"""The machine on which the journals, and all processes as this host sees them, are."""
+
+GIVE_THE_PRINTED: Final = "give the directory that was printed when the system was kept"
+
+
+class Finder(Protocol):
+    """The finder of managers and machines, by their names."""
+
+    def manager(self, name: str) -> Manager:
+        """Return a manager."""
+
+    def machine(self, name: str) -> type[Machine]:
+        """Return a machine."""
+
+
+def named_directory(directory: str) -> DeploymentDirectory:
+    """Return the deployment or throwaway machine in a directory; raises unless it is surely one of ours.
+
+    It has to be ours, and its journal has to begin with its own path.
+    """
+    real = os.path.realpath(directory)
+    path = DeploymentDirectory(real).journal
+    if not os.path.isfile(path):
+        raise NixprocError(f"{directory} is no deployment: it has no journal", remedy=GIVE_THE_PRINTED)
+    for place in (real, path):
+        if (owner := os.lstat(place).st_uid) != os.geteuid():
+            raise NixprocError(f"{place} belongs to user {owner}", remedy="have that user stop it")
+    root = journal.place_of(journal.first_event(path))
+    if not root or os.path.realpath(root) != real:
+        brief = f"{directory} is no deployment: its journal does not begin with the beginning of one in this directory"
+        raise NixprocError(brief, remedy=GIVE_THE_PRINTED)
+    return DeploymentDirectory(root)
+
+
+def take_down(root: str, finder: Finder, leases: Leases) -> None:
+    """Stop the units that a journal names as started, in reverse order, with a new driver; then remove everything.
+
+    The directory is removed whatever is in it: a lease has to vouch for it, or :func:`named_directory`. Raises
+    :class:`~pytest_nixproc.errors.TeardownError` with everything that was not clean.
+    """
+    outer = machine_around(DeploymentDirectory(root), finder)
+    problems = clear_away(DeploymentDirectory(root), finder, leases)
+    if outer:
+        problems += clear_away(outer, finder, leases)
+    if problems:
+        raise TeardownError(problems)
+
+
+def machine_around(directory: DeploymentDirectory, finder: Finder) -> DeploymentDirectory | None:
+    """Return the place of the throwaway machine that a deployment is on, where both of their journals say so."""
+    outer = DeploymentDirectory(os.path.dirname(directory.root))
+    event = journal.first_event(outer.journal)
+    if event.get("event") != "machine" or event.get("machine") != journal.first_event(directory.journal).get("machine"):
+        return None
+    return named_directory(outer.root) if machine_of(outer, finder).throwaway else None
+
+
+def clear_away(directory: DeploymentDirectory, finder: Finder, leases: Leases) -> list[str]:
+    """Take down the remains of a deployment, or of a throwaway machine; return the problems.
+
+    Numbers of processes that the journal of a deployment on a throwaway machine holds are none of this host's; what
+    ran there needs no orderly end, and is seen from here by its tag.
+    """
+    kind = machine_of(directory, finder)
+    machine = finder.machine(LOCAL)()
+    is_complete = True
+    try:
+        if kind.throwaway:
+            end_strays(machine, lambda: machine.processes.tagged(directory.tag))
+            problems = kind.clear_away(directory.root)
+        else:
+            problems, is_complete = undo_as_far_as_possible(finder, machine, directory)
+            problems += end_strays(machine, lambda: machine.processes.tagged(directory.tag))
+        if is_complete:
+            problems += collect_any_problems(AccountProvisioner(machine, leases, directory.root).release)
+            problems += collect_any_problems(lambda: remove(machine, leases, directory))
+    finally:
+        machine.lifecycle.close()
+    return problems
+
+
+def machine_of(directory: DeploymentDirectory, finder: Finder) -> type[Machine]:
+    """Return the kind of machine that a deployment is on: this host, unless its journal says another."""
+    try:
+        return finder.machine(journal.machine_of(directory.journal) or LOCAL)
+    except (UnknownName, OSError, ValueError, TypeError):
+        return finder.machine(LOCAL)
+
+
+def undo_as_far_as_possible(finder: Finder, machine: Machine, directory: DeploymentDirectory) -> tuple[list[str], bool]:
+    """Undo the deployment of a journal; return the problems, and whether nothing is left for a later try."""
+    try:
+        return collect_any_problems(lambda: undo(finder, machine, directory)), True
+    except Unreachable as error:
+        return [f"{error}\n  {directory.root} is kept until it is back"], False
+
+
+def collect_any_problems(action: Callable[[], list[str]]) -> list[str]:
+    """Do one part; any failure in it becomes a problem: a broken journal or driver must not stop the other parts.
+
+    Raises :class:`~pytest_nixproc.errors.Unreachable`: then there is something that only a later try can do.
+    """
+    try:
+        return action()
+    except Unreachable:
+        raise
+    except Exception as error:  # noqa: BLE001 - the parts that end processes have still to come
+        return [str(error) if isinstance(error, NixprocError) else f"{type(error).__name__}: {error}"]
+
+
+def remove(machine: Machine, leases: Leases, directory: DeploymentDirectory) -> list[str]:
+    """Remove the directory, and then the leases: without them, nobody would find files that cannot be removed now."""
+    machine.files.remove(directory.root)
+    leases.remove(directory.root)
+    directory.leave()
+    return []
+
+
+def undo(finder: Finder, machine: Machine, directory: DeploymentDirectory) -> list[str]:
+    """Stop the units of a journal, if there is one, and close their manager; return the problems."""
+    record = journal.recall(directory.journal) if os.path.isfile(directory.journal) else None
+    if record is None:
+        return []
+    driver = finder.manager(record.manager).driver(machine, record.target)
+    deadline = machine.deadline(ORDERLY_SECONDS)
+    problems: list[str] = []
+    for step in reversed(record.started):
+        units = {unit.name: unit for unit in step}
+        pids = own_pids(driver.status(step), record.pids, machine, directory)
+        if pids:
+            seconds = min(record.target.stop_seconds, deadline.remaining)
+            problems += stop_units(driver, {name: units[name] for name in pids}, pids, seconds)
+    if record.opened:
+        problems += close(driver)
+    return problems
+
+
+def own_pids(
+    statuses: Mapping[str, Status],
+    recorded: Mapping[str, tuple[int, str]],
+    machine: Machine,
+    directory: DeploymentDirectory,
+) -> dict[str, int]:
+    """Return the processes that are really ours: a PID file may name a later process with the same pid."""
+    return {
+        name: status.pid
+        for name, status in statuses.items()
+        if status.running
+        and status.pid
+        and (
+            recorded.get(name) == (status.pid, machine.processes.identity(status.pid))
+            or machine.processes.has_tag(status.pid, directory.tag)
+        )
+    }
+
+
+def close(driver: Driver) -> list[str]:
+    """Stop a manager, and return the problems; raises :class:`~pytest_nixproc.errors.Unreachable`."""
+    try:
+        driver.close(driver.machine.deadline(CLOSE_SECONDS))
+    except Unreachable:
+        raise
+    except (NixprocError, OSError) as error:
+        return [str(error)]
+    return []
+
+
+def abandoned(leases: Leases) -> Iterator[DeploymentLease]:
+    """Yield the deployments that nobody will take down any more.
+
+    That is when their users and guardian are gone; for those that a run shares, when its members are gone: guardians
+    stay with processes that were handed over to others.
+    """
+    for lease in leases.all():
+        if not lease.run:
+            gone = lease.is_abandoned
+        else:
+            gone = not lease.kept and not starter_is_alive(lease) and not PytestRun(leases, lease.run).members()
+        if gone:
+            yield lease
+
+
+def take_over(leases: Leases) -> list[DeploymentLease]:
+    """Become the owner of all abandoned deployments, so that no other process takes them down too; return them."""
+    return [lease for lease in abandoned(leases) if adopt(lease, leases)]
+
+
+def reap(lease: DeploymentLease, finder: Finder, leases: Leases) -> list[str]:
+    """Take an abandoned deployment down, unless another process does; return the problems."""
+    return clear_away(DeploymentDirectory(lease.root), finder, leases) if adopt(lease, leases) else []
+
+
+def reap_all(finder: Finder, leases: Leases) -> list[str]:
+    """Take down the remains of crashed runs; return a message for each, and the problems."""
+    told = []
+    for lease in take_over(leases):
+        problems = collect_problems(partial(reap, lease, finder, leases))
+        verb = "could not remove" if leases.lease_of(lease.root) else "took down"
+        told += [f"{verb} what an earlier run has left in {lease.root}", *problems]
+    return told
+
+
+def adopt(lease: DeploymentLease, leases: Leases) -> bool:
+    """Make a deployment ours to take down; tell whether it is."""
+    me = (ProcessIdentity.current(),)
+    with leases.exclusively():
+        now = leases.lease_of(lease.root)
+        if now is None or (now.phase == "stopping" and now.users != me and starter_is_alive(now)):
+            return False
+        leases.save(replace(now, users=me, phase="stopping"))
+        return True

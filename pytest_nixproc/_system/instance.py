@@ -1,0 +1,152 @@
+"""One instance of a running system, as tests see it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pytest_nixproc._deployment.operation import Operation
+from pytest_nixproc._inspection.observation import pid_file_of
+from pytest_nixproc._planning.steps import Step
+from pytest_nixproc.errors import NixprocError, TeardownError
+from pytest_nixproc.machines.waiting import wait_until
+from pytest_nixproc.values.units import Status
+
+ASKED_FOR: Final = "asked for by a test"
+
+
+class RunningInstance:
+    """One instance of a running system; the attributes of the model's instance can be read from it."""
+
+    def __init__(self, name: str, operation: Operation) -> None:
+        self.name = name
+        self._operation = operation
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):
+            raise AttributeError(attribute)
+        return getattr(self._operation.context.model[self.name], attribute)
+
+    def __repr__(self) -> str:
+        return f"<RunningInstance {self.name!r}>"
+
+    @property
+    def url(self) -> str:
+        """``http://HOST:PORT`` of its ``port``, or of the only port it declares, as the tests reach it.
+
+        That is ``127.0.0.1`` and the port itself, unless its machine has a network of its own.
+        """
+        ports = self._operation.context.model[self.name].declared_ports
+        if "port" not in ports and len(ports) != 1:
+            raise NixprocError(f"{self.name} has no single port to make a URL of", remedy="declare 'port'")
+        host, port = self._operation.machine.address(ports.get("port") or next(iter(ports.values())))
+        return f"http://{host}:{port}"
+
+    @property
+    def status(self) -> Status:
+        """Its status now, as the manager reports it."""
+        return self._operation.status_of(self.name)
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether its process runs now."""
+        return self.status.running
+
+    @property
+    def pid(self) -> int | None:
+        """Its main process; None when it does not run."""
+        status = self.status
+        return status.pid if status.running else None
+
+    @property
+    def pids(self) -> list[int]:
+        """All its processes, the main one first; empty when it does not run."""
+        return self._operation.pids_of(self.name)
+
+    @property
+    def pid_file(self) -> str:
+        """The path of its PID file, if it has one: the same under every manager, but for overrides."""
+        plan = self._operation.plan
+        return pid_file_of(self._operation.context.units[self.name], plan.model[self.name].pkg, plan.target)
+
+    @property
+    def listening(self) -> set[int]:
+        """The TCP ports that its processes listen on, or that are forwarded to them."""
+        return self._operation.observer.ports(self.name, self.status)
+
+    @property
+    def log(self) -> str:
+        """Everything it has written to its standard output and error."""
+        return self._operation.log(self.name)
+
+    def start(self) -> None:
+        """Start it and wait until it is ready; raises :class:`~pytest_nixproc.errors.StartError`."""
+        self._operation.start([Step("start", self.name, (), ASKED_FOR)], {self.name: self})
+        self._operation.status_of(self.name)
+
+    def stop(self) -> None:
+        """Stop it and wait for its end; raises :class:`~pytest_nixproc.errors.TeardownError` if force was needed."""
+        self._operation.status_of(self.name)
+        if problems := self._operation.stop([Step("stop", self.name, (), ASKED_FOR)]):
+            raise TeardownError(problems)
+
+    def restart(self) -> None:
+        """Stop it if it runs, and start it, even if it had to be killed; raises the errors of both."""
+        try:
+            if self.is_running:
+                self.stop()
+        finally:
+            self.start()
+
+    def reload(self) -> None:
+        """Ask it to read its configuration again, in its manager's way (usually SIGHUP)."""
+        seconds = self._operation.context.settings.stop_seconds
+        self._operation.driver.reload(
+            self._operation.context.units[self.name], self._operation.machine.deadline(seconds)
+        )
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to its main process, behind its manager's back; with SIGKILL, wait until it has ended."""
+        pid = self.pid
+        if pid is None:
+            raise NixprocError(f"{self.name} does not run")
+        machine = self._operation.machine
+        machine.processes.ended([pid])
+        machine.processes.signal(pid, number)
+        if number == signal.SIGKILL:
+            machine.processes.wait_ended([pid], machine.deadline(self._operation.context.settings.stop_seconds))
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it for the time of a ``with`` block, and start it again, even if it had to be killed."""
+        try:
+            self.stop()
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Freeze all its processes (SIGSTOP) for the time of a ``with`` block."""
+        pids = self.pids
+        machine = self._operation.machine
+        for pid in pids:
+            machine.processes.signal(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                machine.processes.signal(pid, signal.SIGCONT)
+
+    def wait_for_log(self, pattern: str, *, timeout: float = 60) -> None:
+        """Wait until a regular expression is found in a line of its log; managers may write one a moment later."""
+        what = f"wait for a line of {self.name}'s log with {pattern!r}"
+        deadline = self._operation.machine.deadline(timeout)
+        wait_until(lambda: "" if re.search(pattern, self.log, re.MULTILINE) else "it is not there", deadline, what)
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready, after something that it has to recover from."""
+        self._operation.await_ready(self.name, self)

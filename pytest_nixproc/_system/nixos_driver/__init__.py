@@ -1,0 +1,1 @@
+"""The verbs of the NixOS test driver, and scripts that are written with them."""

@@ -1,0 +1,118 @@
+"""The observation of an instance's stop while all others run: its remains, and its effects on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from pytest_nixproc._deployment.operation import Operation
+from pytest_nixproc._inspection.observation import who_holds
+from pytest_nixproc._system.instance import RunningInstance
+from pytest_nixproc._system.instance_runs import be_ready, instance_runs
+from pytest_nixproc.checks.api import StopReport
+from pytest_nixproc.checks.claims import Inventory
+from pytest_nixproc.errors import DeploymentError
+from pytest_nixproc.model.instance import Endpoint
+from pytest_nixproc.values.tags import INSTANCE
+
+LEFT_SECONDS: Final = 1.0
+"""How long processes of a stopped instance may still take: whoever ended last may not have been waited for yet."""
+
+LOCAL: Final = "127.0.0.1"
+
+
+class StopObserver:
+    """The observer of an instance's stop, which compares the system before, during and after it.
+
+    Raises :class:`~pytest_nixproc.errors.DeploymentError` when the instance is not ready before it is stopped.
+    """
+
+    def __init__(self, operation: Operation, instances: Mapping[str, RunningInstance], name: str) -> None:
+        be_ready(instances[name])
+        self.operation = operation
+        self.instances = instances
+        self.machine = operation.machine
+        self.model = operation.context.model
+        self.name = name
+        self.pids = operation.pids_of(name)
+        snapshot = operation.snapshot()
+        own = {(listener.protocol, listener.port) for listener, owner in snapshot.owners.items() if owner == name}
+        self.ports = own | {(endpoint.protocol, endpoint.port) for endpoint in self.model[name].endpoints}
+        bound = {path for owner, process in snapshot.processes if owner == name for path in process.bound}
+        inventory = Inventory.of(self.model, operation.plan.target)
+        self.sockets = bound | {claim.resource for claim in inventory.sockets if claim.instance == name}
+        told = [claim for file in inventory.referenced_pid_files() for claim in file.claims]
+        self.pid_files = {claim.resource for claim in (*inventory.pid_files, *told) if claim.instance == name}
+        self.instance_runs = {
+            other: run for other, run in instance_runs(snapshot.statuses, self.machine).items() if other != name
+        }
+        self.dependants = {other for other in self.model if self.model.needs(other, name)}
+        self.answering = {
+            other: [end for end in self.model[other].endpoints if end.protocol == "tcp" and not self._problem(end)]
+            for other in self.instance_runs
+        }
+
+    def _problem(self, endpoint: Endpoint) -> str:
+        return self.machine.network.connection_problem((endpoint.address or LOCAL, endpoint.port))
+
+    def while_stopped(self) -> StopReport:
+        """Return the report about the remains of the instance, and about the others that do not depend on it."""
+        when = f"while {self.name} was stopped"
+        left = self._processes()
+        return StopReport(
+            self.name,
+            when,
+            processes={pid: self.machine.processes.describe(pid) for pid in left},
+            held=self._held(left),
+            pid_files=self._existing(self.pid_files),
+            sockets=self._existing(self.sockets),
+            ended=self._ended(),
+            unready=self._unready(self.instance_runs.keys() - self.dependants),
+        )
+
+    def when_back(self) -> StopReport:
+        """Return the report about all others when the instance runs again."""
+        when = f"when {self.name} was started again"
+        return StopReport(self.name, when, ended=self._ended(), unready=self._unready(self.instance_runs))
+
+    def _processes(self) -> list[int]:
+        """Return the processes of the instance that do not end, with those that its stop has started."""
+        tag = f"{INSTANCE}={self.name}"
+        tagged = [pid for pid in self.operation.observer.strays() if self.machine.processes.has_tag(pid, tag)]
+        pids = list(dict.fromkeys([*self.pids, *tagged]))
+        self.machine.processes.wait_ended(pids, self.machine.deadline(LEFT_SECONDS))
+        return sorted(set(pids) - self.machine.processes.ended(pids))
+
+    def _held(self, left: Iterable[int]) -> dict[str, str]:
+        """Return the ports of the instance that others hold; its own processes are reported themselves."""
+        own = set(left)
+        everybody = self.machine.network.listeners(wanted={port for _, port in self.ports}) if self.ports else []
+        return {
+            f"{item.protocol.upper()} port {item.port}": who_holds(self.machine, item.pid)
+            for item in everybody
+            if (item.protocol, item.port) in self.ports and item.pid not in own
+        }
+
+    def _existing(self, paths: Iterable[str]) -> tuple[str, ...]:
+        return tuple(path for path in sorted(paths) if self.machine.files.exists(path))
+
+    def _ended(self) -> dict[str, int]:
+        """Return the instances that have another main process than before, or none; each is reported once."""
+        now = instance_runs(self.operation.observer.statuses(), self.machine)
+        ended = {name: run.pid for name, run in self.instance_runs.items() if now.get(name) != run}
+        gone = {name: pid for name, pid in ended.items() if name not in self.dependants}
+        self.instance_runs = {name: run for name, run in self.instance_runs.items() if name not in gone}
+        return gone
+
+    def _unready(self, names: Iterable[str]) -> dict[str, str]:
+        """Return which instances are not ready, or do not answer on a port as they did, and why."""
+        reasons = {name: self._reason(name) for name in sorted(names) if name in self.instance_runs}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def _reason(self, name: str) -> str:
+        try:
+            be_ready(self.instances[name])
+        except DeploymentError as error:
+            return error.brief
+        problems = {endpoint.text: self._problem(endpoint) for endpoint in self.answering[name]}
+        return next((f"{text}: {problem}" for text, problem in problems.items() if problem), "")

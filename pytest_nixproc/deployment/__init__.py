@@ -1,1 +1,0 @@
-"""Bringing a model up, watching it, and bringing it down with nothing left."""

@@ -1,1 +1,0 @@
-"""Container images from a model."""

@@ -1,0 +1,100 @@
+"""Files of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from pytest_nixproc.errors import MachineError
+from pytest_nixproc.machines import archive, process_table
+from pytest_nixproc.machines.parts import Files
+from pytest_nixproc.machines.process_info import created_since, modified_since
+from pytest_nixproc.machines.removal import remove_directory
+from pytest_nixproc.machines.software import Software
+from pytest_nixproc.values.machine import Facts
+
+NOT_THERE: Final = (FileNotFoundError, NotADirectoryError, ProcessLookupError)
+"""Errors for a path that leads nowhere; the last, for a process that ends while its facts are read."""
+
+
+class HostFiles(Files):
+    """The files of this machine, as the calling user."""
+
+    def __init__(self, facts: Callable[[], Facts]) -> None:
+        super().__init__(facts)
+        self._software = Software()
+
+    def write(self, path: str, content: str, mode: int = 0o644) -> None:
+        """Write a file, with the directories it needs."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb", 0) as file:
+            left = memoryview(os.fsencode(content))
+            while left:
+                left = left[file.write(left) :]
+
+    def link(self, path: str, target: str) -> None:
+        """Make a symbolic link, with the directories it needs."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        os.symlink(target, path)
+
+    def make_directory(self, path: str, mode: int = 0o755) -> None:
+        """Make a directory, with the directories it needs; one that exists is left alone."""
+        os.makedirs(path, mode, exist_ok=True)
+
+    def read(self, path: str, start: int = 0) -> bytes | None:
+        """Return a file's content from byte ``start`` on; None without such a file."""
+        try:
+            return process_table.read_file(path, start)
+        except NOT_THERE:
+            return None
+
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes; 0 without such a file."""
+        try:
+            return os.stat(path).st_size
+        except NOT_THERE:
+            return 0
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is a file, directory or socket of that path."""
+        return os.path.lexists(path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory in which nothing is mounted; one that does not exist is no error."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.EPERM):
+                raise MachineError(f"cannot remove {path}: {error.strerror}") from error
+            remove_directory(path)
+
+    def pack(self, path: str) -> bytes:
+        """Pack a file or directory."""
+        return archive.pack(path)
+
+    def unpack(self, packed: bytes, path: str) -> None:
+        """Unpack an archive."""
+        archive.unpack(packed, path)
+
+    def modified_since(self, paths: Sequence[str], reference: str) -> list[str]:
+        """Return the paths that have changed, by their times of modification and of changes of the inode."""
+        return modified_since(paths, reference)
+
+    def created_since(self, directories: Sequence[str], named: Sequence[str], reference: str) -> list[tuple[str, int]]:
+        """Return (path, uid) of created entries, from those directories that have changed."""
+        return list(created_since(directories, named, reference))
+
+    def software(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Return the places of software, along symbolic links, interpreters and shared libraries."""
+        return self._software.needed_by(paths)

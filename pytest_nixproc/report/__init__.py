@@ -1,1 +1,0 @@
-"""Reports on a model or on a run."""

@@ -1,0 +1,58 @@
+"""Commands, and how they ended, as values and in words."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program and its arguments, as a process receives them."""
+
+    program: str
+    args: tuple[str, ...] = ()
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The program followed by its arguments."""
+        return (self.program, *self.args)
+
+
+AnyCommand = str | Sequence[str]
+"""A command: shell text, or a program's name and its arguments."""
+
+
+OUTPUT_TAIL = 2000
+"""How many characters of a failed command's output an error shows."""
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """A command to start."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """The whole environment of the process."""
+
+    output: str | None = None
+    """File that output and errors are appended to; None to drop them."""
+
+
+def text_of(command: AnyCommand) -> str:
+    """Return a command as a user would type it."""
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+def describe_failure(command: AnyCommand, status: int | None) -> str:
+    """Return in words how a command ended: ``ended with status 3: ls /nowhere``."""
+    text = text_of(command)
+    if status is None:
+        return f"was killed at its time limit: {text}"
+    return f"{describe_status(status)}: {text}"
+
+
+def describe_status(status: int) -> str:
+    """Return an exit status in words; it is minus a signal's number for a killed process."""
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

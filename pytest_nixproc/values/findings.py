@@ -1,0 +1,61 @@
+"""The findings of rules: problems, each with its instances and the origins of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pytest_nixproc.values.location import Location
+
+Severity = Literal["error", "warning"]
+
+
+UNSAID: Final = object()
+"""Stands for a value where only its place matters."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The place that one value of a finding comes from: its path in the model, and the line that sets it."""
+
+    path: str
+    """Path of the value in the model."""
+
+    value: Any = UNSAID
+    """The value; ``UNSAID`` where only its place matters."""
+
+    location: Location | None = None
+    """The line that sets the value; None where it is not known."""
+
+    def __str__(self) -> str:
+        value = "" if self.value is UNSAID else f" = {self.value!r}"
+        return f"{self.path}{value}{f' ({self.location})' if self.location else ''}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem that a rule found."""
+
+    code: str
+    """Code of the rule."""
+
+    severity: Severity
+    problem: str
+    instances: tuple[str, ...]
+    origins: tuple[Origin | str, ...] = ()
+    """Origins of the values that lead to the problem; evidence for which no origin is known is given as plain text."""
+
+    remedy: str = ""
+    resource: str = ""
+    """The resource in dispute: ``tcp port 80``."""
+
+    def __str__(self) -> str:
+        origins = "".join(f"\n    {origin}" for origin in self.origins)
+        remedy = f"\n    fix: {self.remedy}" if self.remedy else ""
+        return f"{self.code} {self.severity}: {self.problem}{origins}{remedy}"
+
+
+def errors_of(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that forbid a deployment."""
+    return [finding for finding in findings if finding.severity == "error"]

@@ -1,0 +1,11 @@
+"""The environment variables that mark our processes: everything that is started has them in its environment."""
+
+from __future__ import annotations
+
+from typing import Final
+
+DEPLOYMENT: Final = "NIXPROC_DEPLOYMENT"
+"""Holds the directory of the deployment."""
+
+INSTANCE: Final = "NIXPROC_INSTANCE"
+"""Holds the name of the instance in its model."""

@@ -1,0 +1,87 @@
+"""The units of a manager: the files and links generated for an instance, and the status that the manager reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+Mode = Literal["foreground", "daemon"]
+
+
+SCRIPT: Final = 0o700
+"""The mode of a script that the manager runs, or has a shell run."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A generated file, or a part of one.
+
+    It may hold secrets, as the environment of processes does. So it is for the manager alone, which is who deploys,
+    unless ``mode`` and ``group`` say otherwise.
+
+    Parts of the same path are joined: those of the system as a whole, then those of the units in the model's order.
+    """
+
+    path: str
+    """Path relative to the configuration's directory."""
+
+    content: str
+    mode: int = 0o600
+    group: str = ""
+    """Name of the file's group; empty to leave it as it is."""
+
+
+def joined(parts: Iterable[File]) -> list[File]:
+    """Return whole files, joined from their parts."""
+    contents: dict[File, list[str]] = {}
+    for part in parts:
+        contents.setdefault(replace(part, content=""), []).append(part.content)
+    return [replace(file, content="".join(texts)) for file, texts in contents.items()]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A generated symbolic link; path and target are relative."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One instance as a manager knows it."""
+
+    name: str
+    """Name of the instance under its manager."""
+
+    mode: Mode
+    log_file: str
+    """Path of the log file, or the command that shows the log where the manager keeps logs itself.
+
+    Such a manager overrides :meth:`Driver.log`.
+    """
+
+    pid_file: str | None
+    """PID file by which the running process is found, and which exists while it runs; None if it is found otherwise."""
+
+    files: tuple[File, ...]
+    links: tuple[Link, ...] = ()
+    key: str = ""
+    """Name of the instance in the model."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of one unit, as its manager reports it."""
+
+    running: bool
+    has_ended: bool = False
+    """Whether the unit has ended; one that neither runs nor has ended was not started, or has only just been."""
+
+    pid: int | None = None
+    exit_status: int | None = None
+    """Exit status, minus a signal's number for a killed process; None where the manager cannot know it."""
+
+    text: str = ""
+    """The state in words."""

@@ -1,0 +1,82 @@
+"""The guardian and the connection to it: nothing that lives is overlooked, and any thread may ask."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pytest_nixproc.machines.host import Host
+from pytest_nixproc.machines.waiting import wait_until
+from pytest_nixproc.values.commands import Spawn
+
+TAG = "NIXPROC_DEPLOYMENT=/tests/guardian"
+
+MOVE = """
+import os, sys, time
+while os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+    if os.fork():
+        os._exit(0)
+"""
+"""A process that goes on as its own child again and again, as a daemon does twice when it is started."""
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """Return this machine, with a guardian of its own."""
+    host = Host()
+    yield host
+    host.lifecycle.close()
+
+
+def test_process_that_moves_is_seen_in_every_look(host: Host, tmp_path: Path) -> None:
+    """A process whose parent ends while all processes are looked at is not taken for dead."""
+    goes_on = tmp_path / "goes-on"
+    goes_on.touch()
+    name, _, value = TAG.partition("=")
+    command = Spawn((sys.executable, "-I", "-S", "-c", MOVE, str(goes_on)), {name: value})
+    for _ in range(2):
+        host.processes.spawn(command)
+    # Until an exec is over, a process shows no environment.
+    wait_until(lambda: "" if len(host.processes.strays(TAG)) == 2 else "not there", host.deadline(10), "see both")
+    looks = [len(host.processes.strays(TAG)) for _ in range(80)]
+    goes_on.unlink()
+    assert min(looks) >= 2, looks
+
+
+def test_end_of_an_earlier_process_with_the_pid_is_not_taken_for_its_own(host: Host) -> None:
+    """What the guardian has reported of a pid says nothing about a process that has got it since from somebody else."""
+    killed = host.processes.spawn(Spawn(("/bin/sleep", "60")))
+    host.processes.signal(killed, signal.SIGKILL)
+    assert not host.processes.wait_ended([killed], host.deadline(10))
+    wait_until(lambda: "" if host.processes.exit_status(killed) == -9 else "not seen", host.deadline(10), "see the end")
+    with reused(killed) as process:
+        assert host.processes.ended([killed]) == set()
+        process.terminate()
+        process.wait()
+        assert host.processes.ended([killed]) == {killed}
+        assert host.processes.exit_status(killed) is None
+
+
+@contextmanager
+def reused(pid: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process with a pid that was another's, as the kernel gives it out once all numbers have had their turn."""
+    last = Path("/proc/sys/kernel/ns_last_pid")
+    if not os.access(last, os.W_OK):
+        pytest.skip(f"the next pid cannot be chosen: {last} cannot be written (proc(5))")
+    for _ in range(100):
+        last.write_text(f"{pid - 1}")
+        process = subprocess.Popen(["/bin/sleep", "60"])
+        if process.pid == pid:
+            yield process
+            return
+        process.kill()
+        process.wait()
+    pytest.fail(f"others were always quicker to get pid {pid}")

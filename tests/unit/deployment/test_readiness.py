@@ -1,0 +1,152 @@
+"""Looking at conditions of readiness."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from pytest_nixproc._deployment.readiness import ReadinessChecker, condition_of
+from pytest_nixproc.model import ready
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.testing.fake_machine import FakeMachine, ends
+
+WEB = create_managed_process(name="web", process="/bin/web")
+OPEN, SHUT = ready.tcp(80), ready.tcp(81)
+
+
+class FakeSubject:
+    """A running instance with a URL and a log."""
+
+    def __init__(self, url: str = "", log: str = "") -> None:
+        self.url = url
+        self.log = log
+
+
+@pytest.fixture
+def machine() -> FakeMachine:
+    """Return a machine with an open port, a socket and a file."""
+    machine = FakeMachine()
+    machine.network.listen(80)
+    machine.files.sockets.add("/s")
+    machine.files.write("/f", "")
+    return machine
+
+
+@pytest.fixture
+def checker(machine: FakeMachine) -> ReadinessChecker:
+    """Return a checker on that machine."""
+    return ReadinessChecker(machine, {"PATH": "/usr/bin"})
+
+
+HOLDING = [
+    OPEN,
+    ready.unix_socket("/s"),
+    ready.file("/f"),
+    ready.log("listening on [0-9]+$"),
+    ready.log("^second"),
+    ready.when(lambda subject: subject.log),
+    OPEN & ready.file("/f"),
+    SHUT | OPEN,
+]
+
+MISSING = [
+    (SHUT, "port 81: Connection refused"),
+    (ready.unix_socket("/t"), "socket /t: Connection refused"),
+    (ready.file("/g"), "file /g does not exist"),
+    (ready.log("^on"), "log line '^on' not seen"),
+    (ready.when(bool_of := lambda _: False), f"{bool_of.__name__}() does not hold"),
+    (OPEN & SHUT & ready.file("/g"), "port 81: Connection refused"),
+    (SHUT | ready.file("/g"), "port 81: Connection refused and file /g does not exist"),
+]
+
+
+@pytest.mark.parametrize("condition", HOLDING, ids=str)
+def test_condition_that_holds(checker: ReadinessChecker, condition: ready.Condition) -> None:
+    """Nothing is unmet when a condition holds."""
+    assert checker.unmet(condition, FakeSubject(log="listening on 80\nsecond line\n")) == ""
+
+
+@pytest.mark.parametrize(("condition", "unmet"), MISSING, ids=lambda value: str(value)[:30])
+def test_condition_that_does_not_hold(checker: ReadinessChecker, condition: ready.Condition, unmet: str) -> None:
+    """What is unmet is named, with what was seen."""
+    assert checker.unmet(condition, FakeSubject(log="listening on 80\n")) == unmet
+
+
+@pytest.mark.parametrize(
+    ("status", "unmet"), [(0, ""), (3, "command ended with status 3: check it"), (None, "time limit")]
+)
+def test_command(machine: FakeMachine, checker: ReadinessChecker, status: int | None, unmet: str) -> None:
+    """A command holds when it succeeds; what runs too long is killed, and does not."""
+    if status is not None:
+        machine.processes.program("/bin/sh", ends(status))
+    text = checker.unmet(ready.command("check", "it"), FakeSubject())
+    assert unmet in text
+    assert bool(text) is bool(unmet)
+    (process,) = machine.processes.by_pid.values()
+    assert process.command.argv[-2:] == ("check", "it")
+    assert (process.command.environment, process.runs) == ({"PATH": "/usr/bin"}, False)
+
+
+def test_something_else_is_no_condition(checker: ReadinessChecker) -> None:
+    """What is no condition is an error of the program, not a wait."""
+    with pytest.raises(TypeError, match="5 is no condition"):
+        checker.unmet(5, FakeSubject())
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers with the status that the path names."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(int(self.path.strip("/")))
+        self.send_header("Location", "/200")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+        """Log nothing."""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Return the URL of a server in a thread of this process."""
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "holds"),
+    [("/200", None, True), ("/302", None, True), ("/404", None, False), ("/503", 503, True), ("/200", 503, False)],
+)
+def test_http_answer(checker: ReadinessChecker, url: str, path: str, status: int | None, holds: bool) -> None:  # noqa: FBT001
+    """An answer holds by its own status, without following it elsewhere; a path goes to the instance's own port."""
+    for address in (path, f"{url}{path}"):
+        unmet = checker.unmet(ready.http(address, status=status), FakeSubject(url))
+        assert unmet == ("" if holds else f"HTTP answer of {address}: status {path[1:]}")
+
+
+def test_http_does_not_ask_a_proxy(checker: ReadinessChecker, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance is asked itself, even where the environment names a proxy for the outside world."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert checker.unmet(ready.http("/200"), FakeSubject(url)) == ""
+
+
+def test_http_without_an_answer(checker: ReadinessChecker) -> None:
+    """Where nobody answers, the reason is what is unmet."""
+    assert "HTTP answer of http://127.0.0.1:1/" in checker.unmet(ready.http("http://127.0.0.1:1/"), FakeSubject())
+
+
+def test_what_has_to_hold_by_default() -> None:
+    """Without a condition all declared ports have to be open; without ports there is nothing to look at."""
+    assert condition_of(Instance(WEB)) is None
+    assert condition_of(Instance(WEB, port=80, ports={"x": 81})) == ready.AllOf((ready.tcp(80), ready.tcp(81)))
+    assert condition_of(Instance(WEB, port=80, ready=ready.file("/f"))) == ready.file("/f")

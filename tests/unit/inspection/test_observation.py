@@ -1,0 +1,83 @@
+"""What is seen of a running system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_nixproc._inspection.observation import (
+    PASSING_SECONDS,
+    PidFileReader,
+    ProcessAttribution,
+    inspect_processes,
+)
+from pytest_nixproc.checks.api import PidFileState
+from pytest_nixproc.checks.claims import ReferencedPidFile, ResourceClaim
+from pytest_nixproc.machines.host import Host
+from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess
+from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.machine import ProcessInfo
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import FakeDriver, MakeModel
+
+MAIN = 42
+
+
+def look_at_told(path: Path, driver: FakeDriver, units: dict[str, Unit]) -> PidFileState:
+    """Look at a PID file of this machine, which ``web`` is told by an option."""
+    driver.machine = Host()
+    state = StateDirs.under(str(path.parent))
+    driver.target = Target(state, state.state_dir)
+    told = ReferencedPidFile(str(path), (ResourceClaim("web", "pkg.args[1]", str(path), str(path)),), is_asked_for=True)
+    return PidFileReader(driver, units, ProcessAttribution(driver.machine, driver.target, {}), []).read_until_stable(
+        [told]
+    )[0]
+
+
+def test_told_pid_file_that_cannot_be_read(
+    driver: FakeDriver, make_model: MakeModel, units: Any, tmp_path: Path
+) -> None:
+    """What a program is told as a PID file, and is none that we can read, ends no look, and is not held against it."""
+    seen = look_at_told(tmp_path, driver, units(make_model(web={})))
+    assert (seen.content, seen.is_right) == (None, True)
+
+
+def test_told_pid_file_that_names_no_process(
+    driver: FakeDriver, make_model: MakeModel, units: Any, tmp_path: Path
+) -> None:
+    """A number that is no process's, such as the time, is wrong in a PID file, and ends no look."""
+    path = tmp_path / "web.pid"
+    path.write_text("1700000000000\n")
+    seen = look_at_told(path, driver, units(make_model(web={})))
+    assert (seen.content, seen.is_right) == ("1700000000000\n", False)
+
+
+def test_owner_by_ancestry(machine: FakeMachine, target: Target) -> None:
+    """What descends from a main process is its instance's; the kernel's own process may be its own parent."""
+    kernel = machine.processes.by_pid[0] = FakeProcess(0, Spawn(("kernel",)), parent=0)
+    main, stranger = machine.processes.spawn(Spawn(("/bin/web",))), machine.processes.spawn(Spawn(("/bin/other",)))
+    machine.processes.by_pid[stranger].parent = kernel.pid
+    grandchild = machine.processes.fork(machine.processes.fork(main))
+    owners = ProcessAttribution(machine, target, {main: "web"})
+    assert [owners.owner(pid) for pid in (main, grandchild, stranger, 0)] == ["web", "web", None, None]
+
+
+@pytest.mark.parametrize("passing", [{"main": MAIN, "is_zombie": True}, {"main": None, "instance": "web"}])
+@pytest.mark.parametrize("stays", [False, True])
+def test_passing_process(machine: FakeMachine, target: Target, passing: dict[str, Any], stays: bool) -> None:  # noqa: FBT001
+    """A process that has ended, or descends from no main process, is seen only if it does not go in a moment.
+
+    A program that goes into the background may write its PID file before the process that was started has ended.
+    """
+    process = ProcessInfo(4711, **passing)
+    machine.processes.escaped.append(process)
+    if not stays:
+        machine.clock.after(PASSING_SECONDS / 2, machine.processes.escaped.clear)
+    seen = inspect_processes(machine, {MAIN: "web"}, target)
+    assert [item.pid for _, item in seen] == [MAIN, 4711][: 1 + stays]

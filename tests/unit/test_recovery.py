@@ -1,0 +1,123 @@
+"""Taking down what only its journal is left of: whose word counts, before anything is removed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_nixproc._cli import main
+from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._persistence.journal import Journal, begin, begin_machine
+from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._recovery import named_directory, take_down
+from pytest_nixproc._registry import Registry
+from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.values.target import Target
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> Leases:
+    """Return leases of our own."""
+    return Leases(f"{tmp_path}/run/leases")
+
+
+def deploy(root: Path, *, machine: str = "host", directory: str = "") -> Path:
+    """Leave a deployment that has only begun; its journal may name another directory of generated files."""
+    root.mkdir(parents=True)
+    own = DeploymentDirectory(str(root))
+    journal = Journal(own.journal)
+    begin(journal, "sysvinit", machine, Target(own.state, directory or own.profile, own.identity))
+    journal.close()
+    return root
+
+
+def files(root: Path) -> list[str]:
+    """Return all paths below a directory."""
+    return sorted(str(path) for path in root.rglob("*"))
+
+
+def beginning(**facts: object) -> bytes:
+    """Return a journal of one event."""
+    return json.dumps(facts).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        bytes(range(256)),
+        b"[]\n",
+        beginning(event="begin"),
+        beginning(event="machine", machine="nspawn"),
+        beginning(event="machine", machine="nspawn", directory="/elsewhere"),
+        beginning(event="open") + beginning(event="machine", machine="host", directory="{root}"),
+    ],
+)
+def test_stop_spares_what_only_has_a_file_of_that_name(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``stop`` refuses a directory whose ``journal`` is none of a deployment there, and removes nothing."""
+    root = tmp_path / "precious"
+    root.mkdir()
+    (root / "journal").write_bytes(content.replace(b"{root}", os.fsencode(root)))
+    (root / "thesis").write_text("")
+    before = files(root)
+    assert main(["stop", str(root)]) == 1
+    assert "its journal does not begin with the beginning of one in this directory" in capsys.readouterr().err
+    assert files(root) == before
+
+
+def test_stop_spares_what_another_journal_is_about(tmp_path: Path) -> None:
+    """A journal that names other paths than those of its directory is no reason to remove either."""
+    root = deploy(tmp_path / "it", directory="/srv/profile")
+    with pytest.raises(NixprocError, match="its journal does not begin"):
+        named_directory(str(root))
+    copied = deploy(tmp_path / "elsewhere").rename(tmp_path / "moved")
+    with pytest.raises(NixprocError, match="its journal does not begin"):
+        named_directory(str(copied))
+
+
+def test_stop_is_for_the_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What belongs to another user is not taken down."""
+    root = deploy(tmp_path / "it")
+    assert named_directory(str(root)).root == str(root)
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    with pytest.raises(NixprocError, match=f"{root} belongs to user {os.getuid()}"):
+        named_directory(str(root))
+
+
+def test_stop_by_another_spelling(tmp_path: Path, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path, or one through a link, names a deployment too; a torn end of its journal does not matter."""
+    root = deploy(tmp_path / "place" / "it")
+    with (root / "journal").open("ab") as file:
+        file.write(b'{"event": "sta')
+    (tmp_path / "link").symlink_to("place")
+    monkeypatch.chdir(root)
+    for spelling in (".", f"{tmp_path}/link/it/"):
+        assert named_directory(spelling).root == str(root)
+    take_down(str(root), Registry(), leases)
+    assert os.listdir(tmp_path / "place") == []
+
+
+@pytest.mark.parametrize("says", ["nspawn", "host", "begin", "elsewhere"])
+def test_only_a_machines_own_place_goes_with_it(tmp_path: Path, leases: Leases, says: str) -> None:
+    """What is around a deployment is removed with it if both journals name that throwaway machine, and else never."""
+    root = deploy(tmp_path / "around" / "it", machine="host" if says == "host" else "nspawn")
+    path = f"{tmp_path}/around/journal"
+    if says == "begin":
+        Path(path).write_bytes(beginning(event="begin", machine="nspawn"))
+    elif says == "elsewhere":
+        Path(path).write_bytes(beginning(event="machine", machine="nspawn", directory="/elsewhere"))
+    else:
+        begin_machine(path, "nspawn")
+    if says == "elsewhere":
+        with pytest.raises(NixprocError, match="around is no deployment"):
+            take_down(str(root), Registry(), leases)
+        assert root.exists()
+    else:
+        take_down(str(root), Registry(), leases)
+        assert not root.exists()
+    assert Path(path).exists() == (says != "nspawn")
