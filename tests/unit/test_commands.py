@@ -45,7 +45,7 @@ def test_help_lists_what_people_call(capsys: pytest.CaptureFixture[str]) -> None
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     """A command that there is not is a wrong call, and the others are named: those that people call."""
     with pytest.raises(SystemExit, match="2"):
-        main(["chek"])
+        main(["unheard-of"])
     listed = capsys.readouterr().err.partition("choose from ")[2]
     assert re.findall(r"[\w-]+", listed) == ["check", "assign-ids", "end", "reap", "completion"]
 
