@@ -128,8 +128,8 @@ class Inventory:
         """Add the claims of one instance; ``shared`` are the directories that all instances may use."""
         process = instance.pkg
         self.endpoints += [(name, endpoint) for endpoint in instance.endpoints]
-        self.pid_files.append(decided(name, process, "pid_file", process.pid_file_at(target)))
-        self.log_files.append(decided(name, process, "", process.log_file_at(target)))
+        self.pid_files.append(path_claim(name, process, "pid_file", process.pid_file_at(target)))
+        self.log_files.append(path_claim(name, process, "", process.log_file_at(target)))
         for value_path, value in instance.attributes.items():
             if isinstance(value, str | os.PathLike):
                 kind: Kind = "socket" if value_path.endswith("socket") else kind_of(value_path)
@@ -186,7 +186,7 @@ class Inventory:
             self.directories.add(claim.resource)
 
 
-def decided(instance: str, process: ManagedProcess, parameter: str, path: str) -> ResourceClaim:
+def path_claim(instance: str, process: ManagedProcess, parameter: str, path: str) -> ResourceClaim:
     """Return the claim on a path that ``parameter`` sets, or that follows from the process's name if it is not set."""
     named = "instance_name" if process.instance_name else "name"
     decisive = parameter if parameter and getattr(process, parameter) else named

@@ -13,7 +13,7 @@ from pytest_nixproc.checks.resources import (
     Kind,
     Recogniser,
     Resource,
-    numbers_in,
+    scalars_in,
     texts_of,
     with_files,
 )
@@ -142,7 +142,7 @@ def compare(trial: ConstructorTrial, context: ModelContext, files: ConstructorFi
     made = iter(variants_of(trial, context, [values for scheme in schemes for values in scheme], files))
     variants = tuple(tuple(next(made) for _ in scheme) for scheme in schemes)
     given = trial.given(context)
-    common = frozenset(text for value in given.values() for text in numbers_in(value) if len(text) > 1)
+    common = frozenset(text for value in given.values() for text in scalars_in(value) if len(text) > 1)
     unused = tuple(unused_among(trial, context, variants[0][0], files))
     return Comparison(trial.constructor, variants, unused, common, context.state, files.is_software)
 
@@ -175,7 +175,7 @@ def unused_among(
     changed = {item: base.values | {item.name: other} for item, other in others.items() if other is not None}
     made = variants_or_none(trial, context, list(changed.values()), files)
     for item, variant in zip(changed, made, strict=True):
-        if variant is not None and told(item, variant.texts) == told(item, base.texts):
+        if variant is not None and passed_on(item, variant.texts) == passed_on(item, base.texts):
             yield item
 
 
@@ -194,7 +194,7 @@ def variants_or_none(
         return [found for values in sets for found in variants_or_none(trial, context, [values], files)]
 
 
-def told(parameter: Parameter, values: Mapping[str, str]) -> dict[str, str]:
+def passed_on(parameter: Parameter, values: Mapping[str, str]) -> dict[str, str]:
     """Return values without the port that an instance only declares, and that its program does not receive."""
     declared = snake_case(parameter.name) if parameter.is_port else ""
     return {value_path: value for value_path, value in values.items() if value_path != declared}

@@ -144,7 +144,7 @@ def wide_listeners(snapshot: Snapshot) -> Iterator[Finding]:
 def shared_files(snapshot: Snapshot) -> Iterator[Finding]:
     """Find files that processes of two instances have open for writing."""
     writers: dict[str, dict[str, int]] = defaultdict(dict)
-    own = below(snapshot.own_places)
+    own = as_prefixes(snapshot.own_places)
     for name, process in snapshot.processes:
         # A container has files of its own, but for the directories that it shares with its machine.
         for path in process.written:
@@ -157,14 +157,14 @@ def shared_files(snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding("NP208", "error", problem, tuple(by_name), origins, "derive its path from a parameter", path)
 
 
-def below(places: Iterable[str]) -> tuple[str, ...]:
+def as_prefixes(places: Iterable[str]) -> tuple[str, ...]:
     """Return the prefixes of the paths inside some directories."""
     return tuple(f"{place}/" for place in places)
 
 
 def files_elsewhere(snapshot: Snapshot) -> Iterator[Finding]:
     """Find files that instances write outside the directories that the deployment has for that."""
-    own = below(snapshot.own_places)
+    own = as_prefixes(snapshot.own_places)
     found: dict[tuple[str, str], str] = {}
     for name, process in snapshot.processes if own else ():
         for path in process.written if process.shares_files else ():

@@ -28,7 +28,7 @@ Kind = Literal["name", "port", "path", "account"]
 Read = Callable[[str], str | None]
 """Returns the text of a file; None when there is none, or no text in it."""
 
-SOFTWARE: Final = ("process", "foreground_process", "daemon", "path", "description", "dependencies", "umask", "nice")
+SHAREABLE: Final = ("process", "foreground_process", "daemon", "path", "description", "dependencies", "umask", "nice")
 """Parameters that name programs or are for people: instances may have them in common."""
 
 SHELL: Final = ("pkg.initialize", "pkg.post_install")
@@ -100,7 +100,7 @@ def with_files(values: Mapping[str, str], read: Read) -> dict[str, str]:
 
 def configuration_in(value_path: str, value: str, values: Mapping[str, str]) -> Iterator[str]:
     """Yield the paths in a value that look like configuration files, by their names or the option before them."""
-    if is_software(value_path):
+    if may_be_shared(value_path):
         return
     whole = [value] if value.startswith("/") and "\n" not in value else []
     after_option = OPTION.fullmatch(before(value_path, values))
@@ -109,10 +109,10 @@ def configuration_in(value_path: str, value: str, values: Mapping[str, str]) -> 
             yield path
 
 
-def is_software(value_path: str) -> bool:
-    """Tell whether the path of a value leads to a parameter that instances may share (:data:`SOFTWARE`)."""
+def may_be_shared(value_path: str) -> bool:
+    """Tell whether the path of a value leads to a parameter that instances may share (:data:`SHAREABLE`)."""
     first = value_path.removeprefix("pkg.")
-    return value_path.startswith("pkg.") and re.split(r"[.\[]", first, maxsplit=1)[0] in SOFTWARE
+    return value_path.startswith("pkg.") and re.split(r"[.\[]", first, maxsplit=1)[0] in SHAREABLE
 
 
 def before(value_path: str, values: Mapping[str, str]) -> str:
@@ -134,7 +134,7 @@ class Recogniser:
         value = values[value_path]
         if value_path in ("pkg.name", "pkg.instance_name"):
             return {Resource("name", value)}
-        if is_software(value_path):
+        if may_be_shared(value_path):
             return set()
         if value_path == "pkg.user" or re.fullmatch(r"pkg\.credentials\.\w+\[\d+\](\.[ug]id)?", value_path):
             return {
@@ -178,7 +178,7 @@ class Recogniser:
             yield match[0] + (rest[0] if rest else "")
 
 
-def numbers_in(value: Any) -> Iterator[str]:
+def scalars_in(value: Any) -> Iterator[str]:
     """Yield the single values that a value is or holds, as text."""
     if isinstance(value, Instance):
         yield from texts_of(value).values()
@@ -186,9 +186,9 @@ def numbers_in(value: Any) -> Iterator[str]:
         yield from texts_of(Instance(value)).values()
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from numbers_in(item)
+            yield from scalars_in(item)
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
-            yield from numbers_in(item)
+            yield from scalars_in(item)
     elif value is not None:
         yield text_of(value)

@@ -72,7 +72,7 @@ def dump_of(system: System, name: str) -> Received:
     return received_in(system.machine, f"{home_of(system.state, name)}/dump")
 
 
-def numbers(machine: Machine, kind: str, name: str) -> int:
+def numeric_id(machine: Machine, kind: str, name: str) -> int:
     """Return the number of a user or a group."""
     return int(machine.succeed(f"getent {kind} {name}").split(":")[2])
 
@@ -129,7 +129,7 @@ class PrivilegedConformance(Fixtures):
             assert pid is not None
             found = identity(bench.machine, pid)
             uid, gid, other = (
-                numbers(bench.machine, kind, name)
+                numeric_id(bench.machine, kind, name)
                 for kind, name in (("passwd", "npx-web"), ("group", "npx-team"), ("group", "npx-log"))
             )
             assert (found["Uid"], found["Gid"]) == ([uid] * 4, [gid] * 4)
@@ -289,5 +289,5 @@ class PrivilegedConformance(Fixtures):
         with bench.deploy(one(lambda state: server("it", state, "foreground", port))) as system:
             system.switch(lambda state: {"it": server("it", state, "foreground", port, **two)})
             found = identity(bench.machine, system["it"].pid or 0)
-            assert found["Uid"] == [numbers(bench.machine, "passwd", "npx-two")] * 4
+            assert found["Uid"] == [numeric_id(bench.machine, "passwd", "npx-two")] * 4
             bench.machine.fail(*(f"getent group {name}" for name in NAMES), "getent passwd npx-web")

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from pytest_nixproc._plugin import options
-from pytest_nixproc.testing.conformance.recorder import said_by, test_of
+from pytest_nixproc.testing.conformance.recorder import noted_outcome, test_of
 from pytest_nixproc.testing.conformance.results import Results
 
 RECORDED: Final = Path(__file__).parents[2] / "docs" / "conformance"
@@ -30,4 +30,4 @@ def agrees_with_the_record(request: pytest.FixtureRequest) -> Iterator[None]:
     if (found := test_of(request.node)) and not options.read(request.config, "conformance-results"):
         manager, test = found
         finding = recorded(manager.name).findings.get(test)
-        assert finding == said_by(request.node), f"{test} is recorded as {finding}; {REMEDY}"
+        assert finding == noted_outcome(request.node), f"{test} is recorded as {finding}; {REMEDY}"

@@ -149,7 +149,7 @@ def rename(given: tarfile.TarFile, renamed: IO[bytes], tag: str) -> None:
             if entry.name == MANIFEST:
                 add(archive, entry, [image | {"RepoTags": [tag]}])
             elif entry.name == INDEX:
-                add(archive, entry, without_names(json.load(content_of(given, INDEX)), tag))
+                add(archive, entry, retagged(json.load(content_of(given, INDEX)), tag))
             elif entry.name != OLD_NAMES:
                 archive.addfile(entry, given.extractfile(entry) if entry.isfile() else None)
     renamed.seek(0)
@@ -170,7 +170,7 @@ def add(archive: tarfile.TarFile, entry: tarfile.TarInfo, content: object) -> No
     archive.addfile(entry, io.BytesIO(data))
 
 
-def without_names(index: dict[str, Any], tag: str) -> dict[str, Any]:
+def retagged(index: dict[str, Any], tag: str) -> dict[str, Any]:
     """Return an OCI index that names its image as we do."""
     for manifest in index.get("manifests", ()):
         known = manifest.get("annotations") or {}

@@ -49,7 +49,7 @@ def test_of(item: pytest.Item) -> tuple[Manager, str] | None:
     return manager, f"{subject_of(item.cls, name).__name__}.{name}{f'[{others}]' if others else ''}"
 
 
-def said_by(item: pytest.Item) -> Outcome:
+def noted_outcome(item: pytest.Item) -> Outcome:
     """Return the outcome that a test has noted in its properties, if it has not failed; else a pass."""
     said = dict(item.user_properties)
     for outcome, place in ((REFUSED, REFUSES), (PARTLY, REFUSES_SOME)):
@@ -80,7 +80,7 @@ class Recorder:
             if report.failed:
                 findings[test] = Outcome(FAIL)
             elif report.when == "call" and report.passed:
-                findings[test] = said_by(item)
+                findings[test] = noted_outcome(item)
             elif report.when == "call":
                 # It has skipped itself: the manager refuses what it would look at.
                 assert isinstance(report.longrepr, tuple), "a skip says where and why"
