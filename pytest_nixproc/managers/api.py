@@ -96,7 +96,7 @@ class Driver(ABC):
         return ()
 
     def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:  # noqa: B027 - see open
-        """Take over changed files: units only in ``old`` have been stopped, units only in ``new`` are started later."""
+        """Apply changed files: units only in ``old`` have been stopped, units only in ``new`` are started later."""
 
     @abstractmethod
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
@@ -198,7 +198,7 @@ class Manager:
     """Returns a process's name as the manager changes it; two processes must not have the same result."""
 
     def launch(self, key: str, model: ProcessesModel, target: Target) -> Launch:
-        """Return the launch of an instance at a place; raises :class:`~pytest_nixproc.errors.Unsupported`."""
+        """Return what the manager needs to launch an instance; raises :class:`~pytest_nixproc.errors.Unsupported`."""
         launch = launch_of(self.name, self.capabilities.prefers, key, model, target)
         for name, reason in self.capabilities.unsupported.items():
             if getattr(launch.process, name):
@@ -206,5 +206,5 @@ class Manager:
         return launch
 
     def unit(self, key: str, model: ProcessesModel, target: Target) -> Unit:
-        """Return the unit of one instance at a place; raises :class:`~pytest_nixproc.errors.Unsupported`."""
+        """Return the unit of one instance for a target; raises :class:`~pytest_nixproc.errors.Unsupported`."""
         return self.generator().generate(self.launch(key, model, target))

@@ -238,7 +238,7 @@ class Writer:
 
     @property
     def is_native(self) -> bool:
-        """Tell whether variables of rc.subr can say everything that surrounds the program."""
+        """Tell whether rc.subr's variables can express a daemon and its environment without a launch script."""
         launch = self.launch
         words = (*launch.command.argv, launch.directory or "/", self.log_file)
         is_carried = is_plain(*words) and all(PLAIN.fullmatch(value) for value in launch.environment.values())
@@ -250,7 +250,7 @@ class Writer:
         return f"{LAUNCHERS}/{self.name}"
 
     def launch_script(self) -> Iterator[File]:
-        """Yield the script that becomes the program, where rc.subr cannot start that itself."""
+        """Yield the script that execs the program, where rc.subr cannot start the program itself."""
         if self.is_native:
             return
         # What is left to rc.subr: it runs initialize as root, and is nice and another user before it comes to this.
@@ -342,9 +342,9 @@ class Writer:
         return {name: str(value) for name, value in settings.items() if value is not None}
 
     def command_settings(self) -> dict[str, object]:
-        """Return the command line of a process that rc.subr can start, with its surroundings, else the launch script.
+        """Return the variables that start the program itself with its environment, or else its launch script.
 
-        That has a relative path, which is plain wherever the deployment lies.
+        The launch script has a relative path, which is plain wherever the deployment lies.
         """
         if not self.is_native and self.launch.mode == "daemon":
             return {"command": self.launcher}
@@ -369,7 +369,7 @@ class Writer:
             yield f"cd -- {shell.quote(self.launch.target.directory)} || exit 1"
 
     def hooks(self) -> Iterator[str]:
-        """Yield the functions that rc.subr calls before, for and after its commands, and their names for it."""
+        """Yield the functions that rc.subr calls before, instead of and after its commands, with their variables."""
         own = {
             ("start", "pre"): ["    forget_process", *self.initialization()],
             ("start", "post"): [
@@ -398,7 +398,7 @@ class Writer:
         yield "}"
 
     def initialization(self) -> Iterator[str]:
-        """Yield the lines that run ``initialize``, with the program's surroundings, before the user is switched."""
+        """Yield the lines that run ``initialize`` with the program's umask and variables, before the user switch."""
         if self.launch.initialize:
             yield "    {"
             yield "        ("

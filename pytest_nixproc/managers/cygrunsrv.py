@@ -112,7 +112,7 @@ def shell_file_of(name: str, target: Target) -> str:
 
 
 def refuse_names(launch: Launch) -> None:
-    """Raise for service names that Windows refuses or takes for the same, and for paths beyond printable ASCII."""
+    """Raise for service names that Windows refuses or does not distinguish, and for paths beyond printable ASCII."""
     target = launch.target
     name = service_name(launch.name, target)
     if not NAME.fullmatch(name) or "/" in name or "\\" in name or len(name) > LONGEST_NAME:
@@ -231,7 +231,7 @@ SINGLE: Final = {
 
 
 def one_line(launch: Launch, option: str, value: str) -> str:
-    """Return a value as one line of ASCII; texts for people lose other characters, other values raise."""
+    """Return an option's value as a line of ASCII; other characters are replaced in descriptions, else refused."""
     if option in ("desc", "disp"):
         return shell.comment(value).encode("ascii", "replace").decode()
     if not PLAIN.fullmatch(value):

@@ -117,7 +117,7 @@ class PidRecords:
         self.machine.files.write(record_of(unit.name, self.target), "")
 
     def identify(self, unit: Unit) -> None:
-        """Complete the record of a process that its start has left unidentified; one without PID file stays so."""
+        """Complete the record of a started process whose pid was not known yet; without a PID file it stays unknown."""
         assert unit.pid_file is not None
         record = record_of(unit.name, self.target)
         if self.machine.files.read(record) == b"" and (
@@ -126,7 +126,7 @@ class PidRecords:
             self.machine.files.write(record, self.identity(pid))
 
     def is_recorded(self, unit: Unit, pid: int) -> bool:
-        """Tell whether a process is the very one that was started, and not a later one with its pid."""
+        """Tell whether a process is the very one that was started, and not a later one that reuses its pid."""
         record = self.machine.files.read(record_of(unit.name, self.target))
         return record is not None and record.decode(errors="replace") == self.identity(pid) != ""
 
@@ -149,7 +149,7 @@ class PidRecords:
         )
 
     def perhaps_alive(self, units: Iterable[Unit]) -> set[Unit]:
-        """Return those of some units without a known pid that may still have a process."""
+        """Return the units that may still have a running process, out of units whose pid is not known."""
         tags = [f"{name}={value}" for name, value in self.target.tags.items()]
         strays = self.machine.processes.strays(tags[0]) if tags else []
         # Whoever sets its own title, as redis does, may have overwritten its environment, and is anybody's.

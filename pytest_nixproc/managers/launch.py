@@ -21,7 +21,7 @@ from pytest_nixproc.values.units import SCRIPT, File, Link, Mode, Unit
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One instance as a manager runs it at a place; made by :meth:`~pytest_nixproc.managers.api.Manager.launch`."""
+    """What a manager needs to launch one instance; made by :meth:`~pytest_nixproc.managers.api.Manager.launch`."""
 
     manager: str
     """The manager's name."""
@@ -150,7 +150,7 @@ class Launch:
 
 
 def launch_of(manager: str, preferred: Mode, key: str, model: ProcessesModel, target: Target) -> Launch:
-    """Return the launch of an instance at a place, for a manager that prefers a mode."""
+    """Return what a manager needs to launch an instance, in the preferred mode if the process can run in it."""
     process = model[key].pkg
     mode, command = process.command_for(preferred)
     user, group = user_and_group(process, target)

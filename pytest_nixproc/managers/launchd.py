@@ -96,7 +96,7 @@ def prefix(target: Target) -> str:
 
 
 def label(target: Target, name: str) -> str:
-    """Return the label of a process's job, which has no slash: launchctl gets it after one."""
+    """Return the label of a process's job, without a slash, as launchctl addresses jobs by ``DOMAIN/LABEL``."""
     return prefix(target) + percent_encoded(name, safe="", errors="surrogateescape")
 
 
@@ -106,7 +106,7 @@ def property_list(target: Target, name: str) -> str:
 
 
 def common_settings(launch: Launch) -> dict[str, Any]:
-    """Return the settings that every job has: started and stopped by us alone, and no slower than it is to be."""
+    """Return the settings that every job has: it is started and stopped by us alone, and not throttled by launchd."""
     return {
         "Label": label(launch.target, launch.name),
         "RunAtLoad": False,
@@ -281,7 +281,7 @@ class Launchctl:
         return sorted(set(re.findall(rf"(?<!\S){re.escape(prefix(self.target))}[\w.%~-]+", output)))
 
     def job_states(self, services: Sequence[str], deadline: Deadline) -> dict[str, JobState]:
-        """Return the states of those jobs that launchd knows, by their labels."""
+        """Return the states of the jobs that launchd knows, by their labels."""
         return job_states(self.machine.processes.capture(self.shell(PRINT, *services), deadline)[1]) if services else {}
 
 
@@ -330,7 +330,7 @@ class Domain:
         return [f"{self.name}/{name}" for name in self.launchctl.labels(self.name, deadline)]
 
     def loaded(self, services: Sequence[str], deadline: Deadline) -> list[str]:
-        """Return those services that exist, by one question about the domain instead of many about services."""
+        """Return the services that exist, by one question about the domain instead of many about services."""
         return sorted(set(self.services(deadline)).intersection(services))
 
     def boot_out(self, services: Sequence[str], pids: Iterable[int], deadline: Deadline) -> None:
@@ -354,7 +354,7 @@ class Jobs:
         """The states that launchd has shown last; they hold for jobs whose processes still run."""
 
     def states_of(self, units: Sequence[Unit]) -> dict[str, JobState]:
-        """Return the states of those units that launchd knows, once it has noticed which of them have ended."""
+        """Return the states of the units that launchd knows, once it has noticed which of them have ended."""
         jobs = {unit.name: state for unit in units if (state := self._known.get(unit.name)) is not None}
         all_run = len(jobs) == len(units) and all(state.pid for state in jobs.values())
         if not all_run or self._is_outdated(units, jobs):

@@ -37,7 +37,7 @@ PID_FILE_SECONDS: Final = 30.0
 REMAINDER_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.02
 SETTLE_SECONDS: Final = 0.05
-"""How long an escort stays with a daemon."""
+"""How long an escort watches a daemon that it has started."""
 
 FAILED: Final = 1 << 8
 """The wait status of an ordinary failure."""
@@ -49,17 +49,17 @@ BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_nixproc.
 
 
 def proxy_argv(python: str, package_root: str, pid_file: str = "") -> tuple[str, ...]:
-    """Return the words to put before a command line; without a PID file, it is one that stays in the foreground."""
+    """Return the command prefix of the proxy: for a daemon, or without a PID file for a foreground program."""
     return (python, "-I", "-S", "-c", BOOT.format("main"), package_root, pid_file)
 
 
 def escort_argv(python: str, package_root: str, pid_file: str) -> tuple[str, ...]:
-    """Return the words to put before the command line of a daemon that is left to a manager."""
+    """Return the command prefix of the escort: for a daemon that a manager then watches by its PID file."""
     return (python, "-I", "-S", "-c", BOOT.format("escort"), package_root, pid_file)
 
 
 class Proxy:
-    """The proxy of one daemon, from its start to its end."""
+    """The stand-in for one program: it starts the program, forwards signals to it, and waits for its exit status."""
 
     def __init__(self, pid_file: str, argv: list[str]) -> None:
         self.pid_file = pid_file
@@ -93,7 +93,7 @@ class Proxy:
         return self.await_status(self.daemon)
 
     def hand_over(self) -> int:
-        """Start the daemon, and stay for a moment; return its wait status if it has ended by then."""
+        """Start the daemon, and watch it for a moment; return its wait status if it has ended by then, else 0."""
         status = self.start_daemon()
         end = time.monotonic() + SETTLE_SECONDS
         while not (status or self.arrived or self.daemon in self.statuses) and (left := end - time.monotonic()) > 0:
@@ -119,7 +119,7 @@ class Proxy:
         return 0
 
     def start(self) -> int:
-        """Start the command that makes the daemon."""
+        """Start the command line of the program, from which a daemon forks; return its pid."""
         try:
             return os.posix_spawn(self.argv[0], self.argv, os.environ, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
         except OSError as error:
@@ -134,7 +134,7 @@ class Proxy:
             return 0
 
     def await_daemon(self, others: set[int]) -> int:
-        """Wait until the PID file names a process that is none of ``others``, and is alive or has been."""
+        """Wait until the PID file names a process not in ``others`` that runs or has been reaped; return its pid."""
         end = time.monotonic() + PID_FILE_SECONDS
         told_to_end = False
         while time.monotonic() < end and not told_to_end:
@@ -191,7 +191,7 @@ class Proxy:
             send(self.daemon, self.arrived.pop(0))
 
     def end_remainder(self) -> None:
-        """End a daemon that cannot be told from its children: SIGTERM, and SIGKILL after a second."""
+        """End all descendants, among which the daemon could not be found: by SIGTERM, and by SIGKILL after a second."""
         end = time.monotonic() + REMAINDER_SECONDS
         while self.reap():
             number = signal.SIGKILL if time.monotonic() > end else signal.SIGTERM
@@ -209,7 +209,7 @@ def send(pid: int, number: int) -> None:
 
 
 def fail(problem: str) -> NoReturn:
-    """End with a message."""
+    """Print an error message, and exit with status 1."""
     sys.exit(f"foreground proxy: {problem}")
 
 
@@ -237,5 +237,5 @@ def main() -> None:
 
 
 def escort() -> None:
-    """Start the daemon of the same command line, and end when it can be left alone."""
+    """Start the daemon of the command line, and exit when the manager can watch it by its PID file."""
     end_as(Proxy(sys.argv[2], sys.argv[3:]).hand_over())

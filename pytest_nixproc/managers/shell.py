@@ -1,4 +1,4 @@
-"""POSIX shell text: quoting, and the lines that give a program its surroundings."""
+"""POSIX shell text: quoting, and the lines that set up a program's execution environment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ for number in signal.SIGPIPE, signal.SIGXFSZ:
     signal.signal(number, signal.SIG_DFL)
 os.execv(argv[0], argv)
 """
-"""Python that switches the user, as root, and becomes the program of its arguments; setpriv(1) is for Linux alone."""
+"""Python that switches the user, as root, and execs the program in its arguments; setpriv(1) is for Linux alone."""
 
 
 def quote(value: str) -> str:
@@ -42,7 +42,7 @@ def comment(value: str) -> str:
 
 
 def surroundings(launch: Launch) -> Iterator[str]:
-    """Yield the lines that set umask and environment."""
+    """Yield the lines that set the umask and the environment variables."""
     yield f"umask {launch.umask or '0022'}"
     for name, value in launch.environment.items():
         yield f"export {name}={quote(value)}"
@@ -59,7 +59,7 @@ def or_report(launch: Launch, leave: str) -> str:
 
 
 def program(launch: Launch, proxy: tuple[str, ...] = (), *, is_ours: bool = True) -> str:
-    """Return the command line that becomes the program; behind a proxy, if any, it sets niceness and user."""
+    """Return the command line that execs the program with its niceness and user; the proxy, if any, comes first."""
     if is_ours:
         # Such a manager is as nice as the tests already.
         nice = "" if launch.nice is None else words((launch.target.facts.nice, "-n", str(launch.nice)))
@@ -101,11 +101,11 @@ def working_directory(launch: Launch) -> str:
 
 
 def launch_script(launch: Launch, *first: str, is_ours: bool = True, is_proxied: bool = True) -> str:
-    """Return a script that sets up everything around a program and then becomes it; ``first`` are lines before that.
+    """Return a script that sets up a program's execution environment and execs it; the lines ``first`` come first.
 
-    A daemon is kept in the foreground by a proxy: the script becomes that, as who runs the script, and the proxy starts
-    the program. Where it is not ``is_proxied``, the script ends when the daemon is in the background. A manager that
-    ``is_ours`` was started by us, so that it is as nice as the tests.
+    A daemon is kept in the foreground by a proxy: the script execs that as the user who runs the script, and the proxy
+    starts the program. Where it is not ``is_proxied``, the script ends when the daemon is in the background. A manager
+    that ``is_ours`` was started by us, so that it is as nice as the tests.
     """
     lines = [
         f"#!{launch.target.facts.shell}",

@@ -98,7 +98,7 @@ class SupervisordGenerator(Generator):
 
 
 def least_descriptors(programs: int, allowed: int) -> int:
-    """Return the limit of descriptors for supervisord, which raises its own to that if it is lower.
+    """Return ``minfds`` for supervisord: the limit of file descriptors, to which it raises a lower limit of its own.
 
     Every forked child closes as many, one by one, though Python has marked all of them to be closed by exec (PEP 446):
     hundreds of calls for each program, so no limit is named where the usual one will do.
@@ -108,7 +108,7 @@ def least_descriptors(programs: int, allowed: int) -> int:
 
 
 def common_settings(launch: Launch) -> dict[str, Any]:
-    """Return the settings that every program has: started and stopped by us alone, ready when it says so."""
+    """Return the settings of every program: started and stopped by us alone, and counted as running at once."""
     return {
         "priority": launch.level + 1,
         "autostart": "false",
@@ -144,7 +144,7 @@ def quoted(value: str) -> str:
 
 
 def escaped(value: str) -> str:
-    """Return a value that is interpolated once; names of log files are interpolated twice."""
+    """Return a value with ``%`` escaped for one interpolation; supervisord interpolates names of log files twice."""
     return value.replace("%", "%%")
 
 
@@ -155,7 +155,7 @@ def refuse_name(launch: Launch) -> None:
 
 
 def plain(value: object) -> str:
-    """Return a setting's value if it stands in one line of the file and survives being read."""
+    """Return a setting's value as text if it fits in one line and is read back unchanged; else raise an error."""
     text = str(value)
     if re.search(r"[\n\r]|[^\x20-\x7e]|\s[;#]", text):
         what = f"{text!r} cannot stand in its configuration, which has ASCII lines without ' ;' and ' #'"
@@ -196,7 +196,7 @@ class UnixConnection(HTTPConnection):
 
 
 class UnixTransport(client.Transport):
-    """XML-RPC over a Unix socket, and one connection for all requests, one after another, of any thread."""
+    """XML-RPC over a Unix socket, with a single connection that threads use one at a time."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class UnixTransport(client.Transport):
         self._in_use = RLock()
 
     def request(self, *arguments: Any, **options: Any) -> Any:
-        """Send a request and return the answer; an interrupt in between leaves no half of it to the next one."""
+        """Send a request and return the answer; any exception closes the connection with the rest of the answer."""
         with self._in_use:
             try:
                 return super().request(*arguments, **options)
@@ -213,7 +213,7 @@ class UnixTransport(client.Transport):
                 raise
 
     def make_connection(self, host: Any) -> HTTPConnection:
-        """Return the connection; the base class closes the one that it finds here."""
+        """Return the kept connection or a new one, which is kept where the base class's ``close`` looks for it."""
         connection = self._connection[1] or UnixConnection(self.path)
         self._connection = host, connection
         return connection
@@ -362,7 +362,7 @@ class SupervisordDriver(Driver):
         return {name: text for name, text in problems.items() if name not in seen}
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
-        """Stop programs, all in one request, and see their end by ourselves: supervisord looks once a second."""
+        """Stop programs in one request, and watch for their exits ourselves: supervisord polls only once a second."""
         entries = self._entries(units)
         pids = [int(entries[unit.name]["pid"]) for unit in units]
         self._interface.ask_all("stopProcess", units, False)  # noqa: FBT003 - XML-RPC has no names

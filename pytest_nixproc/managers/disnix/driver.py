@@ -1,4 +1,4 @@
-"""The driver of disnix: it activates and deactivates components with Dysnomia, or as its module would."""
+"""The driver of disnix: it activates and deactivates components with Dysnomia, or as Dysnomia's module would do it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class DisnixDriver(DaemonDriver):
         return unmet
 
     def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:
-        """Deactivate components with Dysnomia, or send their processes SIGTERM as its module would.
+        """Deactivate components with Dysnomia, or send their processes SIGTERM as Dysnomia's module would do it.
 
         PID files of processes that have ended are removed before: whoever has their numbers now is none of ours.
         """

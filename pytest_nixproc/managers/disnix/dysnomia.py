@@ -1,4 +1,4 @@
-"""The commands that activate and deactivate components, with Dysnomia, or as its module does where it is missing."""
+"""The commands that activate and deactivate components: Dysnomia's, or without Dysnomia what its module would do."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ MODELS: Final = "etc/disnix"
 MODULE_SETTINGS: Final = f"etc/dysnomia/containers/{MODULE}"
 
 PLAIN: Final = re.compile(r"[A-Za-z0-9_./:@%+,=~-]+")
-"""Paths that Dysnomia can be told: its scripts have the shell, and xargs, split them and look for patterns in them."""
+"""Paths that Dysnomia's scripts can handle: the shell, and xargs, split paths and expand patterns in them."""
 
 WAIT_SECONDS: Final = 0
 """How long the module waits for a PID file, though to no end: that is waited for by who wants to know."""

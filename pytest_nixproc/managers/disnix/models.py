@@ -70,12 +70,12 @@ def service(key: str, model: ProcessesModel, service_type: str, package: tuple[s
 
 
 def reference(key: str) -> NixExpression:
-    """Return the expression that is a service of the model."""
+    """Return the Nix expression that refers to a service of the model."""
     return NixExpression(f"services.{quote(key)}")
 
 
 def referring(value: object, keys: Mapping[int, str]) -> object:
-    """Return a value in which references stand for the model's instances, and paths are text."""
+    """Return a value with each of the model's instances replaced by a reference to its service, and paths by text."""
     if isinstance(value, Instance) and id(value) in keys:
         return reference(keys[id(value)])
     if isinstance(value, PathLike):
@@ -88,7 +88,7 @@ def referring(value: object, keys: Mapping[int, str]) -> object:
 
 
 def is_literal(value: object) -> bool:
-    """Tell whether Nix has a value for it."""
+    """Tell whether a value can be written as a Nix expression."""
     try:
         literal(value)
     except NoValue:

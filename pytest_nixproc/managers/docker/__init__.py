@@ -26,7 +26,7 @@ CAPABILITIES: Final = Capabilities(
 
 
 def unavailable_reason(machine: type[Machine]) -> str:
-    """Return why no engine can be used, or an empty text; containers run on the engine's host alone."""
+    """Return why no engine can be used, or an empty text; containers run on the host, not on throwaway machines."""
     if machine.throwaway:
         return f"the engine's containers would not run on machine {machine.name}: use --nixproc-machine=host"
     return engine.unavailable_reason()

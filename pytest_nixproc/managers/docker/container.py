@@ -92,7 +92,7 @@ def describe_end(facts: Mapping[str, Any]) -> str:
 
 
 def published(facts: Mapping[str, Any] | None) -> dict[int, int]:
-    """Return the TCP ports of the machine that the engine forwards to a container, with the container's."""
+    """Return the TCP ports of the machine that are published for a container, each with the container's port."""
     ports = (facts or {}).get("NetworkSettings", {}).get("Ports") or {}
     return {
         int(binding["HostPort"]): int(inner.partition("/")[0])

@@ -47,7 +47,7 @@ class ContainerStates:
             known.pop(unit.name, None)
 
     def facts(self, unit: Unit) -> Mapping[str, Any] | None:
-        """Return the engine's facts about a container, once it has noticed an end that can be seen already.
+        """Return the engine's facts about a container; if its process has ended, first wait until the engine knows.
 
         None where there is no such container.
         """
@@ -112,7 +112,7 @@ class ContainerStates:
         return [int(child) for child in (self.machine.files.read(f"/proc/{pid}/task/{pid}/children") or b"").split()]
 
     def process_named(self, unit: Unit, content: bytes) -> int | None:
-        """Return the process that a PID file names, which has the number of the container's own PID namespace."""
+        """Return the process that a PID file names by its pid in the container's own PID namespace."""
         number = pid_in(content)
         first = self.first_process(unit) if number else None
         if first is None:
@@ -127,7 +127,7 @@ class ContainerStates:
         return descendants([first], self.machine.processes.parents()) if first else ()
 
     def forwarded(self, name: str) -> dict[int, int]:
-        """Return the ports of the machine that are forwarded to a container seen running, with the container's."""
+        """Return the machine's ports that are forwarded to a running container, each with the container's port."""
         container, facts = self._containers.get(name), self.running.get(name)
         if facts and container and container.shares_network and self.connection.is_rootless:
             is_elsewhere = not self.machine.network.is_shared_with(facts["State"]["Pid"])

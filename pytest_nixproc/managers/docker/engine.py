@@ -31,7 +31,7 @@ REMEDY: Final = "start the engine, let DOCKER_HOST name it, or join the group of
 
 
 def address(environment: Mapping[str, str]) -> str:
-    """Return the address of the engine, as a URL; the user's own one is meant where the system has none."""
+    """Return the URL of the engine: the configured one, else the system's, else that of the user's rootless engine."""
     if given := environment.get("DOCKER_HOST") or address_of_context(environment):
         return given
     own = os.path.join(environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", "docker.sock")
@@ -62,7 +62,7 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def connect(environment: Mapping[str, str], seconds: int = ANSWER_SECONDS, version: str = "") -> DockerClient:
-    """Return a client that has agreed with the engine on a version, or believes that it has.
+    """Return a client of the engine that uses a given version of the API, or else the newest that the engine has.
 
     Raises :class:`~pytest_nixproc.errors.Unreachable`.
     """

@@ -1,4 +1,7 @@
-"""The generator of docker: files for each container, as in the original; ``docker create`` could read them too."""
+"""The generator of docker: files per container in the format of upstream, the Nix process management framework.
+
+``docker create`` could read its arguments from them, too.
+"""
 
 from __future__ import annotations
 
@@ -72,10 +75,10 @@ KINDS: Final = {
 
 
 class DockerGenerator(Generator):
-    """The generator of five files per instance, as in the original, and of the script that its container runs."""
+    """The generator of five files per instance, as upstream has them, and of the container's launch script."""
 
     def generate(self, launch: Launch) -> Unit:
-        """Return the files of one container; a conventional one has nothing of ours in it."""
+        """Return the files of one container; one that runs an existing image as it is has no launch script."""
         image = image_parameters(launch)
         if image["files"]:
             image["files"] = accounts(launch.model, launch.target) | image["files"]
@@ -225,7 +228,7 @@ class ContainerFiles:
         return [*filter(None, own), *(self.named_paths() if software is None else software)]
 
     def launch_script(self) -> str:
-        """Return the script that becomes the program; output and error go to one log, in their order."""
+        """Return the script that execs the program; output and error go to one log, in their order."""
         forget = f"unset {' '.join(OWN_VARIABLES)}"
         return shell.launch_script(self.launch, forget, "exec 2>&1", is_ours=False, is_proxied=False)
 
@@ -295,7 +298,7 @@ def accounts(model: ProcessesModel, target: Target) -> dict[str, str]:
 
 
 def file_name(name: str) -> str:
-    """Return a name that any file can have."""
+    """Return a name percent-encoded, so that a file can have it."""
     return percent_encoded(name, safe=" ", errors="surrogateescape")
 
 

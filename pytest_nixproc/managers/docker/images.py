@@ -171,7 +171,7 @@ def add(archive: tarfile.TarFile, entry: tarfile.TarInfo, content: object) -> No
 
 
 def retagged(index: dict[str, Any], tag: str) -> dict[str, Any]:
-    """Return an OCI index that names its image as we do."""
+    """Return an OCI index with every name of its image replaced by a tag of ours."""
     for manifest in index.get("manifests", ()):
         known = manifest.get("annotations") or {}
         manifest["annotations"] = known | {name: tag for name in NAMES_IN_INDEX if name in known}

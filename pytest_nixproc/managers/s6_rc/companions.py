@@ -21,7 +21,7 @@ for name in *"$2"; do echo "$name $(s6-svstat -o pid -- "$name")"; done"""
 
 
 class Companions:
-    """The companions of a deployment, which readers of logs wait for."""
+    """The logging companions of a deployment, which have to write what they received before logs are read."""
 
     def __init__(self, machine: Machine, live: LiveState) -> None:
         self.machine = machine
@@ -34,7 +34,7 @@ class Companions:
         self._pids = None
 
     def await_written(self, unit: Unit) -> None:
-        """Wait until a companion has written its input so far.
+        """Wait until a unit's companion has written all output that it has received so far.
 
         A process sleeps only when it waits for more: the kernel wakes it within the writer's call (proc(5), write(2)).
         """

@@ -19,7 +19,7 @@ class Database:
         self.tools = tools
 
     def compile(self, deadline: Deadline) -> str:
-        """Compile the definitions into a database that is not there yet, and return its path."""
+        """Compile the definitions into whichever of two databases does not exist yet, and return its path."""
         candidates = [f"{self.target.state.runtime_dir}/s6-rc-compiled-{number}" for number in (1, 2)]
         database, other = sorted(candidates, key=self.machine.files.exists)
         if self.machine.files.exists(database):

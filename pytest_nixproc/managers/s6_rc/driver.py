@@ -65,7 +65,7 @@ class S6RcDriver(Driver):
         self._database.update(deadline)
 
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
-        """Start units by one command, and wait until s6-rc takes them for up: started, or ready if they say so.
+        """Start units by one command, and wait until s6-rc counts them as up: started, or ready if they notify it.
 
         What has ended already is reported as it is by who waits for it.
         """
@@ -75,7 +75,7 @@ class S6RcDriver(Driver):
         self._companions.forget()
         self._supervision.forget_stopped(list(names.values()))
         if known:
-            # s6-rc takes those for up that have ended by themselves, or were stopped without it.
+            # s6-rc counts those as up, too, that have ended by themselves, or were stopped without it.
             statuses = self.status(known)
             ended = [names[unit.name] for unit in known if not statuses[unit.name].running]
             self._live.tell(START, ended, deadline)
@@ -84,7 +84,7 @@ class S6RcDriver(Driver):
         return self._problems(units, said, is_over=not deadline.remaining) if said or known else {}
 
     def _start(self, names: Sequence[str], along: set[str], deadline: Deadline) -> str:
-        """Start services that s6-rc takes for down; return its message if that fails, or an empty text."""
+        """Start services that s6-rc counts as down; return its message if that fails, or an empty text."""
         companions = {companion(name.removesuffix(atom(""))) for name in names} & along
         if not along - companions - set(names) - OWN:
             return self._live.change(deadline, "-u", names)
@@ -124,7 +124,7 @@ class S6RcDriver(Driver):
             raise CommandFailed(f"{unit.name} was not reloaded", details=output[-OUTPUT_TAIL:])
 
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
-        """Return the statuses of units, by one command for all whose processes are not known to run."""
+        """Return the statuses of units; one command asks for all units whose processes are not known to be running."""
         try:
             found = self._supervision.states_of(units)
         except MachineError as error:
@@ -155,5 +155,5 @@ class S6RcDriver(Driver):
 
 
 def definitions(units: Iterable[Unit]) -> set[str]:
-    """Return the directories of the services of units."""
+    """Return the directories that define the services of the given units."""
     return {"/".join(file.path.split("/")[: SOURCES.count("/") + 2]) for unit in units for file in unit.files}

@@ -161,24 +161,24 @@ def logging(launch: Launch, parameters: Mapping[str, Any]) -> Definitions:
 
 
 def script(commands: Iterable[Iterable[str]], first: str = INTERPRETER) -> str:
-    """Return an execline script, each command of which becomes the next."""
+    """Return an execline script, in which each command execs the next."""
     return "\n".join(filter(None, [first, *map(words, commands)])) + "\n"
 
 
 def to_log(launch: Launch) -> tuple[str, ...]:
-    """Return the command that has output appended to the log."""
+    """Return the execline command that redirects standard output to the end of the log."""
     return ("redirfd", "-a", "1", launch.log_file)
 
 
 def run(launch: Launch, parameters: Mapping[str, Any]) -> str:
-    """Return the script that becomes the program of a longrun."""
+    """Return the script that execs the program of a longrun."""
     is_piped = has_companion(parameters) or parameters["producer_for"] is not None
     before = [("s6-envdir", "env")] if parameters["env"] else []
     return script([*([] if is_piped else [to_log(launch)]), *before]) + body(launch, launch.proxy)
 
 
 def body(launch: Launch, proxy: tuple[str, ...] = ()) -> str:
-    """Return the commands that set up the surroundings of a program, and become it."""
+    """Return the commands that set up the execution environment of a program, and exec it."""
     variables = tuple(f"{name}={value}" for name, value in launch.environment.items())
     directory = launch.directory or "/"
     lines = [words(("fdmove", "-c", "2", "1")), words(("execline-umask", launch.umask or "0022"))]
@@ -192,7 +192,7 @@ def body(launch: Launch, proxy: tuple[str, ...] = ()) -> str:
 
 
 def program(launch: Launch, proxy: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the command line that becomes the program; behind a proxy, if any, it sets niceness and user."""
+    """Return the command line that execs the program with its niceness and user; the proxy, if any, comes first."""
     facts = launch.target.facts
     nice = () if launch.nice is None else (facts.nice, "-n", str(launch.nice))
     argv = (*proxy, *nice, *shell.switching(launch), *launch.command.argv)
@@ -213,7 +213,7 @@ def oneshot(launch: Launch, parameters: Mapping[str, Any]) -> Definitions:
 
 
 def launcher(instances: int, target: Target) -> str:
-    """Return the script that notes its PID in a file and becomes s6-svscan, which adds a line when it is ready."""
+    """Return the script that writes its PID to a file and execs s6-svscan, which adds a line to the file when ready."""
     scan, limit = scan_directory(target), SERVICES_PER_INSTANCE * instances
     options = ["-C", str(limit)] if limit > USUAL_SERVICES else []
     argv = shell.words(["s6-svscan", "-d", str(READY_DESCRIPTOR), *options, "--", scan])

@@ -24,7 +24,7 @@ SURVEY: Final = """\
 live=$1 way=$2
 shift 2
 s6-rc -l "$live" -b -a list && echo && exec s6-rc -l "$live" -b "$way" listall "$@\""""
-"""Prints what is up for s6-rc, and what it would take along."""
+"""Prints the services that s6-rc counts as up, and all services that it would change together with some."""
 
 CHANGE: Final = """\
 cd -- "$1" || exit 111
@@ -68,7 +68,7 @@ class LiveState:
         return self.machine.files.exists(self.service_directory(name))
 
     def survey(self, deadline: Deadline, way: str, names: Sequence[str]) -> tuple[set[str], set[str]]:
-        """Return the services that s6-rc takes for up, and all that a change of some would affect."""
+        """Return the services that s6-rc counts as up, and all that a change of the given services would affect."""
         status, output = self.tools.shell(deadline, SURVEY, self.directory, way, *names)
         if status != 0:
             raise MachineError("s6-rc does not know its services", details=output[-OUTPUT_TAIL:].rstrip())

@@ -39,7 +39,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
 
 
 def default_parameters(launch: Launch) -> dict[str, Any]:
-    """Return the defaults of all parameters; None for a file that is not written, or is made of the process."""
+    """Return the defaults of all parameters; None where no file is written, or its content is generated."""
     return dict.fromkeys(PARAMETERS) | {
         "type": "longrun",
         # With this status, s6-supervise does not start the program again ("Contents" of s6's page on servicedirs).
@@ -80,17 +80,17 @@ def has_companion(parameters: Mapping[str, Any]) -> bool:
 
 
 def written_as(pattern: str) -> Callable[[object], bool]:
-    """Return a function that tells whether a value, as files hold it, matches a pattern, or is None."""
+    """Return a predicate: whether a value is None, or its text, as it is written to a file, matches a pattern."""
     return lambda value: value is None or bool(re.fullmatch(pattern, str(value)))
 
 
 def is_text(value: object) -> bool:
-    """Tell whether a value is text that a file can hold, or none."""
+    """Tell whether a value is None, or text without NUL characters."""
     return value is None or (isinstance(value, str) and "\0" not in value)
 
 
 def is_name(value: object) -> bool:
-    """Tell whether a value can name a process, or none."""
+    """Tell whether a value is None, or text that can be the name of a process."""
     return value is None or (isinstance(value, str) and bool(re.fullmatch(r"[^/\0]+", value)))
 
 
@@ -100,12 +100,12 @@ def are_names(value: object) -> bool:
 
 
 def are_words(value: object) -> bool:
-    """Tell whether a value is a list of words, or none."""
+    """Tell whether a value is None, or a list of words."""
     return value is None or (isinstance(value, list | tuple) and all(map(is_text, value)))
 
 
 def are_files(value: object) -> bool:
-    """Tell whether a value maps names of files to texts; those with a dot first are not read."""
+    """Tell whether a value maps names of files, without a leading dot, to texts."""
     return isinstance(value, Mapping) and all(
         isinstance(name, str) and re.fullmatch(r"[^./\0][^/\0]*", name) and isinstance(text, str)
         for name, text in value.items()

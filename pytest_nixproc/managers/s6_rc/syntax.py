@@ -34,6 +34,6 @@ def words(values: Iterable[str]) -> str:
 
 
 def service_name(name: str) -> str:
-    """Return the service of a process: percent-encoded, no name can be that of another's part, or a reserved one."""
+    """Return the name of a process's service, percent-encoded to differ from all reserved and derived service names."""
     encoded = percent_encoded(name, safe="", errors="surrogateescape")
     return TAKEN.sub(lambda match: f"%{ord(match[0]):02X}", encoded)

@@ -41,13 +41,13 @@ REMEDIES: Final = {
 
 
 def search_path(machine: Machine) -> str:
-    """Return the ``PATH`` for the manager's own tools: on this host, that of who runs the tests comes first."""
+    """Return the ``PATH`` for the manager's own tools; on this host, it begins with the ``PATH`` of the tests."""
     own = () if machine.throwaway else tuple(filter(os.path.isabs, os.environ.get("PATH", "").split(os.pathsep)))
     return os.pathsep.join(dict.fromkeys((*own, *machine.facts.base_path, *OTHER_DIRECTORIES)))
 
 
 def unavailable_reason(machine: type[Machine]) -> str:
-    """Return which tool is missing, with the remedy; a throwaway machine has the tools of the system only."""
+    """Return which tool is missing, with the remedy; on a throwaway machine only system-wide tools count."""
     if sys.platform != "linux":
         return f"s6-rc is supported on Linux, and this is {sys.platform}"
     own = () if machine.throwaway else tuple(os.environ.get("PATH", "").split(os.pathsep))
@@ -84,7 +84,7 @@ class Toolbox:
         return {"PATH": self._search_path, **self.target.tags}
 
     def path(self, name: str) -> str:
-        """Return the path of a tool; for a missing one, a path that fails with its name."""
+        """Return the path of a tool; for a missing tool a path that does not exist, so that errors name the tool."""
         candidates = (f"{directory}/{name}" for directory in self._search_path.split(":"))
         return next(filter(self.machine.files.exists, candidates), f"/usr/bin/{name}")
 

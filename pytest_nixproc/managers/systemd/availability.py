@@ -51,7 +51,7 @@ def session_answers() -> bool:
 
 
 def missing_for_own() -> str:
-    """Return which requirement of a systemd for the deployment alone is missing, or an empty text."""
+    """Return which requirement of a private systemd is missing, or an empty text."""
     if not any(os.access(path, os.X_OK) for path in PROGRAMS):
         return "there is no systemd program where it usually is: install systemd"
     if missing := [name for name in ("unshare", "mount", "setpriv") if not shutil.which(name)]:
@@ -93,7 +93,7 @@ def missing_group() -> str:
 
 
 def content_of(path: str) -> str:
-    """Return the content of a file of the kernel's; empty without one."""
+    """Return the content of a file of the kernel's below ``/proc``; empty if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()

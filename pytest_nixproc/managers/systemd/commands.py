@@ -24,7 +24,7 @@ class Commands:
 
     @cached_property
     def scope(self) -> SystemdScope:
-        """The systemd of the deployment, by its record."""
+        """The systemd that runs the deployment's units, as recorded in the deployment's directory."""
         scope = SystemdScope.recall(self.machine, self.target)
         if scope is None:
             raise MachineError(f"no systemd is known: {self.target.directory}/{RECORD} is missing")

@@ -43,7 +43,7 @@ class SystemdDriver(Driver):
         self._journal = UnitJournal(machine, target)
 
     def open(self, deadline: Deadline) -> None:
-        """Start a systemd of the deployment's own, or link the units for one that runs already."""
+        """Start a private systemd, or link the units for a shared one that runs already."""
         scope = self._commands.scope = SystemdScope.choose(self.machine, self.target)
         scope.record(self.machine, self.target)
         if scope.kind == "private":
@@ -53,7 +53,7 @@ class SystemdDriver(Driver):
             self._commands.succeed(deadline, "start", target_unit(self.target))
 
     def close(self, deadline: Deadline) -> None:
-        """End an own systemd and its control group, or withdraw the units from one that has other units."""
+        """End a private systemd with its control group, or withdraw the units from a shared one."""
         scope = SystemdScope.recall(self.machine, self.target)
         if scope is None:
             return
@@ -73,9 +73,9 @@ class SystemdDriver(Driver):
         self._links.remove(scope, deadline)
 
     def remains(self) -> Sequence[str]:
-        """Return the control group and the link of the unit for the whole that are still there.
+        """Return what is left of the deployment: its control group, and the links to its target unit.
 
-        Those of the other units are made after that one, and all are removed together.
+        Links to the other units are made after that one, and all are removed together.
         """
         links = (SYSTEM_UNITS, f"{session_directory()}/systemd/user")
         scope = SystemdScope.recall(self.machine, self.target)
@@ -94,7 +94,7 @@ class SystemdDriver(Driver):
         self._commands.succeed(deadline, "daemon-reload")
 
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
-        """Start units by one command, and wait until systemd takes them for started.
+        """Start units by one command, and wait until systemd counts them as started.
 
         What has ended already is reported as it is by who waits for it.
         """
@@ -145,7 +145,7 @@ class SystemdDriver(Driver):
         return state.exit_status if state["ExecMainPID"] == str(pid) else None
 
     def members(self, unit: Unit) -> Sequence[int]:
-        """Return everything in a unit's control group."""
+        """Return the pids of the processes in a unit's control group."""
         group = self._knowledge.states_of([unit])[unit.name]["ControlGroup"]
         contents = (self.machine.files.read(f"{mount}{group}/cgroup.procs") for mount in CGROUP_MOUNTS) if group else ()
         return [int(pid) for content in contents for pid in (content or b"").split()]

@@ -1,4 +1,4 @@
-"""The generator of systemd: a unit per instance, scripts where it is not enough, and the deployment's own systemd."""
+"""The generator of systemd: units, scripts for what a unit cannot express, and the files of a private systemd."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def unit_name(target: Target, name: str) -> str:
 
 
 def target_unit(target: Target) -> str:
-    """Return the name of the unit that stands for the deployment as a whole."""
+    """Return the name of the target unit that stands for the deployment as a whole."""
     return f"{prefix(target)}.target"
 
 
@@ -77,7 +77,7 @@ class SystemdGenerator(Generator):
     """The generator of a service per instance."""
 
     def generate(self, launch: Launch) -> Unit:
-        """Return the unit file, with scripts where it cannot say it all."""
+        """Return the unit file, with scripts for what it cannot express."""
         refuse_names(launch)
         launch = escorted(launch)
         scripts = scripts_for(launch)
@@ -100,7 +100,7 @@ class SystemdGenerator(Generator):
         return launch.unit(unit, *opened, log_file=log_of(sections["Service"], launch))
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
-        """Return the unit that stands for the deployment, and the files that a systemd of its own needs."""
+        """Return the target unit that stands for the deployment, and the files that a private systemd needs."""
         refuse_directory(target)
         # Whatever an active unit refers to is kept in mind by systemd, and with it how its processes have ended.
         units = " ".join(unit_name(target, instance.pkg.name) for instance in model.values())
@@ -114,7 +114,7 @@ class SystemdGenerator(Generator):
 
 
 def escorted(launch: Launch) -> Launch:
-    """Return the launch of a daemon with its escort, which looks after it at first.
+    """Return a launch with the escort before a daemon's command line, which stays until the daemon's PID file is valid.
 
     systemd would believe a stale PID file, and wait for ever for one that a dead daemon has not written.
     """
@@ -134,7 +134,7 @@ def unit_section(launch: Launch) -> dict[str, Any]:
 
 
 def is_native(launch: Launch) -> bool:
-    """Tell whether a unit can say everything about a program; not the directory, if ``initialize`` may make it."""
+    """Tell whether a unit can start a program without a script; not in a directory that ``initialize`` may make."""
     values = (*launch.command.args, *launch.environment.values())
     directory = launch.directory or "/"
     in_place = is_path(directory) and (directory == "/" or not launch.initialize)
@@ -142,7 +142,7 @@ def is_native(launch: Launch) -> bool:
 
 
 def scripts_for(launch: Launch) -> dict[str, File]:
-    """Return the scripts that a unit needs: ``start`` becomes the program, ``initialize`` runs before it."""
+    """Return the scripts that a unit needs: ``start`` execs the program, ``initialize`` runs before it."""
     # Percent-encoded, no name can be that of another's script.
     path = f"{SCRIPTS}/{percent_encoded(launch.name, safe='')}"
     scripts = {}
@@ -160,7 +160,7 @@ def scripts_for(launch: Launch) -> dict[str, File]:
 
 
 def open_scripts(scripts: Mapping[str, File], service: Mapping[str, Any], launch: Launch) -> Iterator[File]:
-    """Yield the scripts so that who runs them can read them: anybody, where an override has chosen another account."""
+    """Yield the scripts with modes that let their user read them, or everybody if an override sets the account."""
     chosen = {name: service[name] for name in ACCOUNT if service.get(name) is not None}
     for name, script in scripts.items():
         if chosen != account_settings(launch):
@@ -190,7 +190,7 @@ def script_argv(script: File, target: Target) -> tuple[str, ...]:
 
 
 def surroundings(launch: Launch, *, is_native: bool) -> dict[str, Any]:
-    """Return the directives for a program's surroundings: directory, umask, niceness, account and output."""
+    """Return the directives for a program's execution environment: directory, umask, niceness, account and output."""
     log_file = f"append:{path_value(launch.log_file)}"
     settings = {
         "WorkingDirectory": path_value(launch.directory or "/") if is_native else "/",
@@ -218,7 +218,7 @@ def log_of(service: Mapping[str, Any], launch: Launch) -> str:
 
 
 def journal_command(name: str) -> tuple[str, ...]:
-    """Return the command that shows the output of a unit of the system or of a user; its name is unique."""
+    """Return the journalctl command for the output of a unit of the system's or a user's systemd."""
     return (*JOURNAL, f"_SYSTEMD_UNIT={name}", "+", f"_SYSTEMD_USER_UNIT={name}")
 
 
@@ -251,7 +251,7 @@ def refuse_lines(launch: Launch, section: str, name: str, value: object) -> None
 
 
 def add_marks(service: dict[str, Any], launch: Launch) -> None:
-    """Add settings that no override may remove: the tags, and the removal of an own systemd's variables."""
+    """Add what no override may remove: the tags, and ``UnsetEnvironment`` for the variables of a private systemd."""
     own = launch.environment
     given = service.get("Environment", [])
     marks = {name: own[name] for name in (*launch.target.tags, INSTANCE)}
@@ -266,7 +266,7 @@ def add_marks(service: dict[str, Any], launch: Launch) -> None:
 
 
 def refuse_names(launch: Launch) -> None:
-    """Raise for a process whose name or files cannot stand in a unit."""
+    """Raise for a process whose name, log file or PID file cannot be written in a unit file."""
     if len(unit_name(launch.target, launch.name)) > NAME_BYTES:
         what = f"its unit's name would have more than {NAME_BYTES} bytes, of which an unusual character takes four"
         raise launch.refusal(what, "give the process a shorter name")
@@ -278,7 +278,7 @@ def refuse_names(launch: Launch) -> None:
 
 
 def refuse_directory(target: Target) -> None:
-    """Raise where a systemd of the deployment's own could not work in the deployment's directories."""
+    """Raise where a private systemd could not work in the deployment's directories."""
     remedy = "choose another --nixproc-state-root"
     for path in (target.directory, target.state.state_dir):
         if ":" in path or not is_path(path):

@@ -1,4 +1,4 @@
-"""The script that becomes a systemd of the deployment's own, and the few units without which that does not work.
+"""The script that execs a private systemd, and the few units without which a private systemd does not work.
 
 It needs no systemd that has booted the machine: in a mount namespace of its own there is the directory by which
 systemd tells that one has (sd_booted(3)). Nothing else is hidden, and PIDs, network and files are the machine's.
@@ -90,7 +90,7 @@ inside() {
 
 
 def launcher(target: Target) -> str:
-    """Return the script, whose arguments are ``enter`` and the control group to make."""
+    """Return the script that execs a private systemd; its arguments are ``enter`` and the control group to make."""
     return "\n".join(
         (
             f"#!{target.facts.shell}",

@@ -1,4 +1,4 @@
-"""Links to the units of a deployment, by which a systemd that has other units finds them."""
+"""Links to the units of a deployment, by which a shared systemd, the machine's or the session's, finds them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNLINK: Final = 'rm -f -- "$1/$2"[-.]*'
 
 
 class Links:
-    """Links in the runtime directory of a scope that is not the deployment's own."""
+    """The links in the directory where a shared systemd looks for units."""
 
     def __init__(self, target: Target, commands: Commands) -> None:
         self.target = target

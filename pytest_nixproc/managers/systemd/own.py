@@ -1,4 +1,4 @@
-"""A systemd that is started for a deployment alone, and ended with it."""
+"""A private systemd, which is started for a deployment alone, and ended with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ fi
 
 
 class OwnSystemd:
-    """The systemd of a private scope, to start and to end it."""
+    """The private systemd of a deployment, which this class starts and ends."""
 
     def __init__(self, machine: Machine, target: Target, commands: Commands) -> None:
         self.machine = machine
@@ -58,11 +58,11 @@ class OwnSystemd:
             raise DeploymentError(error.brief, details=f"{error.details}\n{self._said()}") from error
 
     def _said(self) -> str:
-        """Return the end of the log of the own systemd."""
+        """Return the end of the private systemd's log."""
         return (self.machine.files.read(self._log) or b"").decode(errors="replace")[-OUTPUT_TAIL:].rstrip()
 
     def end(self, scope: SystemdScope, deadline: Deadline) -> None:
-        """End the systemd with everything in its control group: units have been stopped before, as far as they were."""
+        """Kill the systemd and all processes in its control group, and remove its runtime directory."""
         paths = scope.cgroup, f"{scope.runtime_directory}/systemd"
 
         def look() -> str:

@@ -26,14 +26,14 @@ SYSTEM_UNITS: Final = "/run/systemd/system"
 
 @dataclass(frozen=True)
 class SystemdScope:
-    """The systemd that runs a deployment's units: the machine's, the session's, or the deployment's own."""
+    """The systemd that runs a deployment's units: the machine's, the session's, or a private one."""
 
     kind: Literal["system", "session", "private"]
     runtime_directory: str = ""
-    """The directory in which a session's or an own systemd has its socket; empty for the machine's."""
+    """The directory in which a session's or a private systemd has its socket; empty for the machine's."""
 
     cgroup: str = ""
-    """The directory of an own systemd's control group; empty for others."""
+    """The directory of a private systemd's control group; empty for the others."""
 
     @classmethod
     def choose(cls, machine: Machine, target: Target) -> Self:
@@ -56,12 +56,12 @@ class SystemdScope:
 
     @property
     def socket(self) -> str:
-        """The socket that exists while a session's or an own systemd runs."""
+        """The socket that exists while a session's or a private systemd runs."""
         return f"{self.runtime_directory}/{SOCKET}"
 
     @property
     def links(self) -> str:
-        """The directory in which units are linked, which is emptied by a reboot; none is needed for an own systemd."""
+        """The directory in which units are linked, which a reboot empties; none is needed for a private systemd."""
         return {"system": SYSTEM_UNITS, "session": f"{self.runtime_directory}/systemd/user", "private": ""}[self.kind]
 
     def command(self, machine: Machine, target: Target, *words: str) -> Spawn:
@@ -79,7 +79,7 @@ def session_directory() -> str:
 
 
 def own_cgroup(machine: Machine, target: Target) -> str:
-    """Return the directory of the control group for a deployment's own systemd, which is below that of this process."""
+    """Return the directory of the control group for a private systemd, which is below that of this process."""
     own = (machine.files.read("/proc/self/cgroup") or b"").decode(errors="surrogateescape")
     mount = next((path for path in CGROUP_MOUNTS if machine.files.exists(f"{path}/cgroup.procs")), CGROUP_MOUNTS[0])
     return f"{mount}{own_group(own)}".rstrip("/") + f"/{prefix(target)}"
@@ -91,5 +91,5 @@ def own_group(text: str) -> str:
 
 
 def search_path(target: Target, units: str) -> str:
-    """Return the only directories in which an own systemd looks for units."""
+    """Return the only directories in which a private systemd looks for units."""
     return f"{target.directory}/{units}:{target.directory}/{PRIVATE_UNITS}"

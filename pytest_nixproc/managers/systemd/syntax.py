@@ -17,7 +17,7 @@ UNCARRIED: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufdd0-\ufde
 """Characters that variables and arguments cannot hold: most control characters, and no UTF-8 as systemd sees it."""
 
 NO_PATH: Final = re.compile(r"[\t\n]|[ \\]\Z")
-"""Characters that would end the line, or be taken off its end: paths stand in it without quotes."""
+"""Characters that would end the line, or be taken off its end: paths are written without quotes."""
 
 NO_PROGRAM: Final = re.compile(r"[\t\n\"'\\$]")
 """Characters that systemd refuses in the path of a program, or reads there in another way than it passes them on."""
@@ -29,7 +29,7 @@ NAME_BYTES: Final = 255
 
 
 def escaped(text: str) -> str:
-    """Return text as a part of a unit's name, as systemd-escape(1) does, which undoes it.
+    """Return text escaped for a part of a unit's name, as systemd-escape(1) does, whose ``--unescape`` reverses it.
 
     Colons are escaped too: systemd-analyze(1) would take what follows one for another name of the unit.
     """
@@ -65,7 +65,7 @@ def is_program(path: str) -> bool:
 
 
 def is_path(path: str) -> bool:
-    """Tell whether a path can stand in a directive, which has no quotes, and in which systemd would simplify it."""
+    """Tell whether a path can be written in a directive without quotes, and systemd leaves it unchanged."""
     return carries(path) and not NO_PATH.search(path) and posixpath.normpath(path) == path
 
 
@@ -75,7 +75,7 @@ def path_value(path: str) -> str:
 
 
 def text_value(text: str) -> str:
-    """Return text for people as the value of a directive: one line, and nothing at its end that would join the next."""
+    """Return human-readable text as a directive's value: one line, without a backslash at its end to continue it."""
     line = "".join(character if carries(character) else "?" for character in re.sub(r"\s+", " ", text))
     return line.replace("%", "%%").rstrip("\\ ")
 

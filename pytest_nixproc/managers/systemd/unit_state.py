@@ -47,7 +47,7 @@ class UnitState:
 
     @property
     def is_running(self) -> bool:
-        """Whether the unit's program runs, and systemd takes the unit for started, or still stops it."""
+        """Whether systemd counts the unit as active or reloading, or is still stopping its main process."""
         return self["ActiveState"] in ("active", "reloading") or (
             self["ActiveState"] == "deactivating" and bool(self.pid)
         )
@@ -91,7 +91,7 @@ def unit_states(output: str) -> Iterator[UnitState]:
 
 
 def ends_of_commands(output: str) -> Mapping[str, tuple[str, str, int]]:
-    """Return the last command of each kind that has failed: its path, how it ended (a code of text), and its status.
+    """Return the last failed command of each directive, such as ``ExecStart``: path, systemd's code, and status.
 
     Arguments are printed as they are, so that only the beginning and the end of a command can be relied on.
     """
