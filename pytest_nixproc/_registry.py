@@ -1,4 +1,4 @@
-"""The registry of managers, machines, sources and checks, ours and those of other distributions."""
+"""The registry of managers, machines, sources and checks, of this package and of third-party packages."""
 
 from __future__ import annotations
 

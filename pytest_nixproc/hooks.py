@@ -7,6 +7,6 @@ from typing import Final
 import pluggy
 
 PROJECT: Final = "pytest_nixproc"
-"""Name of the hooks' project, and of the entry point group that other distributions use."""
+"""Name of the hooks' project, and of the entry point group that third-party packages use."""
 
 hookimpl: Final = pluggy.HookimplMarker(PROJECT)

@@ -1,6 +1,6 @@
 """The hooks by which a module offers parts to the registry, in the order in which a deployment uses them.
 
-Ours and other distributions' modules are asked in the same way: an implementation is marked with
+Our modules and those of third-party packages are asked in the same way: an implementation is marked with
 ``pytest_nixproc.hookimpl``, and its module is found in the package, or through the entry point group
 ``pytest_nixproc``.
 """
@@ -22,23 +22,23 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 
 @hookspec
 def nixproc_sources() -> Sequence[Source]:
-    """Offer readers of model files; the first whose suffix fits reads a file."""
+    """Return readers of model files, for the registry; the first whose suffix fits reads a file."""
     raise NotImplementedError
 
 
 @hookspec
 def nixproc_checks() -> Sequence[Rule]:
-    """Offer rules about models, constructors, running systems, and stops of single instances."""
+    """Return rules about models, constructors, running systems and stops of single instances, for the registry."""
     raise NotImplementedError
 
 
 @hookspec
 def nixproc_managers() -> Sequence[Manager]:
-    """Offer process managers."""
+    """Return process managers, for the registry."""
     raise NotImplementedError
 
 
 @hookspec
 def nixproc_machines() -> Sequence[type[Machine]]:
-    """Offer machines."""
+    """Return machines, for the registry."""
     raise NotImplementedError

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Final
 
 Say = Callable[[str], None]
-"""Prints a line for people; nothing where JSON is asked for."""
+"""Prints a line of human-readable output; prints nothing where JSON is asked for."""
 
 DEFAULT: Final = "%(default)s unless something else is said"
 

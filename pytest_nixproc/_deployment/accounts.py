@@ -61,7 +61,7 @@ class Item:
 
     @property
     def key(self) -> str:
-        """The key of the item, by which the ledger tells it from all others."""
+        """The key of the item, which is unique in the ledger."""
         return f"{self.kind}:{self.name}"
 
 

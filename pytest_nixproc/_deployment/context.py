@@ -64,7 +64,7 @@ class DeploymentContext:
     def remember(self, pids: Mapping[str, int]) -> None:
         """Remember main processes here and, with their identities, in the journal.
 
-        An identity tells a process from a later one with the same pid.
+        An identity distinguishes a process from a later one that reuses its pid.
         """
         new = {name: pid for name, pid in pids.items() if self.pids.get(name) != pid}
         if new:

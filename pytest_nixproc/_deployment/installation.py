@@ -68,7 +68,7 @@ class Installation:
         for directory in directories:
             self.machine.files.make_directory(directory)
         if not plan.target.force_disable_user_change:
-            # The modes that the original gives them where users are changed.
+            # The modes that upstream gives them where users are changed.
             others = [directory for directory in directories if directory != state.tmp_dir]
             for argv in (("chmod", "755", *others), ("chmod", "1777", state.tmp_dir)):
                 change_files(self.machine, argv, "chmod")

@@ -49,7 +49,7 @@ class ProcessAttribution:
         return next((name for name in set(self.main.values()) if has_tag(f"{INSTANCE}={name}")), None)
 
     def living_members(self, pids: set[int]) -> dict[int, str]:
-        """Return those of some processes that still run and belong to an instance, each with the instance."""
+        """Return which of the given processes still run and belong to an instance, each with the instance."""
         living = pids - self.machine.processes.ended(pids)
         return {pid: name for pid in living if (name := self.owner(pid)) is not None}
 
@@ -251,7 +251,7 @@ def pid_file_of(unit: Unit, process: ManagedProcess, target: Target) -> str:
 def read_pid_files(
     machine: Machine, model: ProcessesModel, units: Mapping[str, Unit], target: Target
 ) -> dict[str, str]:
-    """Return the contents of those PID files that exist, by instance."""
+    """Return the contents of the PID files that exist, by instance."""
     paths = {name: pid_file_of(units[name], instance.pkg, target) for name, instance in model.items()}
     contents = {name: machine.files.read(path) for name, path in paths.items()}
     return {name: content.decode(errors="replace") for name, content in contents.items() if content is not None}

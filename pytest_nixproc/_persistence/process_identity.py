@@ -1,4 +1,4 @@
-"""The identity of a process, which tells it from later ones with its pid, and from those of later boots."""
+"""The identity of a process, which distinguishes it from later ones that reuse its pid, even after a reboot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as it would be deployed at a place: everything that can be known before anything is started."""
+"""A model as it would be deployed for a target: everything that can be known before anything is started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_nixproc.values.units import File, Link, Unit, joined
 
 @dataclass(frozen=True)
 class Plan:
-    """A model as it would be deployed at a place."""
+    """A model as it would be deployed for a target."""
 
     directory: DeploymentDirectory
     target: Target

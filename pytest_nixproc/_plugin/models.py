@@ -392,7 +392,7 @@ def is_readable(path: Path, config: pytest.Config) -> bool:
 
 
 def has_tests(path: Path, config: pytest.Config) -> bool:
-    """Tell whether a module binds names that pytest takes for tests."""
+    """Tell whether a module binds names that pytest collects as tests."""
     patterns = [*config.getini("python_functions"), *config.getini("python_classes")]
     names = names_bound(path.read_bytes())
     return any(name.startswith(pattern) or fnmatchcase(name, pattern) for name in names for pattern in patterns)

@@ -23,7 +23,7 @@ class Option:
     """The default value; empty for none."""
 
     metavar: str
-    """The form of the value, for people."""
+    """The form of the value, for the help text."""
 
     help: str
     shape: Shape = "value"

@@ -15,7 +15,7 @@ IDS: Final = ("uid", "gid")
 
 
 def origin_of_account(given: RuleInput, claim: AccountClaim) -> Origin:
-    """Return the origin of a claim about an account."""
+    """Return the origin (path, value, file and line) of the value that an instance gives to an account."""
     return origin_of(given.model, claim.instance, claim.value_path, claim.value)
 
 
@@ -49,7 +49,7 @@ def shared_ids(given: RuleInput) -> Iterator[Finding]:
 
 
 def unknown_accounts(given: RuleInput) -> Iterator[Finding]:
-    """Find accounts that are neither described nor known to the machine, or whose names tools take for ids."""
+    """Find accounts that neither the model describes nor the machine knows, and names that tools read as ids."""
     if given.target.force_disable_user_change or not given.target.accounts.are_known:
         return
     needed, known = needed_accounts(given.model), given.target.accounts
@@ -87,7 +87,7 @@ def existing_accounts(given: RuleInput) -> Iterator[Finding]:
 
 @hookimpl
 def nixproc_checks() -> list[Rule]:
-    """Offer the rules about accounts."""
+    """Return the rules about accounts, for the registry."""
     return RULES
 
 

@@ -18,7 +18,7 @@ from pytest_nixproc.values.units import Status, Unit
 
 
 def origin_of(model: ProcessesModel, instance: str, value_path: str, value: Any = UNSAID) -> Origin:
-    """Return a value of a model as an origin; ``value_path`` is relative to the instance."""
+    """Return the origin (path, value, file and line) of a model's value; ``value_path`` is relative to the instance."""
     return Origin(f"processes.{instance}.{value_path}", value, model.locate(instance, value_path))
 
 
@@ -131,7 +131,7 @@ class Snapshot:
     """Directories that the system may write to."""
 
     client_ports: Container[int] = ()
-    """Ports that the machine gives to clients."""
+    """The machine's ephemeral ports, which the kernel gives to clients."""
 
     referenced_pid_files: Sequence[PidFileState] = ()
     """PID files that programs write for themselves."""
@@ -168,7 +168,7 @@ class StopReport:
 
 
 def nothing(_: object) -> Iterable[Finding]:
-    """Find nothing; stands for each function that a rule does not have."""
+    """Return no findings; the default for each kind of check that a rule does not define."""
     return ()
 
 
@@ -198,7 +198,7 @@ class Rule:
 
 
 def chosen(rules: Iterable[Rule], select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[Rule]:
-    """Return the rules to apply; both lists name codes or beginnings of codes, and the longer one that fits decides.
+    """Return the rules that ``select`` and ``ignore`` leave: both list prefixes of codes, the longest match decides.
 
     Without ``select`` all rules are selected. Raises :class:`~pytest_nixproc.errors.UnknownName` for a beginning that
     no code has.

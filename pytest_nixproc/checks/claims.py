@@ -187,7 +187,7 @@ class Inventory:
 
 
 def path_claim(instance: str, process: ManagedProcess, parameter: str, path: str) -> ResourceClaim:
-    """Return the claim on a path that ``parameter`` sets, or that follows from the process's name if it is not set."""
+    """Return the claim on a path that ``parameter`` sets, or that the process's name determines by default."""
     named = "instance_name" if process.instance_name else "name"
     decisive = parameter if parameter and getattr(process, parameter) else named
     return ResourceClaim(instance, f"pkg.{decisive}", getattr(process, decisive), os.path.normpath(path))

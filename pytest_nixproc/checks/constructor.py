@@ -60,7 +60,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class HardCoded:
-    """A resource that all instances of a scheme have, with the values that name it."""
+    """A resource that stays the same although a constructor's parameters differ, with the origins of its value."""
 
     resource: Resource
     origins: tuple[Origin, ...]
@@ -119,7 +119,7 @@ class Comparison:
         return value_path in SHELL and any(path.startswith(f"{resource.value}/") for path in own)
 
     def deciding(self, resource: Resource) -> list[Parameter]:
-        """Return the parameters that should decide a resource: those whose default it is, else the unused ones.
+        """Return the parameters that should determine a resource: those with that default, else the unused ones.
 
         Defaults are compared for ports alone. Where none is unused, these are all parameters of a fitting kind.
         """
@@ -150,7 +150,7 @@ def compare(trial: ConstructorTrial, context: ModelContext, files: ConstructorFi
 def variants_of(
     trial: ConstructorTrial, context: ModelContext, sets: Sequence[Values], files: ConstructorFiles
 ) -> list[Variant]:
-    """Make an instance of each parameter set, and return its values and those in the files that it refers to."""
+    """Make an instance from each parameter set; return them with their values and those in configuration files."""
     instances, made = trial.construct(context, sets)
     with files.room() as directory:
         made.provide(directory)
@@ -195,7 +195,7 @@ def variants_or_none(
 
 
 def passed_on(parameter: Parameter, values: Mapping[str, str]) -> dict[str, str]:
-    """Return values without the port that an instance only declares, and that its program does not receive."""
+    """Return an instance's values without its attribute for a port parameter, which no program receives."""
     declared = snake_case(parameter.name) if parameter.is_port else ""
     return {value_path: value for value_path, value in values.items() if value_path != declared}
 
@@ -260,7 +260,7 @@ def idle_parameters(comparison: Comparison) -> Iterator[Finding]:
 
 @hookimpl
 def nixproc_checks() -> list[Rule]:
-    """Offer the rules about constructors."""
+    """Return the rules about constructors, for the registry."""
     return RULES
 
 

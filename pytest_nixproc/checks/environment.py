@@ -39,7 +39,7 @@ def refused_values(given: RuleInput) -> Iterator[Finding]:
 
 
 def overlapping_pools(given: RuleInput) -> Iterator[Finding]:
-    """Find pools of one kind of ids that have numbers in common."""
+    """Find pools of the same kind of ids, such as ports or users, whose ranges overlap."""
     for kind in POOL_KINDS:
         pools = {name: pool for name, pool in given.model.pools.items() if name.lower().endswith(kind)}
         for (first, one), (second, other) in combinations(sorted(pools.items(), key=bounds), 2):
@@ -110,7 +110,7 @@ def shared_with_another(instance: str, problem: str, resource: str) -> Finding:
 
 @hookimpl
 def nixproc_checks() -> list[Rule]:
-    """Offer the rules about the place of a deployment."""
+    """Return the rules about the environment of a deployment, for the registry."""
     return RULES
 
 

@@ -62,7 +62,7 @@ def others_unready(report: StopReport) -> Iterator[Finding]:
 
 @hookimpl
 def nixproc_checks() -> list[Rule]:
-    """Offer the leak rules."""
+    """Return the leak rules, for the registry."""
     return RULES
 
 

@@ -38,7 +38,7 @@ def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def holder(snapshot: Snapshot, listeners: Sequence[Listener]) -> tuple[str, tuple[str, ...], str]:
-    """Return who listens instead of an instance, in words and as instances, and the remedy."""
+    """Return who listens instead of an instance: a description, the other instances involved, and a remedy."""
     if not listeners:
         return "and nobody listens on it", (), "pass the port on to the program"
     for owner in (snapshot.owners[listener] for listener in listeners):
@@ -88,7 +88,7 @@ def pid_files_wrong(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def is_shared(file: PidFileState) -> bool:
-    """Tell whether a PID file exists whose path is passed to several instances."""
+    """Tell whether a PID file exists and its path is passed to more than one instance."""
     return file.content is not None and len(file.instances) > 1
 
 
@@ -158,7 +158,7 @@ def shared_files(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def as_prefixes(places: Iterable[str]) -> tuple[str, ...]:
-    """Return the prefixes of the paths inside some directories."""
+    """Return directories with a trailing slash each, which are the prefixes of all paths inside them."""
     return tuple(f"{place}/" for place in places)
 
 
@@ -202,7 +202,7 @@ def wrong_umasks(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def wrong_directories(snapshot: Snapshot) -> Iterator[Finding]:
-    """Find main processes in another working directory than the model gives them; daemons leave theirs by custom."""
+    """Find main processes in another working directory than the model's, except daemons, which often change it."""
     for name, process in snapshot.processes:
         wanted, is_daemon = snapshot.model[name].pkg.directory, snapshot.units[name].mode == "daemon"
         is_meant = wanted and process.directory and process.pid == process.main and not is_daemon
@@ -232,7 +232,7 @@ def zombies(snapshot: Snapshot) -> Iterator[Finding]:
 
 @hookimpl
 def nixproc_checks() -> list[Rule]:
-    """Offer the live rules."""
+    """Return the live rules, for the registry."""
     return RULES
 
 

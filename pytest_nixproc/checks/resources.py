@@ -29,7 +29,7 @@ Read = Callable[[str], str | None]
 """Returns the text of a file; None when there is none, or no text in it."""
 
 SHAREABLE: Final = ("process", "foreground_process", "daemon", "path", "description", "dependencies", "umask", "nice")
-"""Parameters that name programs or are for people: instances may have them in common."""
+"""Parameters whose values instances may have in common: they name programs, or are no resource."""
 
 SHELL: Final = ("pkg.initialize", "pkg.post_install")
 DEPTH: Final = 4
@@ -110,7 +110,7 @@ def configuration_in(value_path: str, value: str, values: Mapping[str, str]) -> 
 
 
 def may_be_shared(value_path: str) -> bool:
-    """Tell whether the path of a value leads to a parameter that instances may share (:data:`SHAREABLE`)."""
+    """Tell whether a value belongs to a parameter that instances may have in common (:data:`SHAREABLE`)."""
     first = value_path.removeprefix("pkg.")
     return value_path.startswith("pkg.") and re.split(r"[.\[]", first, maxsplit=1)[0] in SHAREABLE
 
@@ -122,7 +122,7 @@ def before(value_path: str, values: Mapping[str, str]) -> str:
 
 
 class Recogniser:
-    """A recogniser of resources in values; ``defaults`` are numbers that are ports wherever they stand."""
+    """A recogniser of resources in values; each number in ``defaults`` counts as a port wherever it occurs."""
 
     def __init__(self, state: StateDirs, defaults: frozenset[str], is_software: Callable[[str], bool]) -> None:
         self.state = state
@@ -179,7 +179,7 @@ class Recogniser:
 
 
 def scalars_in(value: Any) -> Iterator[str]:
-    """Yield the single values that a value is or holds, as text."""
+    """Yield a scalar as text, or every scalar inside an instance, a process, a mapping or a list."""
     if isinstance(value, Instance):
         yield from texts_of(value).values()
     elif isinstance(value, ManagedProcess):

@@ -46,7 +46,7 @@ def conflict(
 
 
 def without_clients(model: ProcessesModel, claims: list[ResourceClaim]) -> list[ResourceClaim]:
-    """Return claims without those of clients: passed values of instances that depend on the owner of the resource."""
+    """Return claims without those of clients, which depend on the owner of a resource and are passed its value."""
     owners = {claim.instance for claim in claims if not claim.is_passed}
     return [
         claim for claim in claims if not claim.is_passed or not any(model.needs(claim.instance, it) for it in owners)
@@ -66,7 +66,7 @@ def duplicate_ports(given: RuleInput) -> Iterator[Finding]:
 
 
 def overlapping(found: Iterable[tuple[str, Endpoint]]) -> Iterator[list[ResourceClaim]]:
-    """Yield conflicting endpoints of one port: those on one address, with those on every address."""
+    """Yield conflicting endpoints of one port: those bound to the same address, and those bound to all addresses."""
     by_address: dict[str, list[ResourceClaim]] = defaultdict(list)
     for name, endpoint in found:
         by_address[endpoint.address].append(ResourceClaim(name, endpoint.value_path, endpoint.port, endpoint.port))
@@ -228,7 +228,7 @@ def spoken_of(value: str, ports: Mapping[int, str], sockets: Mapping[str, str]) 
 
 @hookimpl
 def nixproc_checks() -> list[Rule]:
-    """Offer the rules about claims."""
+    """Return the rules about claims, for the registry."""
     return RULES
 
 

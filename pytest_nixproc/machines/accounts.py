@@ -61,7 +61,7 @@ def account_of(pid: int, files: Files) -> tuple[int, int] | None:
 
 
 def read_accounts(output: str, users: Iterable[str], groups: Iterable[str]) -> Accounts:
-    """Read the output of :data:`LOOK_UP`; getent takes a number for an id, so names are compared."""
+    """Read the output of :data:`LOOK_UP`; entries of other names are dropped, as getent(1) takes a number for an id."""
     upper, _, lower = output.partition("\n\n") if not output.startswith("\n") else ("", "", output)
     numbers = {fields[0]: int(fields[2]) for line in lower.split("\n") if len(fields := line.split(":")) >= 4}
     names = {number: name for name, number in numbers.items()}

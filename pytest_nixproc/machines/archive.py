@@ -48,7 +48,7 @@ def unpack(packed: bytes, path: str) -> None:
 
 
 def renamed(member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
-    """Return a member of an archive under its new name; hard links lead to members, and are renamed too."""
+    """Return a member of an archive under a new name, owned by the caller; the target of a hard link is renamed too."""
     member.name = name + member.name.removeprefix(ROOT)
     if member.islnk():
         member.linkname = name + member.linkname.removeprefix(ROOT)

@@ -40,7 +40,7 @@ class Processes(ABC):
 
     @abstractmethod
     def ended(self, pids: Iterable[int]) -> set[int]:
-        """Return those of ``pids`` that do not run any more."""
+        """Return which of ``pids`` do not run any more."""
 
     def wait_ended(self, pids: Iterable[int], deadline: Deadline) -> set[int]:
         """Wait for processes to end; return those that still run at the deadline."""
@@ -59,7 +59,7 @@ class Processes(ABC):
 
     @abstractmethod
     def identity(self, pid: int) -> str:
-        """Return a text that tells a process from later ones with its pid; empty for one that is gone."""
+        """Return a text that distinguishes a process from later ones that reuse its pid; empty without a process."""
 
     @abstractmethod
     def signal(self, pid: int, number: int) -> None:
@@ -87,7 +87,7 @@ class Processes(ABC):
 
     @abstractmethod
     def describe(self, pid: int) -> str:
-        """Return a process's command line for people."""
+        """Return a process's command line as human-readable text."""
 
     @abstractmethod
     def inspect(self, mains: Sequence[int], tag: str) -> list[ProcessInfo]:
@@ -102,15 +102,15 @@ class Files(ABC):
 
     @abstractmethod
     def write(self, path: str, content: str, mode: int = 0o644) -> None:
-        """Write a file, with the directories it needs."""
+        """Write a file, and make its missing parent directories."""
 
     @abstractmethod
     def link(self, path: str, target: str) -> None:
-        """Make a symbolic link, with the directories it needs; one of that path is replaced."""
+        """Make a symbolic link and its missing parent directories; a file or link at that path is replaced."""
 
     @abstractmethod
     def make_directory(self, path: str, mode: int = 0o755) -> None:
-        """Make a directory, with the directories it needs; one that exists is left alone."""
+        """Make a directory and its missing parent directories; an existing directory is left as it is."""
 
     @abstractmethod
     def read(self, path: str, start: int = 0) -> bytes | None:
@@ -142,7 +142,7 @@ class Files(ABC):
 
     @abstractmethod
     def modified_since(self, paths: Sequence[str], reference: str) -> list[str]:
-        """Return those of some files and directories that have changed since ``reference`` was modified."""
+        """Return which of the given files and directories have changed since ``reference`` was modified."""
 
     @abstractmethod
     def created_since(self, directories: Sequence[str], named: Sequence[str], reference: str) -> list[tuple[str, int]]:

@@ -127,7 +127,7 @@ def is_file(target: str) -> bool:
 
 
 def modified_since(paths: Iterable[str], reference: str) -> list[str]:
-    """Return those of some paths that have changed since ``reference`` was modified."""
+    """Return which of the given paths have changed since ``reference`` was modified."""
     found = []
     with suppress(OSError):
         since = os.stat(reference).st_mtime_ns
@@ -142,7 +142,7 @@ def modified_since(paths: Iterable[str], reference: str) -> list[str]:
 def created_since(
     directories: Iterable[str], named: Iterable[str], reference: str, depth: int = 1
 ) -> Iterator[tuple[str, int]]:
-    """Yield (path, uid) of entries created in directories, or named files changed, since ``reference`` was modified.
+    """Yield path and uid of entries created, and of ``named`` files changed, since ``reference`` was modified.
 
     Directories in these are looked into as well, as deep as ``depth`` says. A directory changes when something is made
     in it, so others are not read.

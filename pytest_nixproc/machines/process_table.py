@@ -87,7 +87,7 @@ def stat_fields(pid: int) -> list[str]:
 
 
 def has_memory(pid: int) -> bool:
-    """Tell whether a process runs and has not begun to end: its memory goes first, and its environment with it."""
+    """Tell whether a process still has its memory, and with it its environment; an exiting process loses both first."""
     if not HAS_PROC:
         return is_alive(pid)
     # The 23rd field of the file is the size of the virtual memory (proc(5)).
@@ -102,7 +102,7 @@ def start_time(pid: int) -> str:
 
 
 def identity_of(pid: int) -> str:
-    """Return a text that tells a process from later ones with its pid; empty when there is no process."""
+    """Return a text that distinguishes a process from later ones that reuse its pid; empty without a process."""
     if HAS_PROC:
         return start_time(pid)
     created = asked_of_psutil(pid, "create_time")
@@ -110,7 +110,7 @@ def identity_of(pid: int) -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether the process exists and has not ended; a zombie has."""
+    """Tell whether a process exists and has not ended; where there is ``/proc``, a zombie counts as ended."""
     if fields := stat_fields(pid):
         return fields[0] not in "ZX"
     if HAS_PROC:
@@ -125,7 +125,7 @@ def is_alive(pid: int) -> bool:
 
 
 def descendants(roots: Iterable[int], table: Mapping[int, int]) -> list[int]:
-    """Return all processes below ``roots``, children before their own children."""
+    """Return all descendants of ``roots``, each process after its parent."""
     children: dict[int, list[int]] = {}
     for pid, parent in table.items():
         children.setdefault(parent, []).append(pid)
@@ -139,7 +139,7 @@ def descendants(roots: Iterable[int], table: Mapping[int, int]) -> list[int]:
 
 
 def offspring(roots: Iterable[int], ask: Callable[[int], AbstractSet[int]] | None = None) -> set[int]:
-    """Return all processes below ``roots``; where the kernel can be asked for children, no others are looked at.
+    """Return all descendants of ``roots``; no other processes are read where the kernel can list a process's children.
 
     ``ask`` returns the children of a process: for who remembers what has been asked already.
     """
@@ -170,7 +170,7 @@ def ancestors(pid: int, table: Mapping[int, int]) -> Iterator[int]:
 
 
 def own_pid(pid: int) -> int:
-    """Return the number by which a process knows itself: another one than ours in a PID namespace of its own."""
+    """Return the pid of a process in its innermost PID namespace, as the process sees it itself."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             return innermost_pid(file.read()) or pid
@@ -196,7 +196,7 @@ def environment_of(pid: int) -> bytes:
 
 
 def command_line(pid: int) -> str:
-    """Return the command line of a process for people; empty when it cannot be read."""
+    """Return the command line of a process as human-readable text; empty when it cannot be read."""
     if not HAS_PROC:
         return " ".join(asked_of_psutil(pid, "cmdline") or ())
     return read_facts(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")

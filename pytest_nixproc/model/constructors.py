@@ -61,7 +61,7 @@ class Parameter:
 
     @property
     def is_naming(self) -> bool:
-        """Tell whether the names of an instance are made of the parameter."""
+        """Tell by the parameter's name whether the names of an instance are derived from it."""
         return snake_case(self.name).endswith(NAME_ENDINGS) or (self.name == "name" and self.is_required)
 
     @property

@@ -26,7 +26,7 @@ def refuse_to_run(command: Spawn, seconds: float) -> tuple[int | None, str]:  # 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildTools:
-    """Tools for a source that runs a program to read its models."""
+    """Tools for a source that has to run a program, such as Nix, to read its models."""
 
     run: Callable[[Spawn, float], tuple[int | None, str]] = refuse_to_run
     """Runs a command where the tests run, for at most some seconds; returns its status (None: killed) and output."""

@@ -1,6 +1,6 @@
 """Numbers that a system assigns to its instances: ports and other ids, from pools with bounds.
 
-The rules of retention and search are those of the original's id assignment, less its endless loops.
+The rules of retention and search are those of upstream's id assignment, nixproc-id-assign, less its endless loops.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FIRST_PROVISIONAL_PORT: Final = 61001
 """Where stand-ins for leased ports begin: no usual port of a server is near."""
 
 GLOBAL: Final = "global"
-"""The scope of pools whose ids are unique in the whole system; the original's other one wants several machines."""
+"""The scope of pools whose ids are unique in the whole system; upstream's other scope needs several machines."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def read_pools(value: object, path: str, faults: list[Fault]) -> dict[str, Pool]
 def read_assignments(value: object, path: str, faults: list[Fault]) -> Assignments:
     """Read ids: ``{"ids": {pool: {instance: id}}, "lastAssignments": {pool: id}}``; both parts may be missing.
 
-    What the original keeps beside them for each of several machines is left out, as it does itself without them.
+    What upstream keeps beside them for each of several machines is left out, as it does itself without them.
     """
     whole = read_mapping(value, path, faults)
     ids = {

@@ -35,7 +35,7 @@ class Endpoint:
 
     @property
     def text(self) -> str:
-        """The endpoint for people and journals: ``tcp 80``, ``tcp 127.0.0.1:80``."""
+        """The endpoint as text, for messages and for a deployment's journal: ``tcp 80``, ``tcp 127.0.0.1:80``."""
         return f"{self.protocol} {f'{self.address}:' if self.address else ''}{self.port}"
 
     @classmethod

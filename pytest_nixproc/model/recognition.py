@@ -1,4 +1,4 @@
-"""Recognition of ports, paths, sockets and PID files, by the names under which values stand, and in texts."""
+"""Recognition of ports, paths, sockets and PID files by the names of parameters and variables, and inside texts."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PATH_ENDINGS: Final = ("_dir", "_directory", "_path", "_file", "_root", "socket"
 """Of parameters that are paths."""
 
 NAME_ENDINGS: Final = ("instance_name", "suffix")
-"""Of parameters that the names of an instance are made of."""
+"""Endings of the names of parameters from which the names of an instance are derived."""
 
 STATE_ROOTS: Final = ("/var/", "/run/", "/tmp/", "/dev/shm/")  # noqa: S108 - looked for in models, to be reported
-"""Where programs keep state, unless they are told where."""
+"""Where programs keep state unless they are given another directory."""
 
 PID_PATH: Final = re.compile(r"(?<![\w./-])(?!//)/[^\s'\"`;,|&<>(){}\[\]:=]*\.pid(?![\w./-])")
 """A path within a text that is called like a PID file."""
@@ -44,7 +44,7 @@ OPTION: Final = re.compile(r"--?(?:c|f|settings|conf\w*|config[\w-]*|[\w-]*-file
 """An option that is followed by the path of one."""
 
 LOCAL_ADDRESS: Final = re.compile(r"(?:\b127\.0\.0\.1|\blocalhost|\[::1\]):(\d{1,5})\b")
-"""A port of this host that somebody is told of."""
+"""A loopback address with a port, which names a listener on this host."""
 
 NUMBER: Final = r"(?<![\w.])(\d{1,5})(?![\w.]*\d)"
 HOST: Final = r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[\da-fA-F:]*\]|(?<![\w*])\*)"

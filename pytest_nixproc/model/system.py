@@ -146,7 +146,7 @@ class ProcessesModel(Mapping[str, Instance]):
 
 
 def is_whole(value: object) -> bool:
-    """Tell whether an entry is an instance of a managed process."""
+    """Tell whether an entry of a model is an ``Instance`` whose ``pkg`` is a ``ManagedProcess``."""
     return isinstance(value, Instance) and isinstance(value.pkg, ManagedProcess)
 
 

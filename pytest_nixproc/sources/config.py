@@ -1,4 +1,4 @@
-"""Models in configuration files: JSON or YAML, with the parameter names of the original framework.
+"""Models in JSON or YAML files, with the parameter names of upstream, the Nix process management framework.
 
 A file holds either one process, its parameters at the top level, or a system::
 
@@ -106,7 +106,7 @@ class Lines:
 
     @cached_property
     def root(self) -> Any:
-        """The nodes of the file; None when it cannot be read again. JSON is read as YAML, which has lines."""
+        """The parsed nodes of the file, None if it cannot be read again; JSON is parsed as YAML for its lines."""
         import yaml
 
         try:
@@ -242,5 +242,5 @@ def schema() -> dict[str, Any]:
 
 @hookimpl
 def nixproc_sources() -> list[Source]:
-    """Offer the source of configuration files."""
+    """Return the reader of models in JSON and YAML files, for the registry."""
     return [Source("config", (".json", ".yaml", ".yml"), read_config)]

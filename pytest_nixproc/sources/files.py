@@ -29,7 +29,7 @@ def read_text(path: str) -> str | None:
 
 
 def is_software(path: str) -> bool:
-    """Tell whether a path is that of a file which comes with the software, wherever it lies."""
+    """Tell whether a path is that of an existing file that, judging by its suffix, no program has left behind."""
     return os.path.isfile(path) and not path.endswith(LEFT_BY_PROGRAMS)
 
 

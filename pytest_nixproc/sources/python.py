@@ -133,7 +133,7 @@ def names_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def model_of(function: Callable[..., Any], context: ModelContext, *, origin: str = "") -> ProcessesModel:
-    """Call a model function with those of the arguments that it names."""
+    """Call a model function with the arguments that its signature names."""
     origin = origin or name_of(function)
     instances = call(function, context, origin)
     if isinstance(instances, ProcessesModel):
@@ -147,7 +147,7 @@ def model_of(function: Callable[..., Any], context: ModelContext, *, origin: str
 
 
 def call(function: Callable[..., Any], context: ModelContext, origin: str = "") -> Any:
-    """Call a user's function with those of the arguments that it names; its errors become one of ours."""
+    """Call a user's function with the arguments that its signature names; turn its errors into one of ours."""
     origin = origin or name_of(function)
     chosen = choose(function, context, origin)
     with as_source_error(origin):
@@ -162,7 +162,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def choose(function: Callable[..., Any], context: ModelContext, origin: str) -> dict[str, Any]:
-    """Return the arguments that a model function accepts; raise for one that it lacks, or refuses of the user's own."""
+    """Return the arguments for a model function; raise for required ones without a value, and for unknown ones."""
     offered = context.offered()
     formal = inspect.signature(function).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in formal.values())
@@ -237,5 +237,5 @@ def importing_from(directory: str, siblings: dict[str, ModuleType] | None = None
 
 @hookimpl
 def nixproc_sources() -> list[Source]:
-    """Offer the source of Python files."""
+    """Return the reader of models in Python files, for the registry."""
     return [Source("python", (".py",), read_python, recognises=defines_model, constructor=read_constructor)]

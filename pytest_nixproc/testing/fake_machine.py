@@ -202,11 +202,11 @@ class FakeProcesses(Processes):
         return {process.pid: process.parent for process in self.running()}
 
     def strays(self, tag: str) -> list[int]:
-        """Return the processes that run with a tag."""
+        """Return the running processes with a tag, as the leftovers of a deployment."""
         return [process.pid for process in self.running() if self.has_tag(process.pid, tag)]
 
     def tagged(self, tag: str) -> list[int]:
-        """Return the processes that run with a tag."""
+        """Return the running processes with a tag, which are the same as the strays here."""
         return self.strays(tag)
 
     def has_tag(self, pid: int, tag: str) -> bool:
@@ -219,7 +219,7 @@ class FakeProcesses(Processes):
         return " ".join(self.by_pid[pid].command.argv) if pid in self.by_pid else ""
 
     def inspect(self, mains: Sequence[int], tag: str) -> list[ProcessInfo]:  # noqa: ARG002 - escapees are arranged as such
-        """Return facts about main processes, from ``seen`` where a test has put any there, and those in ``escaped``."""
+        """Return facts about main processes, which a test can replace in ``seen``, and all processes in ``escaped``."""
         ports = self._machine.network.listeners()
         held = {pid: tuple(item for item in ports if item.pid == pid) for pid in mains}
         return [self.seen.get(pid, ProcessInfo(pid, pid, listening=held[pid])) for pid in mains] + self.escaped
@@ -295,7 +295,7 @@ class FakeFiles(Files):
         return [(path, self._facts().account.uid) for path in named if path in self.contents]
 
     def software(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Return the paths themselves: nothing here loads anything."""
+        """Return the given paths alone, sorted: fake programs load no other files."""
         return tuple(sorted(set(paths)))
 
 

@@ -73,7 +73,7 @@ def dump_of(system: System, name: str) -> Received:
 
 
 def numeric_id(machine: Machine, kind: str, name: str) -> int:
-    """Return the number of a user or a group."""
+    """Return the numeric id of a user (``passwd``) or a group (``group``), from getent(1)."""
     return int(machine.succeed(f"getent {kind} {name}").split(":")[2])
 
 

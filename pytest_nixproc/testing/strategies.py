@@ -47,7 +47,7 @@ SIGNS: Final = "-_."
 
 @dataclass(frozen=True)
 class Part:
-    """One instance of a sketch: a probe, which writes its surroundings into ``dump_of(state, name)``."""
+    """One instance of a generated model: a probe, which writes what it was given into ``dump_of(state, name)``."""
 
     name: str
     mode: Mode = "foreground"
@@ -63,11 +63,11 @@ class Part:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment by its names: ``TOLD_0``, ``TOLD_1`` and so on."""
+        """The probe's environment variables, named ``TOLD_0``, ``TOLD_1`` and so on."""
         return {f"TOLD_{number}": value for number, value in enumerate(self.environment)}
 
     def instance(self, state: StateDirs, port: int | None, dependencies: Sequence[Instance], extra: Given) -> Instance:
-        """Return the probe; ``extra`` has its parameters and attributes from a conflict."""
+        """Return the probe as an instance; ``extra`` adds the parameters and attributes that cause a conflict."""
         attributes = {name: value for name, value in extra.items() if name not in ManagedProcess.PARAMETERS}
         parameters = {name: value for name, value in extra.items() if name in ManagedProcess.PARAMETERS}
         told = {"PROBE_DUMP": dump_of(state, self.name), **self.variables, **parameters.pop("environment", {})}
@@ -144,7 +144,7 @@ CONFLICTS: Final = (
 
 @dataclass(frozen=True)
 class Sketch:
-    """A model without a place, with a planted conflict or without one."""
+    """A generated model that is not bound to state directories yet, with or without a planted conflict."""
 
     parts: tuple[Part, ...]
     conflict: Conflict | None = None
@@ -159,7 +159,7 @@ class Sketch:
         return self.conflict.code if self.conflict else ""
 
     def processes(self, state: StateDirs, free_port: Callable[[str], int] | None = None) -> dict[str, Instance]:
-        """Return the instances at a place, as the function of a model file does.
+        """Return the instances for given state directories, as the function of a model file does.
 
         Without ``free_port`` they have the ports that were drawn; with it, as in a deployment, leased ones.
         """
@@ -224,7 +224,7 @@ EMPTY: Final[st.SearchStrategy[set[int]]] = st.just(set())
 
 
 def in_order(needs: Iterable[Iterable[int]]) -> Shape:
-    """Return the dependencies of each instance as a shape, with the positions in ascending order."""
+    """Return a shape: for each instance, the positions of the instances that it depends on, in ascending order."""
     return tuple(tuple(sorted(each)) for each in needs)
 
 

@@ -114,7 +114,7 @@ class Facts:
     """Lowest port that users other than root can listen on."""
 
     client_ports: range = range(32768, 61000)
-    """Ephemeral ports: those that the system gives to clients (ip(7))."""
+    """The ephemeral port range, from which the kernel gives ports to clients (ip(7))."""
 
     @property
     def path_variable(self) -> str:

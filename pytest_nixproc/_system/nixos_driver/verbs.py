@@ -37,7 +37,7 @@ case $account in
 esac
 exec {su} "$@"
 """
-"""Scripts of the original become its user ``unprivileged`` by this name, or the calling one by the parameter's."""
+"""A stand-in for su(1), which upstream's test scripts call for a user that has started them already."""
 
 
 class DriverMachine:

@@ -1,4 +1,4 @@
-"""Our end of the connection to the guardian: requests, replies, and reported ends; any thread may ask."""
+"""Our end of the connection to the guardian: requests, replies and reports of exited processes; thread-safe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class GuardianConnection:
         self.connection = connection
         self.released = False
         self.exited: dict[int, int] = {}
-        """Exit statuses by pid, without those of which another process has got the number since."""
+        """Exit statuses by pid, without those of pids that another process has reused since."""
 
         self._replies: dict[int, dict[str, Any]] = {}
         self._numbers = count()
@@ -48,7 +48,7 @@ class GuardianConnection:
 
     @classmethod
     def start(cls) -> Self:
-        """Start a guardian with nothing of ours but one end of a socket pair, away from our terminal and directory."""
+        """Start a guardian in its own session and in ``/``, which inherits only one end of a socket pair."""
         ours, theirs = socket.socketpair()
         with theirs:
             argv = [sys.executable, "-I", "-S", "-c", BOOT, PACKAGE_ROOT]
@@ -73,7 +73,7 @@ class GuardianConnection:
         return pids
 
     def strays(self, tag: str, spare: Sequence[int]) -> list[int]:
-        """Return the processes below the guardian that carry a tag, or that carry none and are not to be spared."""
+        """Return the guardian's descendants with a tag, and untagged orphans that are not below ``spare``."""
         pids: list[int] = self._ask("strays", tag=tag, spare=list(spare))["pids"]
         return pids
 
@@ -82,7 +82,7 @@ class GuardianConnection:
         self._ask("synchronize")
 
     def guard(self, root: str, recovery: Sequence[str]) -> None:
-        """Give a deployment to the guardian, with the command that recovers it; return when it has it."""
+        """Register a deployment and its recovery command with the guardian; return once the guardian has confirmed."""
         self._ask("guard", root=root, argv=list(recovery))
 
     def unguard(self, root: str) -> None:
@@ -105,7 +105,7 @@ class GuardianConnection:
             self.process.wait(CLOSE_SECONDS)
 
     def listen(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Wait for messages, for ``seconds`` or a turn, and take them in; return whether there may have been any.
+        """Wait for messages, for ``seconds`` or 50 ms if that is less; return whether any may have been processed.
 
         One thread at a time listens, and wakes the others: those would sleep on beside what it has taken in for them.
         A condition that holds already is not waited for.

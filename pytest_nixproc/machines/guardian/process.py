@@ -148,7 +148,7 @@ class Guardian:
         return sorted(found)
 
     def look_below(self, tag: bytes, spare: set[int]) -> tuple[set[int], bool]:
-        """Look once at the processes below this one; return the strays, and whether none can have been missed."""
+        """Scan the descendants of this process once; return the strays, and whether the scan is sure to be complete."""
         table, zombies, is_whole = census()
         below = [pid for pid in descendants([os.getpid()], table) if pid not in zombies]
         spared = spare | self.spawned | set(descendants(spare | self.spawned, table))
@@ -162,7 +162,7 @@ class Guardian:
         return found, is_whole and all(map(has_memory, below))
 
     def spawn_all(self, request: dict[str, Any]) -> None:
-        """Start the processes of a request; when one cannot be started, the others are."""
+        """Start the processes of a request; if one of them cannot be started, start the others all the same."""
         pids, errors = [], []
         for argv, environment, output in request["commands"]:
             try:
@@ -194,7 +194,7 @@ class Guardian:
                 self.send(exited=list(ended.items()))
 
     def recover(self, roots: Sequence[str]) -> list[str]:
-        """Have deployments taken down by their journals, the last one first; return those where that has failed."""
+        """Run the recovery commands of deployments, the last first; return the deployments whose command has failed."""
         end = time.monotonic() + RECOVERY_SECONDS
         left = []
         for root in reversed(roots):

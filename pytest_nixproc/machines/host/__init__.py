@@ -40,5 +40,5 @@ class Host(Machine):
 
 @hookimpl
 def nixproc_machines() -> list[type[Machine]]:
-    """Offer the machine that the tests run on."""
+    """Return the machine that the tests run on, for the registry."""
     return [Host]

@@ -16,7 +16,7 @@ from pytest_nixproc.values.machine import Account, Accounts
 
 
 class HostAccounts(AccountDatabase):
-    """The accounts of this machine from the C library, which reads the sources of getent(1) without a process."""
+    """The accounts of this machine from the C library, which reads the databases of getent(1) without a process."""
 
     def __init__(self, files: Files) -> None:
         self._files = files

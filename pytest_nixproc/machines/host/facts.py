@@ -38,6 +38,6 @@ def first_unprivileged_port() -> int:
 
 
 def client_ports() -> range:
-    """Return the ports that the kernel gives to clients; where it does not say, Linux's usual ones."""
+    """Return the kernel's ephemeral port range, or Linux's default range where the kernel does not tell."""
     bounds = process_table.read_facts("/proc/sys/net/ipv4/ip_local_port_range").split()
     return range(int(bounds[0]), int(bounds[1]) + 1) if len(bounds) == 2 else Facts.client_ports

@@ -28,7 +28,7 @@ class HostFiles(Files):
         self._software = Software()
 
     def write(self, path: str, content: str, mode: int = 0o644) -> None:
-        """Write a file, with the directories it needs."""
+        """Write a file, and make its missing parent directories."""
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         except FileNotFoundError:
@@ -40,14 +40,14 @@ class HostFiles(Files):
                 left = left[file.write(left) :]
 
     def link(self, path: str, target: str) -> None:
-        """Make a symbolic link, with the directories it needs."""
+        """Make a symbolic link and its missing parent directories; a file or link at that path is replaced."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.symlink(target, path)
 
     def make_directory(self, path: str, mode: int = 0o755) -> None:
-        """Make a directory, with the directories it needs; one that exists is left alone."""
+        """Make a directory and its missing parent directories; an existing directory is left as it is."""
         os.makedirs(path, mode, exist_ok=True)
 
     def read(self, path: str, start: int = 0) -> bytes | None:
@@ -88,13 +88,13 @@ class HostFiles(Files):
         archive.unpack(packed, path)
 
     def modified_since(self, paths: Sequence[str], reference: str) -> list[str]:
-        """Return the paths that have changed, by their times of modification and of changes of the inode."""
+        """Return which paths have changed, in content (mtime) or inode (ctime), since ``reference`` was modified."""
         return modified_since(paths, reference)
 
     def created_since(self, directories: Sequence[str], named: Sequence[str], reference: str) -> list[tuple[str, int]]:
-        """Return (path, uid) of created entries, from those directories that have changed."""
+        """Return path and uid of entries created, and of ``named`` files changed, since ``reference`` was modified."""
         return list(created_since(directories, named, reference))
 
     def software(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Return the places of software, along symbolic links, interpreters and shared libraries."""
+        """Return the directories and files of software with its link targets, interpreters and shared libraries."""
         return self._software.needed_by(paths)

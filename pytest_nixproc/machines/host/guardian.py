@@ -86,7 +86,7 @@ class HostLifecycle(Lifecycle):
         self.guardian.connection.release()
 
     def guard(self, root: str, recovery: Sequence[str]) -> int | None:
-        """Give a deployment to the guardian."""
+        """Register a deployment with the guardian; return the guardian's pid."""
         self.guardian.connection.guard(root, recovery)
         return self.guardian.connection.process.pid
 

@@ -27,7 +27,7 @@ class HostNetwork(Network):
         self._guardian = guardian
 
     def listeners(self, likely: Iterable[int] = (), wanted: Container[int] | None = None) -> list[Listener]:
-        """Return the listening sockets; where the kernel can list them alone, no others are read."""
+        """Return the listening sockets; the kernel is asked for these alone where it can filter them."""
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
                 likely, guardian = list(likely), self._guardian.running
@@ -43,7 +43,7 @@ class HostNetwork(Network):
         return all(can_bind(family, address, port) for family, address in WILDCARDS)
 
     def connection_problem(self, address: tuple[str, int] | str) -> str:
-        """Connect, and close in order; return why that fails, or an empty text.
+        """Connect, and close without a reset; return why the connection fails, or an empty text.
 
         A reset would spare a TIME_WAIT entry, but many servers log it as an error.
         """

@@ -70,11 +70,11 @@ class HostProcesses(Processes):
         return self._guardian.connection.exited.get(pid)
 
     def sync_exits(self) -> None:
-        """Have the guardian report the ends that it may see a moment after us."""
+        """Have the guardian reap and report what has exited by now; it may notice an exit a moment after us."""
         self._guardian.connection.synchronize()
 
     def ended(self, pids: Iterable[int]) -> set[int]:
-        """Return those of ``pids`` that have ended, by one system call where pidfds exist (pidfd_open(2))."""
+        """Return which of ``pids`` have ended, by one system call where pidfds exist (pidfd_open(2))."""
         with self._watching:
             poller = select.poll()
             by_descriptor: dict[int, int] = {}
@@ -107,7 +107,7 @@ class HostProcesses(Processes):
         return process_table.start_time(pid)
 
     def identity(self, pid: int) -> str:
-        """Return the start time of a process, which tells it from later ones with its pid."""
+        """Return the start time of a process, which distinguishes it from later processes that reuse its pid."""
         return process_table.identity_of(pid)
 
     def signal(self, pid: int, number: int) -> None:
@@ -123,7 +123,7 @@ class HostProcesses(Processes):
         return process_table.parents()
 
     def strays(self, tag: str) -> list[int]:
-        """Return the processes below the guardian with this tag, or without any; watched ones are spared."""
+        """Return the guardian's descendants with a tag, and untagged orphans that are not below a watched process."""
         if self._guardian.running is None:
             return []
         with self._watching:
@@ -139,11 +139,11 @@ class HostProcesses(Processes):
         return tag.encode() in process_table.environment_of(pid).split(b"\0")
 
     def describe(self, pid: int) -> str:
-        """Return a process's command line for people."""
+        """Return a process's command line as human-readable text."""
         return process_table.command_line(pid)
 
     def inspect(self, mains: Sequence[int], tag: str) -> list[ProcessInfo]:
-        """Return facts from ``/proc``; other systems do not show them to everybody."""
+        """Return facts about processes from ``/proc``; none on systems without it."""
         return inspect(mains, self._guardian.pids, tag) if process_table.HAS_PROC else []
 
 

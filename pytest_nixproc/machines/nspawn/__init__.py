@@ -27,7 +27,7 @@ from pytest_nixproc.values.machine import Facts, MachineSpec
 
 
 class Nspawn(Machine):
-    """One throwaway machine: its agent carries out the verbs, and its container boots and ends it."""
+    """One throwaway machine: an agent inside it carries out requests, a ``MachineContainer`` boots and kills it."""
 
     name: ClassVar[str] = "nspawn"
     throwaway: ClassVar[bool] = True
@@ -65,7 +65,7 @@ class Nspawn(Machine):
 
     @property
     def facts(self) -> Facts:
-        """The facts about the host: its software is the machine's, and only root makes machines."""
+        """The facts about the host, which hold for the machine too: the same software, and the tests run as root."""
         return self._container.host.facts
 
     def start(self) -> None:
@@ -82,7 +82,7 @@ class Nspawn(Machine):
         self._container.crash()
 
     def address(self, port: int) -> tuple[str, int]:
-        """Return an address of this host's, from which the machine forwards to its own network if it has one."""
+        """Return an address of this host that reaches a port of the machine, forwarded if its network is private."""
         return self._container.forwards.address(port)
 
     def block(self) -> None:
@@ -96,5 +96,5 @@ class Nspawn(Machine):
 
 @hookimpl
 def nixproc_machines() -> list[type[Machine]]:
-    """Offer throwaway machines."""
+    """Return the throwaway machine that systemd-nspawn makes, for the registry."""
     return [Nspawn]

@@ -69,7 +69,7 @@ class Agent:
         self.host.lifecycle.close()
 
     def answer(self, verb: str, arguments: Sequence[Any]) -> tuple[Any, Exception | None]:
-        """Carry out one verb: one of this object's own, or else of a part of the host."""
+        """Execute one request: a method of the agent itself, or else of the part of the host that the request names."""
         try:
             self.is_busy = True
             carry_out = self.own_verbs.get(verb) or attrgetter(verb)(self.host)
@@ -93,7 +93,7 @@ class Agent:
         return list(dict.fromkeys([*processes.strays(tag), *processes.tagged(tag)]))
 
     def forward(self, port: int) -> None:
-        """Forward connections to a socket, which is sent after the request, to a port of this machine's network."""
+        """Forward connections from a listening socket, received after the request, to a port of this machine."""
         listener = socket.socket(fileno=recv_handle(self.connection))
         with listener:
             argv = ["/bin/sh", "-c", FORWARD, FORWARDER, f"127.0.0.1:{port}"]

@@ -22,7 +22,7 @@ from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.machine import Facts, MachineSpec
 
 OWN: Final = "machine"
-"""Directory, in the one that the machine shares with this host, of files that it needs for itself."""
+"""Name of the directory for files that a machine needs for itself, inside the one that it shares with this host."""
 
 SEEN_AT: Final = "/run/nixproc"
 """Where the machine sees that directory, whatever its path is."""
@@ -142,7 +142,7 @@ class Boot:
 
 
 def own_file(directory: str, name: str) -> str:
-    """Return the path of a file that the machine with a directory needs for itself."""
+    """Return the path of a file that a machine needs for itself, inside the directory that it shares with this host."""
     return f"{directory}/{OWN}/{name}"
 
 

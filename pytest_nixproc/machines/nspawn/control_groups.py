@@ -36,7 +36,7 @@ def is_booted_by_systemd() -> bool:
 
 
 def scope() -> tuple[str, ...]:
-    """Return the words that have systemd put a command into a control group of its own, where it runs the host."""
+    """Return the command prefix for a control group of its own (systemd-run); empty on a host without systemd."""
     if not is_booted_by_systemd():
         return ()
     return ("systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes")

@@ -31,7 +31,7 @@ class PortForwards:
         self._is_blocked = False
 
     def address(self, port: int) -> tuple[str, int]:
-        """Return an address of this host's that leads to a port of the machine."""
+        """Return an address of this host that reaches a port of the machine."""
         if not self._private_network:
             return LOCALHOST, port
         if port not in self._listeners:

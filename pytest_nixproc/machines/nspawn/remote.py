@@ -66,7 +66,7 @@ class RemoteProcesses(Processes):
         self._ask("processes.sync_exits")
 
     def ended(self, pids: Iterable[int]) -> set[int]:
-        """Return those of some processes on the machine that have ended."""
+        """Return which of the given processes on the machine have ended."""
         wanted = list(pids)
         return cast("set[int]", self._ask("processes.ended", wanted)) if wanted else set()
 
@@ -87,7 +87,7 @@ class RemoteProcesses(Processes):
         return cast("dict[int, int]", self._ask("processes.parents"))
 
     def strays(self, tag: str) -> list[int]:
-        """Return all processes on the machine that carry a tag: it has only ours, whoever started them."""
+        """Return the processes that are left of a deployment on the machine, started by us or by its systemd."""
         return cast("list[int]", self._ask("processes.strays", tag))
 
     def tagged(self, tag: str) -> list[int]:
@@ -160,7 +160,7 @@ class RemoteFiles(Files):
         return cast("list[tuple[str, int]]", found)
 
     def software(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Return the places of the software that programs on the machine load."""
+        """Return the directories and files of the software that programs on the machine load."""
         return cast("tuple[str, ...]", self._ask("files.software", list(paths)))
 
 

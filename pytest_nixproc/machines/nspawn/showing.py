@@ -1,4 +1,4 @@
-"""The paths of this host that a throwaway machine sees in its own directories: software and projects."""
+"""The host's paths that are mounted into a throwaway machine's own directories: software and projects."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ change.
 
 
 class Showing:
-    """The paths of this host that one machine sees; its own directories, but for these places, stay its own."""
+    """The host's paths that are mounted into one machine; all else in the machine's directories stays its own."""
 
     def __init__(self, overlaid: Sequence[str], shared: str) -> None:
         self.overlaid = tuple(overlaid)
@@ -67,7 +67,7 @@ class Showing:
         self._seen = [shared]
 
     def words(self, paths: Iterable[str]) -> list[str]:
-        """Return arguments of the script that shows the machine paths and all that they load; none if it sees them."""
+        """Return the arguments of the mount script for paths and all that they load; empty if all are mounted."""
         places = self._software.needed_by(paths)
         real = {place: os.path.realpath(place) for place in places}
         pairs = [*((path, path) for path in sorted({*real.values()})), *((real[place], place) for place in places)]
@@ -75,7 +75,7 @@ class Showing:
         return [self.shared, *(word for pair in found for word in pair)] if found else []
 
     def _take(self, path: str) -> bool:
-        """Tell whether the machine does not see a path yet; from now on it does."""
+        """Tell whether a path has still to be mounted into the machine, and note it as mounted."""
         is_seen = any(f"{path}/".startswith(f"{seen}/") for seen in self._seen)
         if is_seen or not (os.path.isdir(path) or os.path.isfile(path)):
             return False
@@ -88,7 +88,7 @@ class Showing:
 
 
 def show_argv(shell: str, words: Iterable[str]) -> tuple[str, ...]:
-    """Return the command line, to be run on a machine, that shows it the paths of :meth:`Showing.words`."""
+    """Return the command line that mounts the paths of :meth:`Showing.words` when it is run on a machine."""
     return (shell, "-ec", SHOW, "sh", *words)
 
 

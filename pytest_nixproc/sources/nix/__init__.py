@@ -1,7 +1,7 @@
 """Models in Nix: expressions, evaluated and built by the machine's own Nix.
 
 An expression yields instances whose ``pkg`` comes from ``createManagedProcess``: that of the library which it imports
-as ``<pytest-nixproc>``, or that of the original framework.
+as ``<pytest-nixproc>``, or that of upstream, the Nix process management framework.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def reader_of(
 
 
 def read_constructor(path: str, name: str, context: ModelContext) -> Constructor:
-    """Evaluate a file of constructors, and return the one of a name, or at a path of names."""
+    """Evaluate a file of constructors, and return the constructor with the given name or attribute path."""
     steps = tuple(name.split("."))
     looking = Evaluator(command.expression_at(path), context, construction=Construction(steps))
     parameters = constructors.parameters_of(looking.evaluate().document)
@@ -99,7 +99,7 @@ SUITE: Final = SuiteReader(suites.defines_tests, read_suite)
 
 
 def build(expression: command.ProcessesExpression, needs: list[str], directory: str, context: ModelContext) -> None:
-    """Build derivations, and keep the results while the directory exists.
+    """Build derivations, and protect the results from garbage collection while ``directory`` exists.
 
     Raises :class:`~pytest_nixproc.errors.SourceError` with the end of a failing builder's log.
     """
@@ -119,7 +119,7 @@ def build(expression: command.ProcessesExpression, needs: list[str], directory: 
 
 @hookimpl
 def nixproc_sources() -> list[Source]:
-    """Offer the source of Nix expressions."""
+    """Return the reader of models in Nix files, for the registry."""
     return [
         Source(
             "nix",

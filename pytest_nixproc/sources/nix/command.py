@@ -38,14 +38,14 @@ TIMED_OUT: Final = (None, 124, 137)
 """How a build ends that was given too little time (timeout(1))."""
 
 NO_FUNCTIONS: Final = "cannot convert a function to JSON"
-"""What Nix says when a configuration of the original framework has an override that is a function."""
+"""What Nix says when a configuration that upstream's functions write has an override that is a function."""
 
 FLAKES: Final = ("--option", "extra-experimental-features", "flakes")
 
 
 @dataclass(frozen=True)
 class ProcessesExpression:
-    """The place of a processes expression."""
+    """The location of a processes expression: a file or a flake, and an attribute in it."""
 
     path: str
     """A file, or the directory of a flake."""
@@ -113,7 +113,7 @@ def build(wanted: Sequence[str], directory: str, seconds: float, *, may_download
 
 
 def identity() -> list[object]:
-    """Return facts that tell this Nix, and our part of the evaluation, from others."""
+    """Return facts that identify the installed Nix and our evaluation code, as parts of keys of the cache."""
     nix = os.path.realpath(program("nix-instantiate"))
     files = (nix, EVALUATE, *(entry.path for entry in sorted(os.scandir(LIBRARY), key=lambda entry: entry.name)))
     return [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in files]

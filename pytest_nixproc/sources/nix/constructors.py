@@ -57,7 +57,7 @@ def default_at(file: str, line: int, column: int) -> Any:
 
 
 def values_in_nix(named: Mapping[str, Mapping[str, Any]], origin: str) -> dict[str, dict[str, Any]]:
-    """Return sets of values as JSON has them.
+    """Return sets of parameter values as JSON data for Nix.
 
     Raises :class:`~pytest_nixproc.errors.SourceError` for a value that Nix has none for.
     """
@@ -74,7 +74,7 @@ def values_in_nix(named: Mapping[str, Mapping[str, Any]], origin: str) -> dict[s
 
 
 def in_nix(value: object) -> Any:
-    """Return a value as JSON has it; an instance is a set with a process that can be depended on."""
+    """Return a value as JSON data for Nix; an instance becomes a set with its process, on which others can depend."""
     if isinstance(value, Instance):
         return {**plain_attributes(value), "pkg": in_nix(value.pkg)}
     if isinstance(value, ManagedProcess):

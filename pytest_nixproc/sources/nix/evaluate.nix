@@ -29,7 +29,7 @@ let
     else if asked.isFlake then builtins.getFlake asked.model
     else importModel asked.model;
 
-  # The original framework writes configurations with toJSON, which has no way with functions. So that overrides can be
+  # Upstream's framework writes configurations with toJSON, which has no way with functions. So that overrides can be
   # some, its files are given one that has: they see it, and an import that passes it on. nixpkgs is spared: imports like
   # that are not shared.
   scope = {
@@ -93,7 +93,7 @@ let
     let formals = formalsOf (found library); in
     mapAttrs (name: hasDefault: { inherit hasDefault; position = unsafeGetAttrPos name formals; }) formals;
 
-  # The original framework makes agnostic configurations for a manager that is null; our library marks what it makes.
+  # Upstream's framework makes agnostic configurations for a manager that is null; our library marks what it makes.
   agnostic = instances library;
   isOurs = set: builtins.any (name: isOurProcess (set.${name}.pkg or null)) (attrNames set);
   processes =

@@ -43,13 +43,13 @@ class Evaluation:
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], place: str) -> Self:
-        """Return the evaluation of a kept result, for a deployment's directory."""
+        """Return the evaluation of a fresh or cached result, with a deployment's directory filled in."""
         text = facts["text"].replace(PLACE, place)
         return cls(text, tuple(facts["needs"]), facts["pools"], facts["recorded"])
 
     @cached_property
     def document(self) -> Any:
-        """The text as data."""
+        """The content of ``text``, parsed from JSON."""
         return json.loads(self.text)
 
 
@@ -110,7 +110,7 @@ class Evaluator:
 
     @cached_property
     def id_files(self) -> IdFiles:
-        """The files on ids that belong to the expression."""
+        """The files of id pools and assigned ids that belong to the expression."""
         model = command.expression_at(self.suite.model) if self.suite and self.suite.model else self.expression
         return id_files(model, self.context.id_resources, self.context.ids_file)
 
@@ -176,7 +176,7 @@ class Evaluator:
     def _run(self, apply: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
         """Run Nix; return its result, and the log before it.
 
-        Where the original framework meets an override that is a function, Nix is run again, with an eye to that.
+        Where upstream's library meets an override that is a function, Nix is run again, with an eye to that.
         """
         tools = self.context.tools
         for keeps_functions in (False, True):

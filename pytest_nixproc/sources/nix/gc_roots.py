@@ -32,7 +32,7 @@ def protect(outputs: Sequence[str], directory: str) -> bool:
 
 
 def is_complete(output: str) -> bool:
-    """Tell whether an output is there, and not just being built again."""
+    """Tell whether a build output exists, and is not being rebuilt at the moment."""
     return os.path.lexists(output) and not os.path.lexists(f"{output}.lock")
 
 

@@ -1,6 +1,6 @@
-"""The files on ids that belong to an expression: pools, and the ids that were assigned from them.
+"""The files of ids that belong to an expression: one of id pools, and one of the ids assigned from them.
 
-Both are beside it, as the original has them: ``idresources.nix``, and ``ids.nix`` for ``processes.nix``, or
+Both are beside it, as upstream has them: ``idresources.nix``, and ``ids.nix`` for ``processes.nix``, or
 ``ids-advanced.nix`` for ``processes-advanced.nix``.
 """
 
@@ -24,7 +24,7 @@ MODEL: Final = "processes"
 
 @dataclass(frozen=True)
 class IdFiles:
-    """The files on ids that exist for an expression."""
+    """The files of id pools and assigned ids that exist for an expression."""
 
     resources: str | None
     """File of pools; None without one."""
@@ -56,7 +56,7 @@ def directory_of(expression: ProcessesExpression) -> str:
 
 
 def ids_beside(expression: ProcessesExpression) -> str:
-    """Return the file for the ids of an expression, with the part of its name that follows ``processes``."""
+    """Return the file of assigned ids beside an expression: ``ids-x.nix`` for ``processes-x.nix``, else ``ids.nix``."""
     name = os.path.basename(expression.path).removesuffix(".nix")
     variant = name.removeprefix(MODEL) if name.startswith(f"{MODEL}-") else ""
     return f"{directory_of(expression)}/ids{variant}.nix"
@@ -84,7 +84,7 @@ def read(pools: Any, recorded: Any, files: IdFiles) -> tuple[Mapping[str, Pool],
 
 
 def text_of(assignments: Assignments) -> str:
-    """Return assignments as an expression, in the form of the original, so that unchanged parts look the same."""
+    """Return assignments as a Nix expression in upstream's format, so that unchanged parts of a file stay the same."""
     whole: dict[str, Mapping[str, Any]] = {"ids": assignments.ids}
     if assignments.last:
         whole["lastAssignments"] = assignments.last

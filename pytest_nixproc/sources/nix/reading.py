@@ -103,7 +103,7 @@ class Reader:
         return read_managed_process(parameters)
 
     def _dependency(self, value: Any) -> Any:
-        """Return the instance that a dependency means: our library names its process, the original its package."""
+        """Return the instance that a dependency means: our library names its process, upstream its package."""
         if isinstance(value, dict) and "nixproc:process" in value:
             wanted = value["nixproc:process"]
             for key, entry in self.document.items():
@@ -159,7 +159,7 @@ def is_function(value: object) -> bool:
 
 
 class Function:
-    """A stand-in for a function of Nix in a parameter that cannot have one; it is good for a message alone."""
+    """A stand-in for a Nix function in a parameter that cannot be a function, to be shown in the error message."""
 
     def __repr__(self) -> str:
         return "a function"

@@ -1,4 +1,4 @@
-# Reads a file of test definitions: what the original's test driver takes, one or a set of them.
+# Reads a file of test definitions: what upstream's test driver takes, one or a set of them.
 #
 # They are left as they are, with the functions that make scripts, which are called with what the driver calls them with.
 { model, suite, arguments }:

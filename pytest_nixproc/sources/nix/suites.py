@@ -1,4 +1,4 @@
-"""Files of test definitions, as the original's test driver takes them."""
+"""Files of test definitions for the test driver of upstream, the Nix process management framework."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def place_of(position: Mapping[str, Any] | None) -> str:
 
 
 def names_of(value: object, known: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the known names that a definition has chosen."""
+    """Return the known names, of managers or profiles, that a test definition selects."""
     chosen = value if isinstance(value, list) else [value]
     return tuple(name for name in known if name in chosen)

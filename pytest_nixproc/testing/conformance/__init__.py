@@ -1,4 +1,4 @@
-"""The conformance suite: tests that every process manager has to pass, also those of other distributions.
+"""The conformance suite: tests that every process manager has to pass, including those of third-party packages.
 
     pytest --pyargs pytest_nixproc.testing.conformance --nixproc-manager=NAME
 

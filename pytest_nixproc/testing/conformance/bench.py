@@ -1,4 +1,4 @@
-"""The bench that tests deploy on, and functions that inspect its deployments."""
+"""The test bench, which deploys models with one manager, and functions that inspect its deployments."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ IDLE: Final = (sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"
 
 @dataclass(frozen=True)
 class Received:
-    """The surroundings that a probe has received."""
+    """The execution environment of a probe, as the probe has written it down."""
 
     arguments: tuple[bytes, ...]
     """The whole command line."""
@@ -70,12 +70,12 @@ class Received:
 
 
 def received(system: System, name: str) -> Received:
-    """Return the surroundings that the probe of this name has written down."""
+    """Return the execution environment that the probe of this name has written down."""
     return received_in(system.machine, models.dump_of(system.state, name))
 
 
 def received_in(machine: Machine, dump: str) -> Received:
-    """Return the surroundings that a probe has written into a file."""
+    """Return the execution environment that a probe has written into a file."""
     content = machine.files.read(dump)
     assert content is not None, f"nothing has been written to {dump}"
     facts = json.loads(content)
@@ -91,7 +91,7 @@ def received_in(machine: Machine, dump: str) -> Received:
 
 
 def own_number(instance: RunningInstance) -> int | None:
-    """Return the number by which an instance's main process knows itself: in a container, it is not the machine's."""
+    """Return the pid of an instance's main process in its innermost PID namespace; None if there is no process."""
     pid = instance.pid
     return None if pid is None else own_pid(pid)
 
@@ -156,7 +156,7 @@ class Bench:
         return bool(refusals)
 
     def honoured(self, **parameters: Any) -> dict[str, Any]:
-        """Return those of a process's parameters that the manager does not refuse."""
+        """Return the given parameters of a process without those that the manager refuses."""
         missing = self.manager.capabilities.unsupported
         return {name: value for name, value in parameters.items() if name not in missing}
 
@@ -289,5 +289,5 @@ def http_body(instance: RunningInstance) -> str:
 
 
 def seconds_of(system: System, happening: str, name: str) -> float:
-    """Return when something happened to an instance."""
+    """Return the time of an event of an instance, such as ``start`` or ``stopped``, in seconds of the timeline."""
     return next(event.seconds for event in system.timeline if (event.happening, event.instance) == (happening, name))

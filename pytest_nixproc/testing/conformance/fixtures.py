@@ -92,7 +92,7 @@ class Fixtures:
     @pytest.fixture(scope="class")
     @classmethod
     def system(cls, tested_manager: Manager, machine: Machine, mode: Mode) -> Iterator[System]:
-        """Return a running system that the tests of one mode share and leave as it was; each has its own instances."""
+        """Return a running system that all tests of a mode share; each test uses and restores its own instances."""
         with clean(Bench(tested_manager, machine)) as bench:
             ports = {name: bench.port() for name in OF_TESTS}
             with bench.deploy(

@@ -1,4 +1,4 @@
-"""The recorder of a run's results, in each process of pytest for its own tests."""
+"""The recorder of test results; each process of pytest, such as a worker, records the tests that it runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_of(item: pytest.Item) -> tuple[Manager, str] | None:
 
 
 def noted_outcome(item: pytest.Item) -> Outcome:
-    """Return the outcome that a test has noted in its properties, if it has not failed; else a pass."""
+    """Return the outcome of a test that has not failed: the refusal that is noted in its properties, or a pass."""
     said = dict(item.user_properties)
     for outcome, place in ((REFUSED, REFUSES), (PARTLY, REFUSES_SOME)):
         if place in said:

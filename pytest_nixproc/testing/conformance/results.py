@@ -121,7 +121,7 @@ class Results:
 
 
 def base(test: str) -> str:
-    """Return the test of which a result is one variant."""
+    """Return the name of a test without the variant in brackets."""
     return test.partition("[")[0]
 
 

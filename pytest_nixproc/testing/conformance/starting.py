@@ -68,7 +68,7 @@ class Starting(Fixtures):
 
     @in_both_modes
     def test_initialize_runs_before_every_start(self, bench: Bench, mode: Mode) -> None:
-        """``initialize`` has ended when the program starts, each time, and sees its variables."""
+        """``initialize`` runs to its end before every start of the program, and has the program's variables."""
         text = """
             # it's a comment with "one" quote
             test -n "$PATH" && test ! -e "$PROBE_DUMP"
@@ -90,7 +90,7 @@ class Starting(Fixtures):
     @in_both_modes
     @pytest.mark.parametrize("text", ["echo of no use; exit 42", "echo of no use; (exit 42); echo went on"])
     def test_failing_initialize_aborts_the_start(self, bench: Bench, mode: Mode, text: str) -> None:
-        """When a command of ``initialize`` fails, nothing after it runs, and the error has its status and words."""
+        """When a command of ``initialize`` fails, nothing after it runs, and the error shows its status and output."""
         instance = one(lambda state: probe("it", state, mode, initialize=text))
         with pytest.raises(StartError) as caught, bench.deploy(instance):
             pass
@@ -157,7 +157,7 @@ class Starting(Fixtures):
 
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_death_at_start(self, bench: Bench, ending: str) -> None:
-        """An instance that dies fails the deployment at once, with its end and last words; the others are stopped."""
+        """An instance that ends at once fails the deployment, with its status and last output; others are stopped."""
         mode, options, shown = ENDINGS[ending]
 
         def build(state: StateDirs) -> Mapping[str, Instance]:

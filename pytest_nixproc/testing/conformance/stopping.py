@@ -35,7 +35,7 @@ class Stopping(Fixtures):
 
     @in_both_modes
     def test_ignoring_sigterm(self, bench: Bench, mode: Mode) -> None:
-        """A program that ignores SIGTERM is killed after its time, and reported by name; the others are not."""
+        """A program that ignores SIGTERM is killed at the time limit and reported by name; other programs are not."""
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
             good = probe("good", state, mode)

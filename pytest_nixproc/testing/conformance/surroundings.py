@@ -1,4 +1,4 @@
-"""Tests of the surroundings that programs get: arguments, environment, directory, umask and others."""
+"""Tests of a program's execution environment: arguments, variables, directory, umask and others."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ OWN_PATH: Final = "/o n e:/t'wo"
 
 
 class Surroundings(Fixtures):
-    """Tests of the surroundings that programs get: arguments, environment, directory, umask and others."""
+    """Tests of a program's execution environment: arguments, variables, directory, umask and others."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def hostile(cls, tested_manager: Manager, machine: Machine, mode: Mode) -> Iterator[Hostile]:
-        """Return the surroundings of a probe that has hostile values; one for all tests of a mode."""
+        """Return a probe with hostile values, and the execution environment it had; one for all tests of a mode."""
         with clean(Bench(tested_manager, machine)) as bench:
             yield Hostile.given(bench, mode)
 
@@ -105,7 +105,7 @@ class Surroundings(Fixtures):
 
     @in_both_modes_at_once
     def test_nice(self, hostile: Hostile) -> None:
-        """A program's niceness is its own, added to that of the tests."""
+        """A program's niceness is that of its model, added to the niceness of the tests."""
         assert hostile.found.nice == min(19, os.getpriority(os.PRIO_PROCESS, 0) + hostile.requires("nice"))
 
     @in_both_modes_at_once
@@ -198,7 +198,7 @@ class Surroundings(Fixtures):
 
 @dataclass(frozen=True)
 class Hostile:
-    """A probe with hostile values: its parameters, and the surroundings that it has received."""
+    """A probe with hostile values: its parameters, and the execution environment that it had."""
 
     bench: Bench
     told: Mapping[str, Any]

@@ -53,7 +53,7 @@ def serve(options: Options) -> NoReturn:
 
 
 def die(options: Options) -> NoReturn:
-    """End with the status or the signal that is asked for, after a last line on the standard error."""
+    """Exit with the requested status, or die of the requested signal, after a last line on standard error."""
     serving.say("the disk is on fire")
     if number := int(options.get("signal", 0)):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

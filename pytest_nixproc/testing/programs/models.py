@@ -29,7 +29,7 @@ def program(name: str, mode: Mode, words: tuple[str, ...], **parameters: Any) ->
 
 
 def dump_of(state: StateDirs, name: str) -> str:
-    """Return the path of the file into which a probe writes its surroundings."""
+    """Return the path of the file into which a probe writes its execution environment."""
     return f"{state.lib_dir}/{name}.json"
 
 

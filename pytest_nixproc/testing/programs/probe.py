@@ -1,4 +1,4 @@
-"""The probe: it writes down its surroundings, byte for byte, and then serves until SIGTERM.
+"""The probe: it writes down its execution environment, byte for byte, and then serves until SIGTERM.
 
 Its arguments are free for the test; ``-D`` as the last one makes it a daemon. Everything else is told by variables:
 

@@ -1,6 +1,6 @@
-# The library that expressions import as <pytest-nixproc>. It needs neither nixpkgs nor the original framework.
+# The library that expressions import as <pytest-nixproc>. It needs neither nixpkgs nor upstream's framework.
 #
-# Where processes will run is passed in, as the original's functions want it; what a process makes of it is decided by
+# Where processes will run is passed in, as upstream's functions want it; what a process makes of it is decided by
 # the generators of pytest-nixproc, after the expression has been evaluated. So most of it only has to be accepted here.
 { pkgs ? null
 , system ? builtins.currentSystem
