@@ -28,6 +28,23 @@ class Subject(Protocol):
         """The log of the instance."""
 
 
+@dataclass
+class EndRecord:
+    """What is known about the ends of main processes; changed in place, even by several threads."""
+
+    replaced: list[tuple[str, int]] = field(default_factory=list)
+    """Main processes in whose place another one was seen, with their instances."""
+
+    explained: set[tuple[str, int]] = field(default_factory=set)
+    """Main processes whose ends are no news: a test has ended them, or another finding is about them."""
+
+    over: set[str] = field(default_factory=set)
+    """Instances of which it is known that they do not run, until they are started again."""
+
+    reported: set[str] = field(default_factory=set)
+    """Those among them whose end was reported."""
+
+
 @dataclass(frozen=True)
 class DeploymentContext:
     """A system that is being started, used or taken down: its parts, its journal and its timeline."""
@@ -43,6 +60,9 @@ class DeploymentContext:
 
     pids: dict[str, int] = field(default_factory=dict)
     """Main processes as last seen, by instance."""
+
+    ends: EndRecord = field(default_factory=EndRecord)
+    """What is known about the ends of main processes."""
 
     @property
     def machine(self) -> Machine:
@@ -72,4 +92,5 @@ class DeploymentContext:
                 self.units[name].name: (pid, self.machine.processes.identity(pid)) for name, pid in new.items()
             }
             self.journal.write("running", pids=identities)
+            self.ends.replaced.extend((name, self.pids[name]) for name in new if name in self.pids)
             self.pids.update(new)

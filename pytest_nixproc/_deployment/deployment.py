@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
@@ -20,11 +20,12 @@ from pytest_nixproc._persistence.shared_deployments import SharedDeployment
 from pytest_nixproc._planning.plan import Plan
 from pytest_nixproc._planning.planner import LoadModel, Planner
 from pytest_nixproc._planning.steps import UnitSet, steps_between
-from pytest_nixproc.checks.api import StopReport
+from pytest_nixproc.checks.api import NOT_RUNNING, Snapshot, StopReport
 from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError, TeardownError, Unreachable
 from pytest_nixproc.values.findings import Finding, errors_of
 
 CLOSE_SECONDS: Final = 10.0
+CONFLICT: Final = "the running instances conflict"
 LEFT_TO_REAPER: Final = "{root} is kept until it is back; nixproc reap removes what is left then"
 
 
@@ -87,7 +88,7 @@ class Deployment:
             self.operation.driver.open(self.machine.deadline(self.planner.settings.start_seconds))
             self.phase = Phase.OPEN
             self.operation.start(steps_between(UnitSet(), self.operation.plan.unit_set), subjects)
-            self._refuse_live_conflicts()
+            self._refuse_live_conflicts(plan.model)
         if self.lease.share:
             self.lease.share.open()
 
@@ -123,6 +124,7 @@ class Deployment:
     def switch(self, load: LoadModel, subjects: Mapping[str, Subject]) -> None:
         """Upgrade to another model; only instances whose configuration differs are stopped and started."""
         operation, installation = self.operation, self.installation
+        operation.note_ends()
         old, new = operation.plan, self.lease.plan(load)
         refuse_conflicts(new)
         installation.note(new)
@@ -140,7 +142,7 @@ class Deployment:
             installation.write(new, old)
             operation.driver.refresh(list(old.unit_set.units.values()), list(new.unit_set.units.values()))
             operation.start(starts, subjects)
-            self._refuse_live_conflicts()
+            self._refuse_live_conflicts(step.name for step in starts)
         needed = {item.key for item in installation.accounts.items(new.model, new.target)}
         if problems := installation.accounts.release(needed):
             raise TeardownError(problems)
@@ -172,20 +174,42 @@ class Deployment:
             remedy = "make room there, or choose another --nixproc-state-root"
             raise DeploymentError(brief, details=details, remedy=remedy) from error
 
-    def _refuse_live_conflicts(self) -> None:
-        """Inspect the started system; errors end the deployment, unless the settings are tolerant."""
-        if self.planner.settings.tolerant:
-            self.inspect()
-        else:
-            self.assert_no_conflicts()
+    def _refuse_live_conflicts(self, started: Iterable[str]) -> None:
+        """Inspect the system; what ends the deployment are ends of ``started`` instances, and errors.
+
+        Where the settings are tolerant, errors do not.
+        """
+        snapshot = self.operation.snapshot()
+        self.operation.refuse_ended(started, snapshot.statuses)
+        errors = errors_of(self._judged(snapshot))
+        if errors and not self.planner.settings.tolerant:
+            raise ConflictError(CONFLICT, errors)
 
     def inspect(self) -> list[Finding]:
         """Apply the live rules to the system; return their findings."""
-        return self._found(self.planner.rulebook.live(self.operation.snapshot()))
+        return self._judged(self.operation.snapshot())
+
+    def _judged(self, snapshot: Snapshot) -> list[Finding]:
+        findings = self.planner.rulebook.live(snapshot)
+        for name in (name for finding in findings if finding.code == NOT_RUNNING for name in finding.instances):
+            self.operation.expect_end(name, self.operation.context.pids.get(name))
+        return self._found(findings)
 
     def check_stop(self, report: StopReport) -> list[Finding]:
         """Apply the leak rules to the stop of an instance; return their findings."""
+        for name, pid in report.ended.items():
+            self.operation.expect_end(name, pid)
         return self._found(self.planner.rulebook.leak(report))
+
+    def check_ends(self) -> list[Finding]:
+        """Apply the rules about ends to those since the last call that nobody has asked for; return their findings.
+
+        Nothing is asked of a machine that is down, which has ended everything.
+        """
+        if self.phase is not Phase.OPEN or self._has_lost_machine:
+            return []
+        rulebook = self.planner.rulebook
+        return self._found([finding for report in self.operation.take_ends() for finding in rulebook.end(report)])
 
     def _found(self, findings: list[Finding]) -> list[Finding]:
         self.operation.plan = self.operation.plan.with_findings(findings)
@@ -194,7 +218,7 @@ class Deployment:
     def assert_no_conflicts(self) -> None:
         """Apply the live rules to the system; raises :class:`~pytest_nixproc.errors.ConflictError`."""
         if errors := errors_of(self.inspect()):
-            raise ConflictError("the running instances conflict", errors)
+            raise ConflictError(CONFLICT, errors)
 
     def stop(self, *, keep_state: bool = False) -> None:
         """Take everything down in reverse order and remove the state, unless it is to be kept.

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
+from pytest_nixproc._deployment.ends import EndObserver
 from pytest_nixproc._deployment.starting import Startup
 from pytest_nixproc._deployment.stopping import Shutdown
-from pytest_nixproc._deployment.watching import Watch
+from pytest_nixproc._deployment.watching import Watch, start_error
 from pytest_nixproc._inspection.file_changes import FileChanges
 from pytest_nixproc._inspection.observation import observe
 from pytest_nixproc._inspection.observer import Observer
 from pytest_nixproc._planning.plan import Plan
 from pytest_nixproc._planning.steps import Step
-from pytest_nixproc.checks.api import Snapshot
+from pytest_nixproc.checks.api import EndReport, Snapshot
+from pytest_nixproc.values.commands import describe_status
 from pytest_nixproc.values.units import Status
 
 
@@ -29,6 +31,7 @@ class Operation:
         self.timeline = context.timeline
         self.observer = Observer(context.driver, context.units, is_guest=is_guest)
         self._changes = FileChanges(context.model, context.machine)
+        self._ends: list[EndReport] = []
 
     def adopt(self, plan: Plan) -> None:
         """Go on with another plan, whose files are in place."""
@@ -49,6 +52,36 @@ class Operation:
         """Stop instances; return the problems."""
         return Shutdown(self.context, steps).carry_out()
 
+    def note_ends(self) -> None:
+        """Note which instances have ended by themselves, before a verb of a test changes what can be seen of that."""
+        self._ends += EndObserver(self.context).look()
+
+    def take_ends(self) -> list[EndReport]:
+        """Return the ends that nobody asked for since the last call."""
+        self.note_ends()
+        ends, self._ends = self._ends, []
+        return ends
+
+    def expect_end(self, name: str, pid: int | None) -> None:
+        """Let the end of a main process be no news: a test has asked for it, or another finding is about it."""
+        if pid is None:
+            self.context.ends.over.add(name)
+        else:
+            self.context.ends.explained.add((name, pid))
+
+    def refuse_ended(self, names: Iterable[str], statuses: Mapping[str, Status]) -> None:
+        """Raise for an instance that has ended in the moment after it became ready.
+
+        That is :class:`~pytest_nixproc.errors.StartError`.
+        """
+        for name in names:
+            status, instance = statuses[name], self.plan.model[name]
+            if status.has_ended and not instance.attributes.get("may_end"):
+                ending = "ended" if status.exit_status is None else describe_status(status.exit_status)
+                brief = f"{name} did not start: it {ending} as soon as it was ready"
+                says = f"its manager says: {status.text}"
+                raise start_error(self.driver, self.context.units[name], instance, brief, says)
+
     def await_ready(self, name: str, subject: Subject) -> None:
         """Wait until an instance is ready again; raises :class:`~pytest_nixproc.errors.StartError`."""
         deadline = self.machine.deadline(self.context.limit("start", name))
@@ -67,12 +100,14 @@ class Operation:
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the whole system."""
-        plan = self.plan
+        plan, context = self.plan, self.context
         told = plan.referenced_pid_files
-        snapshot = observe(plan.model, self.context.units, self.driver, plan.target, plan.outside, told, self._changes)
+        snapshot = observe(plan.model, context.units, self.driver, plan.target, plan.outside, told, self._changes)
         statuses = snapshot.statuses.items()
-        self.context.remember({name: status.pid for name, status in statuses if status.running and status.pid})
-        return snapshot
+        context.remember({name: status.pid for name, status in statuses if status.running and status.pid})
+        may_end = {name for name, instance in plan.model.items() if instance.attributes.get("may_end")}
+        stopped = plan.model.keys() - context.running.keys()
+        return replace(snapshot, may_be_down=may_end | stopped | context.ends.reported)
 
     def log(self, name: str, start: int = 0) -> str:
         """Return an instance's log from byte ``start`` on."""

@@ -73,6 +73,8 @@ class Startup:
         units = [context.units[name] for name in names]
         context.journal.write("start", units=[facts_of(unit) for unit in units], reason=steps[0].reason)
         context.running.update(dict.fromkeys(names))
+        for known in (context.ends.over, context.ends.reported):
+            known.difference_update(names)
         for name in names:
             context.timeline.add("start", name)
         deadline = context.machine.deadline(seconds)

@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Happening = Literal["start", "ready", "stop", "stopped"]
+Happening = Literal["planned", "start", "spawned", "ready", "ended", "restarted", "stop", "stopped", "removed"]
+"""What can happen to an instance, usually in this order.
+
+``start`` and ``stop`` are asked of its manager; ``spawned`` says that the manager has done its part of the start.
+``ended`` and ``restarted`` are what nobody has asked for, or a test behind the manager's back.
+"""
 
 
 @dataclass(frozen=True)
@@ -18,9 +23,12 @@ class Event:
 
     happening: Happening
     instance: str
+    detail: str = ""
+    """How it happened, in words: ``ended with status 1``."""
 
     def __str__(self) -> str:
-        return f"{self.seconds:8.3f} s  {self.happening:<8} {self.instance}"
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.seconds:8.3f} s  {self.happening:<9} {self.instance}{detail}"
 
 
 class Timeline:
@@ -31,15 +39,20 @@ class Timeline:
         self._begin = now()
         self._events: list[Event] = []
 
-    def add(self, happening: Happening, instance: str) -> None:
+    def add(self, happening: Happening, instance: str, detail: str = "") -> None:
         """Record that something happened now."""
-        self._events.append(Event(self._now() - self._begin, happening, instance))
+        self._events.append(Event(self._now() - self._begin, happening, instance, detail))
 
     def __iter__(self) -> Iterator[Event]:
         return iter(self._events)
 
     def __len__(self) -> int:
         return len(self._events)
+
+    def since(self, happening: Happening, instance: str) -> float | None:
+        """Return the seconds since something happened to an instance last; None if it never has."""
+        times = [event.seconds for event in self._events if (event.happening, event.instance) == (happening, instance)]
+        return self._now() - self._begin - times[-1] if times else None
 
     def order(self, happening: Happening) -> list[str]:
         """Return the instances to which something happened, in that order."""

@@ -178,6 +178,35 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     return (yield)
 
 
+def watched(item: pytest.Item) -> Generator[None, object, object]:
+    """Look at the end of a phase of a test whether an instance has ended that nobody stopped."""
+    try:
+        result = yield
+    except (KeyboardInterrupt, pytest.exit.Exception):
+        raise
+    except BaseException:
+        look_for_ends(item, has_failed=True)
+        raise
+    look_for_ends(item, has_failed=False)
+    return result
+
+
+def look_for_ends(item: pytest.Item, *, has_failed: bool) -> None:
+    """Fail a test for instances that have ended, unless it has failed already; that takes no time without a system."""
+    used = session_in_use(item.config)
+    if used is not None:
+        used.test = item.nodeid
+    if used is not None and used.live:
+        from pytest_nixproc._plugin.ends import fail_for_ends
+
+        fail_for_ends(used, item, has_failed=has_failed)
+
+
+pytest_runtest_setup = pytest.hookimpl(wrapper=True)(watched)
+pytest_runtest_call = pytest.hookimpl(wrapper=True)(watched)
+pytest_runtest_teardown = pytest.hookimpl(wrapper=True)(watched)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the systems' logs and statuses to the report of a failing test, of those too that are gone by now."""

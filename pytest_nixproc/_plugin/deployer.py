@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,9 @@ import pytest
 from pytest_nixproc._planning.other_deployments import rehearse
 from pytest_nixproc._planning.planner import LoadModel, Planner
 from pytest_nixproc._plugin import options
+from pytest_nixproc._plugin.ends import ends_of_scope, error_about
 from pytest_nixproc._plugin.matrix import PRIVILEGED, Point
+from pytest_nixproc._plugin.reporting import note_failure
 from pytest_nixproc._plugin.session import Session, session_of
 from pytest_nixproc._plugin.sharing import identity_of
 from pytest_nixproc._system.system import System
@@ -46,11 +48,8 @@ class Deployer:
         with self.session.signals.handled(), self.session.findings.conflicts_noted():
             planner = self.planner(point, machine, directory=directory)
             system = self.session.sharing.system(planner, identity_of(model, directory), load)
-        self.session.live[system] = {}
-        try:
+        with self._in_use(system, self._put_aside):
             yield system
-        finally:
-            self._put_aside(system)
 
     @contextmanager
     def deployed(
@@ -79,11 +78,32 @@ class Deployer:
         with self.session.signals.handled():
             with self.session.findings.conflicts_noted():
                 system.start(load)
-            self.session.live[system] = {}
-            try:
+            with self._in_use(system, self._end):
                 yield system
-            finally:
-                self._end(system)
+
+    @contextmanager
+    def _in_use(self, system: System, finish: Callable[[System], None]) -> Iterator[None]:
+        """Have tests use a system for the time of a ``with`` block, and finish with it.
+
+        Raises :class:`~pytest_nixproc.errors.ConflictError` for instances that have ended by themselves, unless the
+        block has failed already: its report shows them then.
+        """
+        self.session.live[system] = {}
+        error: NixprocError | None = None
+        try:
+            yield
+            if ended := ends_of_scope(self.session, system):
+                error = error_about(ended)
+                note_failure(self.session, system)
+        finally:
+            try:
+                finish(system)
+            except NixprocError as problem:
+                if error is None:
+                    raise
+                error.add_note(str(problem))
+        if error is not None:
+            raise error
 
     def _put_aside(self, system: System) -> None:
         """Remove a system from those that tests use, and add its findings to the session's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import ConflictError
 from pytest_nixproc.values.findings import Finding
 
@@ -17,6 +18,8 @@ class FindingsLog:
         """Everything that the checks have found, by its text."""
         self.warnings: dict[str, None] = {}
         """Messages that are printed at the end of the session."""
+        self.ends: dict[System, list[tuple[str, Finding]]] = {}
+        """Findings about ends of instances that nobody asked for, each with the test that has failed for it."""
 
     def note(self, findings: Iterable[Finding]) -> None:
         """Add findings to the report of the session; the same finding of several systems counts once."""

@@ -36,6 +36,8 @@ class Session:
         self.matrix = Matrix(config, self.registry)
         self.live: dict[System, dict[str, int]] = {}
         """Systems that are up, each with the sizes of its logs when the current test began."""
+        self.test = ""
+        """The id of the current test."""
         self.failed: set[System] = set()
         self.noted: list[tuple[str, str]] = []
         """Sections for the report of the current test."""

@@ -17,6 +17,11 @@ from pytest_nixproc.values.units import Status
 
 ASKED_FOR: Final = "asked for by a test"
 
+REQUESTS: Final = frozenset(
+    {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT}
+)
+"""Signals by which nobody asks a server to end."""
+
 
 class RunningInstance:
     """One instance of a running system; the attributes of the model's instance can be read from it."""
@@ -84,12 +89,14 @@ class RunningInstance:
 
     def start(self) -> None:
         """Start it and wait until it is ready; raises :class:`~pytest_nixproc.errors.StartError`."""
+        self._operation.note_ends()
         self._operation.start([Step("start", self.name, (), ASKED_FOR)], {self.name: self})
         self._operation.status_of(self.name)
 
     def stop(self) -> None:
         """Stop it and wait for its end; raises :class:`~pytest_nixproc.errors.TeardownError` if force was needed."""
         self._operation.status_of(self.name)
+        self._operation.note_ends()
         if problems := self._operation.stop([Step("stop", self.name, (), ASKED_FOR)]):
             raise TeardownError(problems)
 
@@ -115,6 +122,8 @@ class RunningInstance:
             raise NixprocError(f"{self.name} does not run")
         machine = self._operation.machine
         machine.processes.ended([pid])
+        if number not in REQUESTS:
+            self._operation.expect_end(self.name, pid)
         machine.processes.signal(pid, number)
         if number == signal.SIGKILL:
             machine.processes.wait_ended([pid], machine.deadline(self._operation.context.settings.stop_seconds))

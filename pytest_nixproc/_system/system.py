@@ -60,6 +60,10 @@ class System(Mapping[str, "RunningInstance"]):
         """Inspect the running system now, and return the findings of the checks."""
         return self._deployment.inspect()
 
+    def check_ends(self) -> list[Finding]:
+        """Return findings about instances that have ended by themselves since the last call."""
+        return self._deployment.check_ends()
+
     def __getitem__(self, name: str) -> RunningInstance:
         if name not in self.model:
             raise KeyError(f"no instance {name!r}; the system has {', '.join(self)}")
@@ -140,17 +144,8 @@ class System(Mapping[str, "RunningInstance"]):
             self[name].stop()
             findings += self._deployment.check_stop(observer.while_stopped())
         finally:
-            self._start_again(name, findings)
+            start_again(self[name], findings)
         return findings + self._deployment.check_stop(observer.when_back())
-
-    def _start_again(self, name: str, findings: Sequence[Finding]) -> None:
-        """Start an instance; where it does not start, the findings made while it was stopped are the reason."""
-        try:
-            self[name].start()
-        except DeploymentError as error:
-            if errors := errors_of(findings):
-                raise ConflictError(f"{name} cannot be started again", errors) from error
-            raise
 
     def assert_stops_alone(self, name: str) -> None:
         """Restart an instance; raises :class:`~pytest_nixproc.errors.ConflictError` if it leaves or disturbs anything.
@@ -177,3 +172,13 @@ class System(Mapping[str, "RunningInstance"]):
         """Return the log of each instance since :meth:`log_sizes`."""
         units = self._deployment.operation.context.units
         return {name: self._deployment.operation.driver.log(unit, sizes.get(name, 0)) for name, unit in units.items()}
+
+
+def start_again(instance: RunningInstance, findings: Sequence[Finding]) -> None:
+    """Start an instance; where it does not start, the findings made while it was stopped are the reason."""
+    try:
+        instance.start()
+    except DeploymentError as error:
+        if errors := errors_of(findings):
+            raise ConflictError(f"{instance.name} cannot be started again", errors) from error
+        raise

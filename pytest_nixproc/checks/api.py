@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from pytest_nixproc.checks.claims import Inventory, OtherDeployment, ResourceClaim
 from pytest_nixproc.errors import UnknownName, Unsupported
@@ -139,6 +139,9 @@ class Snapshot:
     file_changes: Sequence[FileChange] = ()
     """Changes in directories where all programs write."""
 
+    may_be_down: Container[str] = ()
+    """Instances that need not run: a test has stopped them, their end was reported, or they may end by themselves."""
+
 
 @dataclass(frozen=True)
 class StopReport:
@@ -167,6 +170,28 @@ class StopReport:
     """Other instances that run and are not ready, each with the reason."""
 
 
+@dataclass(frozen=True)
+class EndReport:
+    """The data that rules about ends look at: the main process of one instance has ended, and nobody asked for it."""
+
+    instance: str
+    how: str
+    """How it has ended, in words: ``ended with status 1``."""
+
+    seconds: float | None
+    """Seconds between its readiness and the moment when the end was seen; None if it never was ready."""
+
+    is_back: bool
+    """Whether the instance runs again."""
+
+    status: str
+    """The words of its manager."""
+
+
+NOT_RUNNING: Final = "NP201"
+"""The rule that tells of an end as well as NP215, which is about those between the looks at a running system."""
+
+
 def nothing(_: object) -> Iterable[Finding]:
     """Return no findings; the default for each kind of check that a rule does not define."""
     return ()
@@ -188,6 +213,9 @@ class Rule:
 
     leak: Callable[[StopReport], Iterable[Finding]] = nothing
     """Looks at the stop of one instance."""
+
+    end: Callable[[EndReport], Iterable[Finding]] = nothing
+    """Looks at an end of one instance that nobody has asked for."""
 
     constructor: Callable[[Any], Iterable[Finding]] = nothing
     """Looks at the instances that a constructor makes of different parameters."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from pytest_nixproc.checks.api import PidFileState, Rule, Snapshot, origin_of
+from pytest_nixproc.checks.api import NOT_RUNNING, PidFileState, Rule, Snapshot, origin_of
 from pytest_nixproc.checks.claims import ResourceClaim
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.instance import ANY_ADDRESS
@@ -18,8 +18,8 @@ from pytest_nixproc.values.machine import Listener
 def not_running(snapshot: Snapshot) -> Iterator[Finding]:
     """Find instances that do not run."""
     for name, status in snapshot.statuses.items():
-        if not status.running:
-            yield Finding("NP201", "error", f"{name} does not run: {status.text}", (name,))
+        if not status.running and name not in snapshot.may_be_down:
+            yield Finding(NOT_RUNNING, "error", f"{name} does not run: {status.text}", (name,))
 
 
 def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
@@ -28,7 +28,7 @@ def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
     for listener in snapshot.owners:
         holders[listener.protocol, listener.port].append(listener)
     for name, instance in snapshot.model.items():
-        for endpoint in instance.endpoints:
+        for endpoint in instance.endpoints if name not in snapshot.may_be_down else ():
             found = holders[endpoint.protocol, endpoint.port]
             if name not in (snapshot.owners[listener] for listener in found):
                 who, others, remedy = holder(snapshot, found)
@@ -65,7 +65,7 @@ def undeclared_listeners(snapshot: Snapshot) -> Iterator[Finding]:
 def pid_files_wrong(snapshot: Snapshot) -> Iterator[Finding]:
     """Find PID files that have to exist and do not, or that do not name a living process of their instance."""
     for name, unit in snapshot.units.items():
-        if unit.pid_file is None:
+        if unit.pid_file is None or name in snapshot.may_be_down:
             continue
         content = snapshot.pid_files.get(name)
         if content is None:
@@ -75,8 +75,9 @@ def pid_files_wrong(snapshot: Snapshot) -> Iterator[Finding]:
             problem = f"PID file {unit.pid_file} holds {content.strip()!r}, which is no living process of {name}"
             yield Finding("NP204", "error", problem, (name,))
     for file in snapshot.referenced_pid_files:
-        if not file.is_right and not is_shared(file):
-            name, origin = file.claims[0].instance, origin_of_claim(snapshot, file.claims[0])
+        name = file.claims[0].instance
+        if not file.is_right and not is_shared(file) and name not in snapshot.may_be_down:
+            origin = origin_of_claim(snapshot, file.claims[0])
             # Many programs write more below it.
             first_line = (file.content or "").partition("\n")[0]
             wrong = f"holds {first_line!r}, which is no living process of {name}"
@@ -238,11 +239,12 @@ def nixproc_checks() -> list[Rule]:
 
 RULES: Final = [
     Rule(
-        "NP201",
-        "every instance runs",
+        NOT_RUNNING,
+        "every instance runs that is to run",
         live=not_running,
-        explanation="It asks the manager. An instance that a test has stopped is an error, too: start it again before"
-        " the next look.",
+        explanation="It asks the manager, whenever the running system is looked at. An instance that a test has"
+        " stopped is no error, and neither is one with `may_end=True`, or one of which NP215 has told. One that a test"
+        " has killed is an error: start it again before the next look.",
     ),
     Rule(
         "NP202",

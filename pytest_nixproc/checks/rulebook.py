@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable
 
-from pytest_nixproc.checks.api import Rule, RuleInput, Snapshot, StopReport, chosen
+from pytest_nixproc.checks.api import EndReport, Rule, RuleInput, Snapshot, StopReport, chosen
 from pytest_nixproc.checks.constructor import compare
 from pytest_nixproc.model.constructors import ConstructorFiles, ConstructorTrial
 from pytest_nixproc.model.context import ModelContext
@@ -39,6 +39,10 @@ class Rulebook:
     def leak(self, report: StopReport) -> list[Finding]:
         """Apply the rules to the stop of an instance."""
         return [finding for rule in self.rules for finding in rule.leak(report)]
+
+    def end(self, report: EndReport) -> list[Finding]:
+        """Apply the rules to the end of an instance."""
+        return [finding for rule in self.rules for finding in rule.end(report)]
 
     def constructor(self, trial: ConstructorTrial, context: ModelContext, files: ConstructorFiles) -> list[Finding]:
         """Apply the rules to the instances that a constructor makes of different parameters."""

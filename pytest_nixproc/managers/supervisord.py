@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
@@ -45,6 +46,9 @@ SOCKET_PATH_LIMIT: Final = 103 - len(".4194304")
 supervisord appends its pid at first, and renames the socket then.
 """
 
+ALWAYS: Final = ("true", "on", "1", "yes", "t", "y")
+"""The values of ``autorestart`` that have a program started again however it has ended (supervisor.datatypes)."""
+
 RPC_SECONDS: Final = 30.0
 DESCRIPTORS_PER_PROGRAM: Final = 4
 OWN_DESCRIPTORS: Final = 64
@@ -72,7 +76,8 @@ class SupervisordGenerator(Generator):
             settings = {"command": quoted(f"{launch.target.directory}/{path}")}
         parameters = launch.overridden(common_settings(launch) | settings)
         section = [f"[program:{launch.name}]", *(f"{name}={plain(value)}" for name, value in parameters.items())]
-        return launch.unit(File(CONFIGURATION, "\n".join(section) + "\n\n"), *scripts)
+        unit = launch.unit(File(CONFIGURATION, "\n".join(section) + "\n\n"), *scripts)
+        return replace(unit, restarts=str(parameters["autorestart"]).lower() in ALWAYS)
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the daemon's configuration."""
@@ -406,11 +411,15 @@ class SupervisordDriver(Driver):
         return entries
 
     def _status(self, unit: Unit, entry: Mapping[str, Any]) -> Status:
-        text = f"{entry['statename']} {entry['spawnerr'] or entry['description']}".strip()
+        # The rest of the description is how long it has run, when supervisord was asked last.
+        described = entry["description"].partition(", uptime")[0]
+        text = f"{entry['statename']} {entry['spawnerr'] or described}".strip()
         if pid := int(entry["pid"]):
             return Status(running=True, pid=daemon_of(unit, self.machine) or pid, text=text)
         exit_status = self._daemon.exit_status(entry) if entry["statename"] == "EXITED" else None
-        has_ended = entry["statename"] in ("EXITED", "FATAL", "BACKOFF") or bool(entry["stop"])
+        is_over = entry["statename"] in ("EXITED", "FATAL", "BACKOFF") or bool(entry["stop"])
+        # supervisord starts it again within a second, and does not say so before.
+        has_ended = is_over and not (entry["statename"] in ("EXITED", "BACKOFF") and unit.restarts)
         return Status(running=False, has_ended=has_ended, exit_status=exit_status, text=text)
 
 

@@ -121,6 +121,9 @@ class Instance:
         pkg: object = self.pkg
         if not isinstance(pkg, ManagedProcess):
             return [Fault("pkg", f"is {pkg!r}, which is no managed process", "use create_managed_process()")]
+        if not isinstance(self.attributes.get("may_end", False), bool):
+            may_end = self.attributes["may_end"]
+            return [*self.pkg.faults, Fault("may_end", f"is {may_end!r}, which is no truth value", "use True or False")]
         problem = "is {!r}, which is no {} port"
         for section in SECTIONS:
             named: object = self.attributes.get(section, {})

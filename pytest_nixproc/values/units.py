@@ -70,6 +70,9 @@ class Unit:
     key: str = ""
     """Name of the instance in the model."""
 
+    restarts: bool = False
+    """Whether its manager starts the program again whenever it has ended, because an override says so."""
+
 
 @dataclass(frozen=True)
 class Status:

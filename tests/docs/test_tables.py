@@ -29,7 +29,7 @@ from pytest_nixproc._plugin import fixtures, options
 from pytest_nixproc._registry import Registry
 from pytest_nixproc._system.instance import RunningInstance
 from pytest_nixproc._system.system import System
-from pytest_nixproc.checks.api import Rule, RuleInput, Snapshot, StopReport, nothing
+from pytest_nixproc.checks.api import EndReport, Rule, RuleInput, Snapshot, StopReport, nothing
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.parts import AccountDatabase, Files, Lifecycle, Network, Processes
@@ -206,6 +206,7 @@ def looks_at(rule: Rule) -> str:
     halves = {
         "the running system": rule.live,
         "the stop of an instance": rule.leak,
+        "the end of an instance": rule.end,
         "a constructor": rule.constructor,
     }
     return next((name for name, function in halves.items() if function is not nothing), "the model")
@@ -470,7 +471,7 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("reference.md", "timeline"): member_rows(Timeline, leave_out=("add",)),
     ("reference.md", "errors"): error_rows,
     ("reference.md", "hooks"): hook_rows,
-    ("reference.md", "rule"): class_pages(Rule, RuleInput, Snapshot, StopReport),
+    ("reference.md", "rule"): class_pages(Rule, RuleInput, Snapshot, StopReport, EndReport),
     ("reference.md", "source"): class_pages(Source),
     ("commands.md", "arguments"): argument_rows,
     ("commands.md", "statuses"): exit_status_rows,

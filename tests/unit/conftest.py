@@ -17,6 +17,7 @@ from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._planning.planner import Planner
 from pytest_nixproc._planning.settings import Settings
 from pytest_nixproc._system.system import System
+from pytest_nixproc.checks.ends import nixproc_checks as end_checks
 from pytest_nixproc.checks.environment import nixproc_checks as place_checks
 from pytest_nixproc.checks.live import nixproc_checks as live_checks
 from pytest_nixproc.checks.static import nixproc_checks as static_checks
@@ -46,6 +47,8 @@ class Orders:
     is_out_of_reach: bool = False
     refusals: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    restarts: dict[str, float] = field(default_factory=dict)
+    """Seconds after which a unit is started again that has ended, by its name."""
 
 
 class FakeGenerator(Generator):
@@ -62,8 +65,9 @@ class FakeGenerator(Generator):
 class FakeDriver(Driver):
     """Runs each unit as one process of the machine, the program ``/fake/NAME``; notes what it was asked."""
 
-    def __init__(self, machine: Machine, target: Target, orders: Orders) -> None:
+    def __init__(self, machine: FakeMachine, target: Target, orders: Orders) -> None:
         super().__init__(machine, target)
+        self.fake = machine
         self.pids: dict[str, int] = {}
         self.orders = orders
 
@@ -95,11 +99,14 @@ class FakeDriver(Driver):
         """Spawn the programs, except those that are to be refused."""
         self.note("activate", *units)
         for unit in units:
-            name = unit.name.removeprefix("unit-")
-            tags = {**self.target.tags, "NIXPROC_INSTANCE": name}
-            self.pids[unit.name] = self.machine.processes.spawn(Spawn((f"/fake/{name}",), tags, unit.log_file))
+            self._spawn(unit)
         refusals = self.orders.refusals
         return {unit.name: refusals[unit.name] for unit in units if unit.name in refusals}
+
+    def _spawn(self, unit: Unit) -> None:
+        name = unit.name.removeprefix("unit-")
+        tags = {**self.target.tags, "NIXPROC_INSTANCE": name}
+        self.pids[unit.name] = self.machine.processes.spawn(Spawn((f"/fake/{name}",), tags, unit.log_file))
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Send SIGTERM, and wait for the end or the deadline."""
@@ -123,6 +130,11 @@ class FakeDriver(Driver):
             return Status(running=False, text="not started")
         if not self.machine.processes.ended([pid]):
             return Status(running=True, pid=pid, text=f"runs, pid {pid}")
+        seconds = self.orders.restarts.pop(unit.name, None)
+        if seconds is not None:
+            self.pids.pop(unit.name)
+            self.fake.clock.after(seconds, lambda: self._spawn(unit))
+            return Status(running=False, text="is started again soon")
         status = self.machine.processes.exit_status(pid)
         text = "" if status is None else describe_status(status)
         return Status(running=False, has_ended=True, exit_status=status, text=text)
@@ -162,7 +174,12 @@ def driver(machine: FakeMachine, target: Target, orders: Orders) -> FakeDriver:
 def manager(orders: Orders) -> Manager:
     """Return the manager of these tests."""
     capabilities = Capabilities(prefers="foreground")
-    return Manager("fake", FakeGenerator, lambda machine, target: FakeDriver(machine, target, orders), capabilities)
+
+    def driver_of(machine: Machine, target: Target) -> FakeDriver:
+        assert isinstance(machine, FakeMachine)
+        return FakeDriver(machine, target, orders)
+
+    return Manager("fake", FakeGenerator, driver_of, capabilities)
 
 
 @pytest.fixture
@@ -191,7 +208,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def planner(manager: Manager, machine: FakeMachine, settings: Settings) -> Planner:
     """Return a planner with the rules that are shipped."""
-    return Planner(manager, machine, [*static_checks(), *place_checks(), *live_checks()], settings)
+    return Planner(manager, machine, [*static_checks(), *place_checks(), *live_checks(), *end_checks()], settings)
 
 
 @pytest.fixture

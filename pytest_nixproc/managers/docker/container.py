@@ -82,6 +82,11 @@ def exit_status_of(state: Mapping[str, Any]) -> int:
     return SIGNALLED - code if code - SIGNALLED in set(signal.Signals) else code
 
 
+def is_up(state: Mapping[str, Any]) -> bool:
+    """Tell whether a container has a first process: between two of its own starts, the engine says that it runs."""
+    return bool(state["Running"] and not state["Restarting"])
+
+
 def describe_end(facts: Mapping[str, Any]) -> str:
     """Return in words how a container ended, or why it did not start."""
     state = facts["State"]

@@ -10,7 +10,7 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.process_table import descendants, innermost_pid
 from pytest_nixproc.managers.api import pid_in
 from pytest_nixproc.managers.docker.connection import Connection
-from pytest_nixproc.managers.docker.container import ContainerSpec, published, read_container
+from pytest_nixproc.managers.docker.container import ContainerSpec, is_up, published, read_container
 from pytest_nixproc.managers.docker.generator import LABEL, container_name
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
@@ -30,8 +30,8 @@ class ContainerStates:
         self.running: dict[str, Mapping[str, Any]] = {}
         """The engine's facts about containers that ran then; they hold for as long as the processes live."""
 
-        self.mains: dict[str, int] = {}
-        """Programs as last seen: what is the eldest child later may be an orphan."""
+        self._mains: dict[str, tuple[int, int]] = {}
+        """First processes, and their programs as last seen: what is the eldest child later may be an orphan."""
 
         self._containers: dict[str, ContainerSpec] = {}
 
@@ -43,7 +43,7 @@ class ContainerStates:
 
     def forget(self, unit: Unit) -> None:
         """Forget everything about a unit that is gone or has changed."""
-        for known in (self._containers, self.running, self.mains):
+        for known in (self._containers, self.running, self._mains):
             known.pop(unit.name, None)
 
     def facts(self, unit: Unit) -> Mapping[str, Any] | None:
@@ -55,18 +55,18 @@ class ContainerStates:
         if known is not None and not self.machine.processes.ended([known["State"]["Pid"]]):
             return known
         facts = self._inspect(unit)
-        if facts and facts["State"]["Running"] and self.machine.processes.ended([facts["State"]["Pid"]]):
+        if facts and is_up(facts["State"]) and self.machine.processes.ended([facts["State"]["Pid"]]):
             self._await_end(unit)
             facts = self._inspect(unit)
         self.running.pop(unit.name, None)
-        if facts and facts["State"]["Running"]:
+        if facts and is_up(facts["State"]):
             self.running[unit.name] = facts
         return facts
 
     def first_process(self, unit: Unit) -> int | None:
         """Return the first process of a container, if it runs."""
         facts = self.facts(unit)
-        return facts["State"]["Pid"] if facts and facts["State"]["Running"] else None
+        return facts["State"]["Pid"] if facts and is_up(facts["State"]) else None
 
     def _inspect(self, unit: Unit) -> Mapping[str, Any] | None:
         from docker.errors import NotFound
@@ -90,14 +90,28 @@ class ContainerStates:
 
     def await_end_of_dead(self, unit: Unit) -> None:
         """Wait for the end of a container whose program has ended."""
-        first = self.first_process(unit)
-        known = self.mains.get(unit.name) or (first and self._main_pid(unit, first))
-        if not first or not known:
-            return
-        self.mains[unit.name] = known
-        if self.machine.processes.ended([known]):
-            self.mains.pop(unit.name, None)
+        main = self.main_process(unit)
+        if main is not None and self.machine.processes.ended([main]):
+            self.forget_main(unit)
             self._await_end(unit)
+
+    def main_process(self, unit: Unit) -> int | None:
+        """Return the program of a container that runs, if it can be told already."""
+        first = self.first_process(unit)
+        if first is None:
+            return None
+        known, main = self._mains.get(unit.name, (0, 0))
+        # The engine may have started the container again, and its program is another one then.
+        if known == first:
+            return main
+        found = self._main_pid(unit, first)
+        if found is not None:
+            self._mains[unit.name] = first, found
+        return found
+
+    def forget_main(self, unit: Unit) -> None:
+        """Forget which process is the program of a container."""
+        self._mains.pop(unit.name, None)
 
     def _main_pid(self, unit: Unit, first: int) -> int | None:
         """Return the program behind the first process of a container, which is ours or the engine's init."""

@@ -54,7 +54,7 @@ class Containers:
                 # Until the engine sees the end of a container whose program has ended, it would not start it again.
                 self.states.await_end_of_dead(unit)
             client.api.start(container.name)
-        self.states.mains.pop(unit.name, None)
+        self.states.forget_main(unit)
         if self.connection.is_rootless and container.shares_network and container.ports:
             first = self.states.first_process(unit)
             # The engine may have a network of its own, where nobody reaches the ports.

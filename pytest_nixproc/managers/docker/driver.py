@@ -13,7 +13,7 @@ from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers.api import Driver
 from pytest_nixproc.managers.docker.belongings import Belongings
 from pytest_nixproc.managers.docker.connection import STARTERS, STOPPERS, Connection
-from pytest_nixproc.managers.docker.container import describe_end, exit_status_of
+from pytest_nixproc.managers.docker.container import describe_end, exit_status_of, is_up
 from pytest_nixproc.managers.docker.container_states import ContainerStates
 from pytest_nixproc.managers.docker.containers import Containers
 from pytest_nixproc.managers.docker.generator import container_name
@@ -93,8 +93,8 @@ class DockerDriver(Driver):
         if facts is None:
             return Status(running=False, text="it has no container")
         state = facts["State"]
-        if state["Running"]:
-            return Status(running=True, pid=self._states.mains.get(unit.name), text=state["Status"])
+        if is_up(state):
+            return Status(running=True, pid=self._states.main_process(unit), text=state["Status"])
         has_ended = state["Status"] in ("exited", "dead")
         return Status(running=False, has_ended=has_ended, exit_status=exit_status_of(state), text=describe_end(facts))
 

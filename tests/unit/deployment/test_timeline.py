@@ -17,4 +17,4 @@ def test_events_have_times_since_the_beginning() -> None:
     timeline.add("start", "proxy")
     assert list(timeline) == [Event(0, "start", "web"), Event(1.5, "ready", "web"), Event(1.5, "start", "proxy")]
     assert (len(timeline), timeline.order("start"), timeline.order("stop")) == (3, ["web", "proxy"], [])
-    assert str(timeline).splitlines()[1] == "   1.500 s  ready    web"
+    assert str(timeline).splitlines()[1] == "   1.500 s  ready     web"

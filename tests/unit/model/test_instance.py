@@ -85,6 +85,13 @@ def test_instance_of_something_else_is_a_fault() -> None:
     assert str(fault) == "pkg: is '/bin/web', which is no managed process (use create_managed_process())"
 
 
+def test_may_end_is_a_truth_value() -> None:
+    """Whether an instance may end is said with a truth value."""
+    assert Instance(WEB, may_end=True).faults() == []
+    (fault,) = Instance(WEB, may_end="no").faults()
+    assert str(fault) == "may_end: is 'no', which is no truth value (use True or False)"
+
+
 def test_faults_of_the_process_are_the_instances() -> None:
     """An instance reports the faults of its process and its own."""
     instance = Instance(create_managed_process(name="web", process="web"), port=0)

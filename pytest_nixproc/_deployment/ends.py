@@ -1,0 +1,97 @@
+"""The ends of main processes that nobody has asked their manager for: each is noticed once, between the verbs of tests.
+
+An instance may have another main process by then, because its manager starts again what has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from pytest_nixproc._deployment.context import DeploymentContext
+from pytest_nixproc.checks.api import EndReport
+from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.values.commands import describe_status
+from pytest_nixproc.values.units import Status
+
+RESTART_SECONDS: Final = 3.0
+"""How long a manager may take to start an instance again that has ended, before it is taken for dead."""
+
+BY_TEST: Final = "by a test"
+BY_ITSELF: Final = "not asked to"
+
+
+class EndObserver:
+    """The observer of ends in a system that is up."""
+
+    def __init__(self, context: DeploymentContext) -> None:
+        self.context = context
+        self.record = context.ends
+        self.machine = context.machine
+
+    def look(self) -> list[EndReport]:
+        """Return a report for each main process that has ended since the last look, but for those explained.
+
+        As long as all of them run, that is one look at the machine; else the manager is asked, too.
+        """
+        context = self.context
+        replaced, self.record.replaced[:] = list(self.record.replaced), []
+        watched = [(name, pid) for name, pid in (*replaced, *context.pids.items()) if name in context.running]
+        gone = self.machine.processes.ended([pid for _, pid in watched])
+        lost = [(name, pid) for name, pid in watched if pid in gone]
+        unseen = [name for name in context.running if name not in context.pids and name not in self.record.over]
+        if not lost and not unseen:
+            return []
+        self.machine.processes.sync_exits()
+        hopeful = {name for name, pid in lost if (name, pid) not in self.record.explained}
+        statuses = self._settled({name for name, _ in lost}.union(unseen), hopeful)
+        ends = [*lost, *((name, None) for name in unseen if statuses[name].has_ended)]
+        reports = [self._account_for(name, pid, statuses[name]) for name, pid in ends]
+        context.remember({name: status.pid for name, status in statuses.items() if status.running and status.pid})
+        return [report for report in reports if report is not None]
+
+    def _settled(self, names: Iterable[str], hopeful: Iterable[str]) -> Mapping[str, Status]:
+        """Return the statuses of instances, once those that may be started again are up, if they ever will be."""
+        units = {name: self.context.units[name] for name in names}
+        statuses: dict[str, Status] = {}
+
+        def are_settled() -> bool:
+            try:
+                found = self.context.driver.status(list(units.values()))
+                statuses.update((name, found[unit.name]) for name, unit in units.items())
+            except NixprocError as error:
+                # Its manager has gone as well, which is no reason to say nothing of the instance.
+                statuses.update((name, Status(running=False, has_ended=True, text=error.brief)) for name in units)
+            return all(statuses[name].running or statuses[name].has_ended for name in hopeful)
+
+        self.machine.deadline(RESTART_SECONDS).until(are_settled)
+        return statuses
+
+    def _account_for(self, name: str, pid: int | None, status: Status) -> EndReport | None:
+        """Record an end; return the report, unless it is explained or the instance may end."""
+        context, timeline = self.context, self.context.timeline
+        if pid is not None and context.pids.get(name) == pid:
+            del context.pids[name]
+        how = self._manner(name, pid, status)
+        is_explained = pid is not None and (name, pid) in self.record.explained
+        if pid is not None:
+            self.record.explained.discard((name, pid))
+        seconds = timeline.since("ready", name)
+        timeline.add("ended", name, f"{how}, {BY_TEST if is_explained else BY_ITSELF}")
+        successor = status.pid if status.running else None
+        if status.running:
+            timeline.add("restarted", name, f"process {successor}")
+        else:
+            self.record.over.add(name)
+        if is_explained or context.model[name].attributes.get("may_end"):
+            return None
+        if not status.running:
+            self.record.reported.add(name)
+        return EndReport(name, how, seconds, is_back=status.running, status=status.text)
+
+    def _manner(self, name: str, pid: int | None, status: Status) -> str:
+        """Return in words how a main process has ended, as far as anybody knows."""
+        number = None if status.running else status.exit_status
+        if number is None and pid is not None:
+            number = self.context.driver.exit_status(self.context.units[name], pid)
+        return "ended" if number is None else describe_status(number)
