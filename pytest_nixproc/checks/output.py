@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import quote
 
 from pytest_nixproc.checks.api import Rule
 from pytest_nixproc.values.findings import UNSAID, Finding, Origin
-from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.location import Call, Location
 
 SARIF_SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 TOOL: Final = "pytest-nixproc"
@@ -44,7 +45,10 @@ def facts_of(finding: Finding) -> dict[str, Any]:
 
 
 def origin_facts(origin: Origin | str) -> dict[str, Any]:
-    """Return an origin as data: its path in the model, and the value, file and line as far as they are known."""
+    """Return an origin as data: its path in the model, and the value, file and line as far as they are known.
+
+    ``via`` are the functions, files and lines through which that line has made the value, if there are any.
+    """
     if isinstance(origin, str):
         return {"text": origin}
     facts: dict[str, Any] = {"path": origin.path}
@@ -52,6 +56,8 @@ def origin_facts(origin: Origin | str) -> dict[str, Any]:
         facts["value"] = origin.value if isinstance(origin.value, int | str) else str(origin.value)
     if origin.location:
         facts |= {"file": origin.location.file, "line": origin.location.line}
+        if origin.location.via:
+            facts["via"] = [asdict(call) for call in origin.location.via]
     return facts
 
 
@@ -72,7 +78,8 @@ def origin_from(facts: Mapping[str, Any]) -> Origin | str:
     """Return the origin from the data that :func:`origin_facts` has made of it."""
     if "text" in facts:
         return str(facts["text"])
-    location = Location(facts["file"], facts["line"]) if "file" in facts else None
+    via = tuple(Call(**call) for call in facts.get("via", ()))
+    location = Location(facts["file"], facts["line"], via) if "file" in facts else None
     return Origin(facts["path"], facts.get("value", UNSAID), location)
 
 

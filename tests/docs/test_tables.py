@@ -54,7 +54,7 @@ from pytest_nixproc.testing.conformance.subjects import SUBJECTS
 from pytest_nixproc.testing.fake_machine import FakeMachine
 from pytest_nixproc.testing.programs import models
 from pytest_nixproc.values.findings import UNSAID, Finding, Origin
-from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.location import Call, Location
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import File, Link, Status
@@ -467,7 +467,7 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("reference.md", "model"): member_rows(ProcessesModel),
     ("reference.md", "state"): member_rows(StateDirs),
     ("reference.md", "files"): class_pages(File, Link),
-    ("reference.md", "data"): class_pages(Status, Event, Finding, Origin, Location, Endpoint),
+    ("reference.md", "data"): class_pages(Status, Event, Finding, Origin, Location, Call, Endpoint),
     ("reference.md", "timeline"): member_rows(Timeline, leave_out=("add",)),
     ("reference.md", "errors"): error_rows,
     ("reference.md", "hooks"): hook_rows,

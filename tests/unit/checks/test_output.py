@@ -12,7 +12,7 @@ from pytest_nixproc.checks.api import Rule, chosen
 from pytest_nixproc.checks.output import FORMATS, facts_of, finding_from
 from pytest_nixproc.errors import UnknownName
 from pytest_nixproc.values.findings import Finding, Origin
-from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.location import Call, Location
 
 HERE: Final = Location(str(Path.cwd() / "a model.py"), 3)
 RULES: Final = [Rule("NP101", "ports differ", explanation="Why."), Rule("NP203", "none hides", severity="warning")]
@@ -26,6 +26,7 @@ FINDINGS: Final = [
             Origin("processes.a.port", 80, HERE),
             Origin("processes.b.port", 80, Location("/elsewhere/é.py", 1)),
             Origin("processes.b.pkg"),
+            Origin("processes.c.port", 80, Location("/elsewhere/é.py", 9, (Call("server", "/elsewhere/kit.py", 7),))),
             "seen on the machine",
         ),
         "choose",
@@ -58,6 +59,13 @@ def test_json_says_everything() -> None:
         {"path": "processes.a.port", "value": 80, "file": HERE.file, "line": 3},
         {"path": "processes.b.port", "value": 80, "file": "/elsewhere/é.py", "line": 1},
         {"path": "processes.b.pkg"},
+        {
+            "path": "processes.c.port",
+            "value": 80,
+            "file": "/elsewhere/é.py",
+            "line": 9,
+            "via": [{"function": "server", "file": "/elsewhere/kit.py", "line": 7}],
+        },
         {"text": "seen on the machine"},
     ]
     assert [finding_from(facts) for facts in document["findings"]] == FINDINGS
@@ -78,7 +86,7 @@ def test_sarif_locates() -> None:
         "artifactLocation": {"uri": "a%20model.py", "uriBaseId": "WORKDIR"},
         "region": {"startLine": 3},
     }
-    (related,) = first["relatedLocations"]
+    related, _ = first["relatedLocations"]
     assert related["physicalLocation"]["artifactLocation"] == {"uri": "file:///elsewhere/%C3%A9.py"}
     assert "Fix: choose" in first["message"]["text"]
     assert "ruleIndex" not in second
