@@ -80,6 +80,8 @@ class Deployment:
         with self._undone_on_error():
             self.lease.take()
             plan = self.lease.plan(load)
+            for name in plan.model:
+                self.timeline.add("planned", name)
             refuse_conflicts(plan)
             refuse_held_ports(self.machine, plan.model, plan.model)
             self._install(plan)
@@ -242,6 +244,9 @@ class Deployment:
         if self._operation is not None and self.phase is not Phase.CLAIMED:
             self.installation.journal.close()
         self.phase = Phase.OVER
+        if not is_left and not keep_state and self._operation is not None:
+            for name in self.operation.plan.model:
+                self.timeline.add("removed", name)
         if problems:
             # A manager that does not answer is told of once, however often it was asked.
             raise TeardownError(list(dict.fromkeys(problems)))

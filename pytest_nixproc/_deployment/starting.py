@@ -91,4 +91,7 @@ class Startup:
             if unit.name in problems:
                 brief = f"{name} did not start: {problems[unit.name]}"
                 raise start_error(self.context.driver, unit, self.context.model[name], brief)
+        for name in call.names:
+            if name in self.watch.waits:
+                self.context.timeline.add("spawned", name)
         self.watch.expect(call.names)

@@ -118,8 +118,10 @@ class Watch:
             self.waits[name].put_off(self.machine.clock.now(), unmet[name])
         ready = [name for name, what in unmet.items() if not what]
         for name in ready:
+            if not self.waits.pop(name).is_expected:
+                # It answers before its manager says that it has started it.
+                self.context.timeline.add("spawned", name)
             self.context.timeline.add("ready", name)
-            del self.waits[name]
         if left := [name for name in expected if name in self.waits]:
             self._refuse_dead(left)
             self._refuse_late(left)

@@ -88,6 +88,17 @@ def test_start_follows_the_levels(deploy: Any, three_levels: ProcessesModel, ord
     assert list(system) == ["cache", "db", "web", "proxy"]
 
 
+def test_events_of_a_deployment(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """Everything that happens to an instance is an event, from the plan to the removal of its files."""
+    machine.processes.program("/fake/web", listens(80, after=0.5))
+    system = deploy(make_model(web={"port": 80}))
+    system["web"].restart()
+    system.stop()
+    once = ["start", "spawned", "ready", "stop", "stopped"]
+    assert [event.happening for event in system.timeline] == ["planned", *once, *once, "removed"]
+    assert [event.seconds for event in system.timeline] == sorted(event.seconds for event in system.timeline)
+
+
 def test_stop_is_the_exact_reverse(deploy: Any, three_levels: ProcessesModel, orders: Orders) -> None:
     """Everything stops in reverse order of its start, and the manager last."""
     system = deploy(three_levels)
