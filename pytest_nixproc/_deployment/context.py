@@ -38,6 +38,9 @@ class EndRecord:
     explained: set[tuple[str, int]] = field(default_factory=set)
     """Main processes whose ends are no news: a test has ended them, or another finding is about them."""
 
+    busy: set[str] = field(default_factory=set)
+    """Instances that are being started or stopped, maybe by another thread: who does that sees how they end."""
+
     over: set[str] = field(default_factory=set)
     """Instances of which it is known that they do not run, until they are started again."""
 

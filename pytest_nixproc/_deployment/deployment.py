@@ -126,7 +126,7 @@ class Deployment:
     def switch(self, load: LoadModel, subjects: Mapping[str, Subject]) -> None:
         """Upgrade to another model; only instances whose configuration differs are stopped and started."""
         operation, installation = self.operation, self.installation
-        operation.note_ends()
+        operation.note_ends(*operation.plan.model)
         old, new = operation.plan, self.lease.plan(load)
         refuse_conflicts(new)
         installation.note(new)

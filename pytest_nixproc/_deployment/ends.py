@@ -5,7 +5,7 @@ An instance may have another main process by then, because its manager starts ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from pytest_nixproc._deployment.context import DeploymentContext
@@ -29,26 +29,41 @@ class EndObserver:
         self.record = context.ends
         self.machine = context.machine
 
-    def look(self) -> list[EndReport]:
+    def look(self, names: Collection[str]) -> list[EndReport]:
         """Return a report for each main process that has ended since the last look, but for those explained.
 
-        As long as all of them run, that is one look at the machine; else the manager is asked, too.
+        As long as all of them run, that is one look at the machine; else the manager is asked, too. Other threads may
+        start and stop instances meanwhile.
         """
         context = self.context
         replaced, self.record.replaced[:] = list(self.record.replaced), []
-        watched = [(name, pid) for name, pid in (*replaced, *context.pids.items()) if name in context.running]
+        self.record.replaced.extend((name, pid) for name, pid in replaced if name not in names)
+        known = [(name, pid) for name, pid in list(context.pids.items()) if name in names and self._is_at_rest(name)]
+        watched = [*((name, pid) for name, pid in replaced if name in names), *known]
         gone = self.machine.processes.ended([pid for _, pid in watched])
         lost = [(name, pid) for name, pid in watched if pid in gone]
-        unseen = [name for name in context.running if name not in context.pids and name not in self.record.over]
+        unseen = [name for name in names if self._is_unseen(name)]
         if not lost and not unseen:
             return []
         self.machine.processes.sync_exits()
         hopeful = {name for name, pid in lost if (name, pid) not in self.record.explained}
         statuses = self._settled({name for name, _ in lost}.union(unseen), hopeful)
-        ends = [*lost, *((name, None) for name in unseen if statuses[name].has_ended)]
+        ends: list[tuple[str, int | None]] = [
+            (name, pid) for name, pid in lost if (name, pid) in replaced or context.pids.get(name) == pid
+        ]
+        ends += [(name, None) for name in unseen if statuses[name].has_ended and self._is_unseen(name)]
         reports = [self._account_for(name, pid, statuses[name]) for name, pid in ends]
-        context.remember({name: status.pid for name, status in statuses.items() if status.running and status.pid})
+        seen = {name: status.pid for name, status in statuses.items() if status.running and status.pid}
+        context.remember({name: pid for name, pid in seen.items() if self._is_at_rest(name)})
         return [report for report in reports if report is not None]
+
+    def _is_at_rest(self, name: str) -> bool:
+        """Tell whether an instance is to run, and nobody is starting or stopping it."""
+        return name in self.context.running and name not in self.record.busy
+
+    def _is_unseen(self, name: str) -> bool:
+        """Tell whether an instance is to run whose main process nobody has seen yet."""
+        return self._is_at_rest(name) and name not in self.context.pids and name not in self.record.over
 
     def _settled(self, names: Iterable[str], hopeful: Iterable[str]) -> Mapping[str, Status]:
         """Return the statuses of instances, once those that may be started again are up, if they ever will be."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
@@ -46,19 +47,33 @@ class Operation:
 
         That is :class:`~pytest_nixproc.errors.StartError`.
         """
-        Startup(self.context, steps, subjects).carry_out()
+        steps = list(steps)
+        with self._busy_with(steps):
+            Startup(self.context, steps, subjects).carry_out()
 
     def stop(self, steps: Iterable[Step]) -> list[str]:
         """Stop instances; return the problems."""
-        return Shutdown(self.context, steps).carry_out()
+        steps = list(steps)
+        with self._busy_with(steps):
+            return Shutdown(self.context, steps).carry_out()
 
-    def note_ends(self) -> None:
-        """Note which instances have ended by themselves, before a verb of a test changes what can be seen of that."""
-        self._ends += EndObserver(self.context).look()
+    @contextmanager
+    def _busy_with(self, steps: Iterable[Step]) -> Iterator[None]:
+        """Keep others from looking for the ends of instances that are being started or stopped."""
+        names = {step.name for step in steps}
+        self.context.ends.busy.update(names)
+        try:
+            yield
+        finally:
+            self.context.ends.busy.difference_update(names)
+
+    def note_ends(self, *names: str) -> None:
+        """Note whether instances have ended by themselves, before a verb of a test changes what can be seen of that."""
+        self._ends += EndObserver(self.context).look(names)
 
     def take_ends(self) -> list[EndReport]:
         """Return the ends that nobody asked for since the last call."""
-        self.note_ends()
+        self.note_ends(*self.plan.model)
         ends, self._ends = self._ends, []
         return ends
 

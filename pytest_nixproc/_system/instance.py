@@ -89,14 +89,14 @@ class RunningInstance:
 
     def start(self) -> None:
         """Start it and wait until it is ready; raises :class:`~pytest_nixproc.errors.StartError`."""
-        self._operation.note_ends()
+        self._operation.note_ends(self.name)
         self._operation.start([Step("start", self.name, (), ASKED_FOR)], {self.name: self})
         self._operation.status_of(self.name)
 
     def stop(self) -> None:
         """Stop it and wait for its end; raises :class:`~pytest_nixproc.errors.TeardownError` if force was needed."""
         self._operation.status_of(self.name)
-        self._operation.note_ends()
+        self._operation.note_ends(self.name)
         if problems := self._operation.stop([Step("stop", self.name, (), ASKED_FOR)]):
             raise TeardownError(problems)
 

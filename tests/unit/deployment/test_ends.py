@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from pytest_nixproc.values.findings import Finding
 
 if TYPE_CHECKING:
     from pytest_nixproc._system.system import System
-    from tests.unit.conftest import MakeModel, Orders
+    from tests.unit.conftest import FakeDriver, MakeModel, Orders
 
 
 @pytest.fixture
@@ -165,6 +165,27 @@ def test_restart_of_what_a_test_has_killed(up: System, machine: FakeMachine, ord
     assert up.check_ends() == []
     end(machine, up, "web", 1)
     assert told(up.check_ends()) == WEB_ENDED
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+def test_look_while_an_instance_is_stopped(
+    up: System, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """What another thread finds while an instance is being stopped or started is no end of its own."""
+    seen: list[list[Finding]] = []
+    for name in ("activate", "deactivate"):
+        method = getattr(type(driver), name)
+
+        def look_around(*arguments: Any, method: Any = method) -> Any:
+            seen.append(up.check_ends())
+            answer = method(*arguments)
+            seen.append(up.check_ends())
+            return answer
+
+        monkeypatch.setattr(type(driver), name, look_around)
+    getattr(up["web"], verb)()
+    assert len(seen) == (2 if verb == "stop" else 4)
+    assert not any(seen)
 
 
 def test_end_right_after_readiness_refuses_the_start(
