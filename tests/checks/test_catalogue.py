@@ -7,6 +7,7 @@ parameters. First those that a model shows, then those that only a running syste
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -497,6 +498,18 @@ def test_system_that_breaks_later(manager: str, host: Host) -> None:
     assert codes == ({"NP201", "NP204"} if manager == "sysvinit" else {"NP201"})
 
 
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_instance_that_ends_by_itself(manager: str, host: Host) -> None:
+    """An instance that ends by itself is found by the rule about ends alone, and only once."""
+    with deployed(manager, host, lambda state, _: {name: planted(name, state) for name in "ab"}) as system:
+        pid = system["b"].pid
+        assert pid is not None
+        host.processes.signal(pid, signal.SIGKILL)
+        host.processes.wait_ended([pid], host.deadline(30))
+        findings = [*system.check_ends(), *system.check_ends(), *system.inspect()]
+    assert [(finding.code, finding.instances) for finding in findings] == [("NP215", ("b",))]
+
+
 @pytest.mark.parametrize("text", ["", "1"], ids=["gone", "a stranger's"])
 def test_pid_file_that_is_spoilt(text: str, host: Host) -> None:
     """A PID file that is gone, or that names a stranger, is found."""
@@ -517,5 +530,5 @@ def test_catalogue_is_large() -> None:
     """There are at least forty faults, and one for each rule but those that only the machine's accounts can break."""
     assert len(FAULTS) + len(RUNNING) + len(LEAKING) >= 40
     tried = {fault.code for fault in FAULTS.values()} | {code for code, _ in (*RUNNING.values(), *LEAKING.values())}
-    elsewhere_tried = {"NP116", "NP201", "NP206"}
+    elsewhere_tried = {"NP116", "NP201", "NP206", "NP215"}
     assert {rule.code for rule in REGISTRY.rules if rule.code < "NP4"} - tried == elsewhere_tried
