@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from pytest_nixproc.errors import CommandFailed
 from pytest_nixproc.machines.api import Machine
@@ -14,12 +13,9 @@ from pytest_nixproc.managers.launch import Launch, launch_of
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.commands import Spawn, describe_failure
 from pytest_nixproc.values.machine import Listener
+from pytest_nixproc.values.pid_files import described, pid_in
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import File, Mode, Status, Unit
-
-PID_DIGITS: Final = 10
-LARGEST_PID: Final = (1 << 31) - 1
-"""The largest number of the type that pids have (``pid_t``); the kernel is not asked about larger ones."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +116,13 @@ class Driver(ABC):
         By default, a daemon is not ready before it has written its PID file: some listen before that, and a manager
         could not find them then.
         """
-        if unit.pid_file is None or self.process_named(unit, self.machine.files.read(unit.pid_file) or b""):
+        if unit.pid_file is None:
             return ""
-        return f"PID file {unit.pid_file} is not written"
+        content = self.machine.files.read(unit.pid_file)
+        pid = self.process_named(unit, content or b"")
+        if pid is None or not self.machine.processes.identity(pid):
+            return told_by(unit, content, has_ended=True)
+        return ""
 
     def process_named(self, unit: Unit, content: bytes) -> int | None:  # noqa: ARG002 - most know one PID namespace
         """Return the process of the machine that the content of a unit's PID file names."""
@@ -159,14 +159,10 @@ class Driver(ABC):
         return (self.machine.files.read(unit.log_file, start) or b"").decode(errors="replace")
 
 
-def pid_in(content: bytes) -> int | None:
-    """Return the pid that the content of a PID file names; None for 0, and for anything that is no pid.
-
-    A signal to process 0 would reach our own process group (kill(2)).
-    """
-    digits = content.strip().lstrip(b"0")
-    pid = int(digits) if digits.isdigit() and len(digits) <= PID_DIGITS else None
-    return pid if pid is not None and pid <= LARGEST_PID else None
+def told_by(unit: Unit, content: bytes | None, *, has_ended: bool) -> str:
+    """Return in words what a unit's PID file holds, and whether the process that it names, if any, has ended."""
+    ending = ", and that process has ended" if has_ended and pid_in(content or b"") else ""
+    return f"PID file {unit.pid_file} {described(content)}{ending}"
 
 
 def daemon_of(unit: Unit, machine: Machine) -> int | None:

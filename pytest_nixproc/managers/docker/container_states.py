@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.process_table import descendants, innermost_pid
-from pytest_nixproc.managers.api import pid_in
 from pytest_nixproc.managers.docker.connection import Connection
 from pytest_nixproc.managers.docker.container import ContainerSpec, published, read_container
 from pytest_nixproc.managers.docker.generator import LABEL, container_name
+from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
 
