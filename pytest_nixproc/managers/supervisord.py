@@ -396,7 +396,7 @@ class SupervisordDriver(Driver):
         def has_noticed() -> bool:
             nonlocal entries
             pids = {unit: int(entries[unit.name]["pid"]) for unit in units}
-            daemons = [daemon_of(unit, self.machine) for unit, pid in pids.items() if pid]
+            daemons = [daemon_of(unit, self.machine, self.target) for unit, pid in pids.items() if pid]
             if not self.machine.processes.ended([pid for pid in (*pids.values(), *daemons) if pid]):
                 return True
             entries = self._interface.entries()
@@ -408,7 +408,7 @@ class SupervisordDriver(Driver):
     def _status(self, unit: Unit, entry: Mapping[str, Any]) -> Status:
         text = f"{entry['statename']} {entry['spawnerr'] or entry['description']}".strip()
         if pid := int(entry["pid"]):
-            return Status(running=True, pid=daemon_of(unit, self.machine) or pid, text=text)
+            return Status(running=True, pid=daemon_of(unit, self.machine, self.target) or pid, text=text)
         exit_status = self._daemon.exit_status(entry) if entry["statename"] == "EXITED" else None
         has_ended = entry["statename"] in ("EXITED", "FATAL", "BACKOFF") or bool(entry["stop"])
         return Status(running=False, has_ended=has_ended, exit_status=exit_status, text=text)

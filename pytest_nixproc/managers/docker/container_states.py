@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.process_table import descendants, innermost_pid
+from pytest_nixproc.managers.api import content_for
 from pytest_nixproc.managers.docker.connection import Connection
 from pytest_nixproc.managers.docker.container import ContainerSpec, published, read_container
 from pytest_nixproc.managers.docker.generator import LABEL, container_name
@@ -104,7 +105,7 @@ class ContainerStates:
         if self.container(unit).is_conventional:
             return first
         if unit.pid_file is not None:
-            return self.process_named(unit, self.machine.files.read(unit.pid_file) or b"")
+            return self.process_named(unit, content_for(unit, self.machine, self.target))
         return next(iter(self._children(first)), None)
 
     def _children(self, pid: int) -> list[int]:
