@@ -163,7 +163,7 @@ class RunitDriver(Driver):
 
     def _status(self, unit: Unit, runsv: Runsv) -> Status:
         found = runsv.supervision
-        pid = daemon_of(unit, self.machine) or found.pid
+        pid = daemon_of(unit, self.machine, self.target) or found.pid
         if found.is_running and not self.machine.processes.ended([found.pid, pid]):
             return Status(running=True, pid=pid, text=f"run: pid {pid}")
         words = (self.machine.files.read(runsv.ending) or b"").split()

@@ -132,7 +132,9 @@ class Watch:
     def _unmet(self, name: str, status: Status | None) -> str:
         unit, condition = self.context.units[name], condition_of(self.context.model[name])
         if condition is not None:
-            return self.checker.unmet(condition, self.subjects[name]) or self.driver.unmet(unit)
+            # A daemon may listen, and accept nobody, long before its manager has it: few can knock until then.
+            unmet = self.driver.unmet(unit) if unit.mode == "daemon" else ""
+            return unmet or self.checker.unmet(condition, self.subjects[name]) or self.driver.unmet(unit)
         if status is None:
             return "its manager is starting it"
         if not status.running:

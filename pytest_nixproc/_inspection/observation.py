@@ -138,9 +138,7 @@ class PidFileReader:
             # Closed to us, or no file: nothing can be said about it.
             return PidFileState(told.path, told.claims, None, None, is_required=False)
         text = None if content is None else content.decode(errors="replace")
-        # There may be more in lines below the number.
-        line = (content or b"").partition(b"\n")[0]
-        pid = self.driver.process_named(self.units[told.claims[0].instance], line)
+        pid = self.driver.process_named(self.units[told.claims[0].instance], content or b"")
         owner = None
         if pid is not None and not self.driver.machine.processes.ended([pid]):
             owner = self.seen.get(pid) or self.attribution.owner(pid)

@@ -5,21 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from pytest_nixproc.errors import CommandFailed
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
-from pytest_nixproc.managers.launch import Launch, launch_of
+from pytest_nixproc.managers.launch import Launch, launch_of, note_of
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.commands import Spawn, describe_failure
 from pytest_nixproc.values.machine import Listener
+from pytest_nixproc.values.pid_files import described, pid_in
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import File, Mode, Status, Unit
-
-PID_DIGITS: Final = 10
-LARGEST_PID: Final = (1 << 31) - 1
-"""The largest number of the type that pids have (``pid_t``); the kernel is not asked about larger ones."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +114,16 @@ class Driver(ABC):
         """Return why a unit that already answers is not ready yet, or an empty text.
 
         By default, a daemon is not ready before it has written its PID file: some listen before that, and a manager
-        could not find them then.
+        could not find them then. Nor is it while its foreground proxy does not know it: what is asked to stop before
+        its starter has ended may be told so too early.
         """
-        if unit.pid_file is None or self.process_named(unit, self.machine.files.read(unit.pid_file) or b""):
+        if unit.pid_file is None:
             return ""
-        return f"PID file {unit.pid_file} is not written"
+        content = self.machine.files.read(unit.pid_file)
+        pid = self.process_named(unit, content or b"")
+        if pid is None or not self.machine.processes.identity(pid):
+            return told_by(unit, content, has_ended=True)
+        return awaited_by_proxy(unit, self.machine.files.read(note_of(unit.name, self.target)))
 
     def process_named(self, unit: Unit, content: bytes) -> int | None:  # noqa: ARG002 - most know one PID namespace
         """Return the process of the machine that the content of a unit's PID file names."""
@@ -159,19 +160,32 @@ class Driver(ABC):
         return (self.machine.files.read(unit.log_file, start) or b"").decode(errors="replace")
 
 
-def pid_in(content: bytes) -> int | None:
-    """Return the pid that the content of a PID file names; None for 0, and for anything that is no pid.
+def told_by(unit: Unit, content: bytes | None, *, has_ended: bool) -> str:
+    """Return in words what a unit's PID file holds, and whether the process that it names, if any, has ended."""
+    ending = ", and that process has ended" if has_ended and pid_in(content or b"") else ""
+    return f"PID file {unit.pid_file} {described(content)}{ending}"
 
-    A signal to process 0 would reach our own process group (kill(2)).
+
+def awaited_by_proxy(unit: Unit, note: bytes | None) -> str:
+    """Return what a foreground proxy whose note is empty waits for, or an empty text; some daemons have no proxy."""
+    waits = f"its foreground proxy waits for the end of its starter, and for PID file {unit.pid_file}"
+    return waits if note is not None and pid_in(note) is None else ""
+
+
+def content_for(unit: Unit, machine: Machine, target: Target) -> bytes:
+    """Return the content that names the daemon of a unit behind a foreground proxy: the proxy's note, if it makes one.
+
+    Else it is that of the PID file. It is empty where nothing is known of a daemon.
     """
-    digits = content.strip().lstrip(b"0")
-    pid = int(digits) if digits.isdigit() and len(digits) <= PID_DIGITS else None
-    return pid if pid is not None and pid <= LARGEST_PID else None
+    if unit.pid_file is None:
+        return b""
+    note = machine.files.read(note_of(unit.name, target))
+    return (machine.files.read(unit.pid_file) or b"") if note is None else note
 
 
-def daemon_of(unit: Unit, machine: Machine) -> int | None:
-    """Return the process that a unit's PID file names: the daemon behind a foreground proxy; None where it has none."""
-    return pid_in(machine.files.read(unit.pid_file) or b"") if unit.pid_file else None
+def daemon_of(unit: Unit, machine: Machine, target: Target) -> int | None:
+    """Return the daemon of a unit behind a foreground proxy; None where it has none, and while none is known."""
+    return pid_in(content_for(unit, machine, target))
 
 
 def always_available(machine: type[Machine]) -> str:  # noqa: ARG001 - most need nothing of it

@@ -23,7 +23,7 @@ from pytest_nixproc.managers.api import (
     Generator,
     Manager,
 )
-from pytest_nixproc.managers.daemons import HINT, DaemonDriver, record_of
+from pytest_nixproc.managers.daemons import HINT, READ_PID, DaemonDriver, record_of
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.values.commands import Command, Spawn, describe_failure
@@ -53,8 +53,7 @@ FUNCTIONS: Final = r"""
 find_process() {
     pid='' known=''
     [ -e "$record" ] || return 1
-    { read -r pid < "$process_pidfile"; } 2> /dev/null || [ -n "$pid" ] || return 1
-    case $pid in '' | *[!0-9]*) return 1 ;; esac
+    read_pid "$process_pidfile" || return 1
     # shellcheck disable=SC2046
     set -- $(LC_ALL=C TZ=UTC ps -o lstart= -p "$pid")
     [ $# -gt 0 ] || return 1
@@ -269,6 +268,7 @@ class Writer:
         yield "# shellcheck disable=SC1003,SC1091,SC2016,SC2034,SC2154,SC2317"
         yield f"\n. {shell.quote(self.system.rc_subr)}\n"
         yield from self.settings()
+        yield READ_PID
         yield FUNCTIONS
         if self.parameters["procname"] is None:
             yield OWN_SEARCH

@@ -23,10 +23,11 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import Capabilities, Generator, Manager
-from pytest_nixproc.managers.daemons import DaemonDriver, first_number
+from pytest_nixproc.managers.daemons import DaemonDriver
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn, describe_failure
+from pytest_nixproc.values.pid_files import described, pid_in
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import File, Status, Unit
 
@@ -394,7 +395,7 @@ class Notes:
 
     def waiting(self, unit: Unit) -> int | None:
         """Return the process that waits for the program's end."""
-        return first_number(self.machine.files.read(shell_file_of(unit.name, self.target)) or b"")
+        return pid_in(self.machine.files.read(shell_file_of(unit.name, self.target)) or b"")
 
     def status(self, unit: Unit) -> int | None:
         """Return how a program has ended: a shell adds 128 to a signal's number."""
@@ -486,7 +487,7 @@ class CygrunsrvDriver(DaemonDriver):
             return Status(running=False, text=f"it has been started, {unit.pid_file} names no process yet")
         state = self._services.state(unit)
         said = self._calls.said(unit)
-        text = f"{state}, and {unit.pid_file} {'does not exist' if content is None else f'holds {content[:20]!r}'}"
+        text = f"{state}, and {unit.pid_file} {described(content)}"
         if state != STOPPED:
             return Status(running=False, text=text)
         return Status(running=False, has_ended=True, text=f"{text}\n{said}".rstrip())

@@ -15,13 +15,30 @@ from typing import Final
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import shell
-from pytest_nixproc.managers.api import Driver, pid_in
+from pytest_nixproc.managers.api import Driver, told_by
 from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.tags import INSTANCE
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Status, Unit
 
 HINT: Final = "\n(if the program stays in the foreground, give it as foreground_process instead of process)"
+
+READ_PID: Final = r"""
+# Sets $pid to the first word of the first line of file $1 that has one, if that is a number: some have more in them.
+# Shells leave NUL out, and do not take the CR before a line's end for a blank.
+read_pid() {
+    pid=''
+    { while read -r pid _ || [ -n "$pid" ]; do
+        pid=${pid%[[:cntrl:]]}
+        [ -z "$pid" ] || break
+    done < "$1"; } 2> /dev/null
+    case $pid in '' | *[!0-9]*) return 1 ;; esac
+    # Leading zeros: neither kill nor /proc takes such a number for the same.
+    pid=${pid#"${pid%%[!0]*}"}
+    [ -n "$pid" ]
+}"""
+"""The shell function by which scripts read PID files, as :func:`~pytest_nixproc.values.pid_files.pid_in` does."""
 
 DAEMON: Final = """\
     ( become : ) < /dev/null && return
@@ -92,17 +109,18 @@ class PidFileContents:
     @property
     def named(self) -> int | None:
         """The process that the PID file names."""
-        return first_number(self.pid_file or b"")
+        return pid_in(self.pid_file or b"")
 
     @property
     def pid(self) -> int | None:
         """The process that was started, as far as it is known."""
-        return None if self.record is None else first_number(self.record) or self.named
+        return None if self.record is None else pid_in(self.record) or self.named
 
-
-def first_number(content: bytes) -> int | None:
-    """Return the pid at the beginning of a PID file or of a record; None without one."""
-    return pid_in((content.split() or [b""])[0])
+    def leads_to_none(self, ended: AbstractSet[int]) -> bool:
+        """Tell whether a process was started, and neither the record nor the PID file names one that has not ended."""
+        if self.record is None or pid_in(self.record):
+            return False
+        return self.named is None or self.named in ended
 
 
 class PidRecords:
@@ -120,9 +138,7 @@ class PidRecords:
         """Complete the record of a started process whose pid was not known yet; without a PID file it stays unknown."""
         assert unit.pid_file is not None
         record = record_of(unit.name, self.target)
-        if self.machine.files.read(record) == b"" and (
-            pid := first_number(self.machine.files.read(unit.pid_file) or b"")
-        ):
+        if self.machine.files.read(record) == b"" and (pid := pid_in(self.machine.files.read(unit.pid_file) or b"")):
             self.machine.files.write(record, self.identity(pid))
 
     def is_recorded(self, unit: Unit, pid: int) -> bool:
@@ -189,7 +205,13 @@ class DaemonDriver(Driver):
         ended = self.machine.processes.ended([pid for file in files.values() if (pid := file.pid)])
         if ended:
             self.machine.processes.sync_exits()
-        unknown = {unit: file.pid_file for unit, file in files.items() if file.record is not None and not file.pid}
+        lost = {unit: file for unit, file in files.items() if file.leads_to_none(ended)}
+        # The PID file may name a process that was on the way to the daemon. One that has failed was on its own.
+        unknown = {
+            unit: file.pid_file
+            for unit, file in lost.items()
+            if not (file.named and self.exit_status(unit, file.named))
+        }
         found = self._without_pid(unknown) if unknown else {}
         return {unit.name: found.get(unit) or self._status(unit, file, ended) for unit, file in files.items()}
 
@@ -198,11 +220,23 @@ class DaemonDriver(Driver):
         if pid is None:
             return Status(running=False, text="not running")
         if pid not in ended:
-            running = files.named == pid
-            text = f"running, pid {pid}" if running else f"pid {pid} runs, but {unit.pid_file} holds {content!r}"
-            return Status(running=running, pid=pid if running else None, text=text)
-        text = f"dead, PID file {unit.pid_file} {'is gone' if content is None else 'exists'}"
+            if files.named == pid:
+                return Status(running=True, pid=pid, text=f"running, pid {pid}")
+            return Status(running=False, text=f"pid {pid} runs, but {told_by(unit, content, has_ended=False)}")
+        text = f"dead, {told_by(unit, content, has_ended=True)}"
         return Status(running=False, has_ended=True, pid=pid, exit_status=self.exit_status(unit, pid), text=text)
+
+    def unmet(self, unit: Unit) -> str:
+        """Return why a unit that already answers is not ready yet; record a daemon whose PID file came late.
+
+        What has no record has not left its starter.
+        """
+        if not self.machine.files.exists(record_of(unit.name, self.target)):
+            return "it has not been started"
+        unmet = super().unmet(unit)
+        if not unmet:
+            self.records.identify(unit)
+        return unmet
 
     def _without_pid(self, contents: Mapping[Unit, bytes | None]) -> dict[Unit, Status]:
         """Return the statuses of started daemons without a known pid: they have ended where no process may be theirs.
@@ -212,6 +246,8 @@ class DaemonDriver(Driver):
         living = self.records.perhaps_alive(contents)
         found = {}
         for unit, content in contents.items():
-            text = f"PID file {unit.pid_file} {'does not exist' if content is None else f'holds {content[:20]!r}'}"
-            found[unit] = Status(running=False, has_ended=unit not in living, text=text)
+            pid, has_ended = pid_in(content or b""), unit not in living
+            exit_status = self.exit_status(unit, pid) if has_ended and pid else None
+            text = told_by(unit, content, has_ended=True)
+            found[unit] = Status(running=False, has_ended=has_ended, exit_status=exit_status, text=text)
         return found

@@ -96,11 +96,17 @@ class Launch:
         """The PID file of a daemon; None for a program that stays in the foreground, and has none by itself."""
         return self.pid_file if self.mode == "daemon" else None
 
+    @property
+    def note(self) -> str:
+        """The file in which a foreground proxy notes the daemon that it stands for."""
+        return note_of(self.name, self.target)
+
     @cached_property
     def proxy(self) -> tuple[str, ...]:
         """The words before a daemon's command line that keep it in the foreground; none where that is not needed."""
-        facts = self.target.facts
-        return proxy_argv(facts.python, facts.package_root, self.pid_file) if self.mode == "daemon" else ()
+        if self.mode == "foreground":
+            return ()
+        return proxy_argv(self.target.facts.python, self.target.facts.package_root, self.pid_file, self.note)
 
     def refusal(self, what: str, remedy: str = "") -> Unsupported:
         """Return the error that the manager cannot express something about the process."""
@@ -147,6 +153,11 @@ class Launch:
             links=tuple(links),
             key=self.key,
         )
+
+
+def note_of(name: str, target: Target) -> str:
+    """Return the path of a foreground proxy's note: its daemon's pid; empty before the starter has ended well."""
+    return f"{target.state.runtime_dir}/.{name}.daemon"
 
 
 def launch_of(manager: str, preferred: Mode, key: str, model: ProcessesModel, target: Target) -> Launch:

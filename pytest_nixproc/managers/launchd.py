@@ -388,7 +388,7 @@ class Jobs:
 
     def pids(self, unit: Unit, state: JobState) -> list[int]:
         """Return the process of a job, and the daemon behind it if it is a proxy; none of a job that does not run."""
-        daemon = daemon_of(unit, self.machine) if state.pid else None
+        daemon = daemon_of(unit, self.machine, self.target) if state.pid else None
         return [pid for pid in (state.pid, daemon) if pid]
 
 
@@ -474,7 +474,8 @@ class LaunchdDriver(Driver):
         if state is None:
             return Status(running=False, text="launchd does not know it")
         if state.pid:
-            return Status(running=True, pid=daemon_of(unit, self.machine) or state.pid, text=state.text)
+            pid = daemon_of(unit, self.machine, self.target) or state.pid
+            return Status(running=True, pid=pid, text=state.text)
         has_ended = state.exit_status is not None or state.state == SPAWN_FAILED
         return Status(running=False, has_ended=has_ended, exit_status=state.exit_status, text=state.text)
 

@@ -2,13 +2,17 @@
 
 It starts the daemon, finds it by its PID file, passes signals on to it, ends when the daemon really ends, and ends as
 the daemon did: with its exit status, or killed by the same signal. A PID file left behind by an earlier process is
-not believed. Run on its own, without site-packages: only what a bare interpreter has is imported.
+not believed, nor one that names a process which the proxy has not started. Run on its own, without site-packages: only
+what a bare interpreter has is imported.
+
+How long a daemon may take to write its PID file is for who waits for it, and ends the proxy. A note tells him which
+process the daemon is, once its starter has ended well: before that, the daemon is not ready.
 
 Without a PID file it does the same for a program in the foreground that cannot be a container's first process itself:
 the kernel spares that one all signals that it does not handle (pid_namespaces(7)), and it has orphans to bury.
 
-As an escort, it leaves the daemon to a manager that finds it by its PID file too, once that file can be believed, and
-the daemon has not ended at once: such a manager could not know how.
+As an escort, it leaves the daemon to a manager that finds it by the note, once there is one, and the daemon has not
+ended at once: such a manager could not know how.
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ import signal
 import sys
 import time
 
-from pytest_nixproc.machines.process_table import descendants, is_alive, parents
+from pytest_nixproc.machines.process_table import descendants, is_alive, parents, read_file
 from pytest_nixproc.machines.subreaper import become_subreaper
+from pytest_nixproc.values.pid_files import described, pid_in
 
 # Not imported from typing: there is a proxy for each container, and the import costs as much as a bare interpreter.
 TYPE_CHECKING = False
@@ -33,7 +38,6 @@ FORWARDED: Final = (
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT),
 )
 ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-PID_FILE_SECONDS: Final = 30.0
 REMAINDER_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.02
 SETTLE_SECONDS: Final = 0.05
@@ -48,21 +52,22 @@ SIGNALLED: Final = 128
 BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_nixproc.managers.proxy import {0}; {0}()"
 
 
-def proxy_argv(python: str, package_root: str, pid_file: str = "") -> tuple[str, ...]:
+def proxy_argv(python: str, package_root: str, pid_file: str = "", note: str = "") -> tuple[str, ...]:
     """Return the command prefix of the proxy: for a daemon, or without a PID file for a foreground program."""
-    return (python, "-I", "-S", "-c", BOOT.format("main"), package_root, pid_file)
+    return (python, "-I", "-S", "-c", BOOT.format("main"), package_root, pid_file, note)
 
 
-def escort_argv(python: str, package_root: str, pid_file: str) -> tuple[str, ...]:
+def escort_argv(python: str, package_root: str, pid_file: str, note: str) -> tuple[str, ...]:
     """Return the command prefix of the escort: for a daemon that a manager then watches by its PID file."""
-    return (python, "-I", "-S", "-c", BOOT.format("escort"), package_root, pid_file)
+    return (python, "-I", "-S", "-c", BOOT.format("escort"), package_root, pid_file, note)
 
 
 class Proxy:
     """The stand-in for one program: it starts the program, forwards signals to it, and waits for its exit status."""
 
-    def __init__(self, pid_file: str, argv: list[str]) -> None:
+    def __init__(self, pid_file: str, note: str, argv: list[str]) -> None:
         self.pid_file = pid_file
+        self.note = note
         self.argv = argv
         self.starter = self.daemon = 0
         self.told: set[int] = set()
@@ -88,6 +93,8 @@ class Proxy:
         """Run the daemon; return its wait status."""
         if status := self.start_daemon():
             return status
+        # Where it cannot be written, there is none, and the PID file counts.
+        write_note(self.note, f"{self.daemon}\n")
         self.forward()
         # What the daemon leaves behind is not ours to end: it would not be reported.
         return self.await_status(self.daemon)
@@ -104,16 +111,28 @@ class Proxy:
             print(f"escort: the daemon did not live: {describe_end(status)}", file=sys.stderr, flush=True)
             # Whoever is to find a daemon must not take this for a success.
             return status or FAILED
+        self.announce()
         return 0
+
+    def announce(self) -> None:
+        """Note the daemon for a manager that reads a number and nothing else from the first line of a file.
+
+        Where that is what the PID file has, it is the note: some daemons leave their place, and the file, to another.
+        """
+        is_plain = (self.content() or b"").partition(b"\n")[0] == str(self.daemon).encode()
+        if problem := write_note(self.note, f"{self.daemon}\n", referred=self.pid_file if is_plain else ""):
+            fail(f"{self.note}: {problem}")
 
     def start_daemon(self) -> int:
         """Start the daemon and find it; return 0, or the wait status of a starter that has failed."""
-        stale = self.read_pid_file()
+        write_note(self.note, "")
+        stale = pid_in(self.content() or b"") or 0
         if stale and not is_alive(stale):
             os.unlink(self.pid_file)
             stale = 0
         self.starter = self.start()
         if status := self.await_status(self.starter):
+            self.end_remainder()
             return status
         self.daemon = self.await_daemon({self.starter, stale})
         return 0
@@ -125,31 +144,42 @@ class Proxy:
         except OSError as error:
             fail(f"{self.argv[0]}: {error.strerror}")
 
-    def read_pid_file(self) -> int:
-        """Return the pid that the file holds; 0 when there is none."""
+    def content(self) -> bytes | None:
+        """Return the content of the PID file; None when there is none."""
         try:
-            with open(self.pid_file, encoding="ascii") as file:
-                return int(file.read())
-        except (OSError, ValueError):
-            return 0
+            return read_file(self.pid_file)
+        except OSError:
+            return None
 
     def await_daemon(self, others: set[int]) -> int:
-        """Wait until the PID file names a process not in ``others`` that runs or has been reaped; return its pid."""
-        end = time.monotonic() + PID_FILE_SECONDS
+        """Wait until the file has the PID of a process of ours, not in ``others``, that runs or has just ended."""
         told_to_end = False
-        while time.monotonic() < end and not told_to_end:
+        while not told_to_end:
             # In this order: a daemon that has ended by now, or that a test has seen, has written its PID file before.
             has_children, told_to_end = self.reap(), not ENDING.isdisjoint(self.arrived)
-            pid = self.read_pid_file()
-            if pid and pid not in others and (is_alive(pid) or pid in self.statuses):
+            pid = pid_in(self.content() or b"")
+            if pid and pid not in others and self.is_daemon(pid, has_children=has_children):
                 return pid
             if self.adopts and not has_children:
                 # Without a PID file, the daemon was the process that has failed last.
                 failed = [pid for pid, status in self.statuses.items() if status]
-                return failed[-1] if failed else fail(f"the daemon ended before it wrote its PID file {self.pid_file}")
+                return failed[-1] if failed else self.fail("the daemon ended before its PID file named it")
             self.sleep(LOOK_SECONDS)
         self.end_remainder()
-        return fail(f"no daemon's PID in {self.pid_file} after {time.monotonic() - end + PID_FILE_SECONDS:.1f} s")
+        return self.fail("told to end before its PID file named the daemon")
+
+    def is_daemon(self, pid: int, *, has_children: bool) -> bool:
+        """Tell whether a process that the PID file names can be the daemon: one of ours that lives, or has failed.
+
+        One that has ended well may have been on the way from the starter to the daemon, while there are others.
+        """
+        if pid in self.statuses:
+            return bool(self.statuses[pid]) or not has_children
+        return is_alive(pid) and (not self.adopts or pid in descendants([os.getpid()], parents()))
+
+    def fail(self, problem: str) -> NoReturn:
+        """End with a message about the PID file."""
+        fail(f"{problem}: {self.pid_file} {described(self.content())}")
 
     def await_status(self, pid: int) -> int:
         """Wait until a process ends; return its wait status, 0 where it cannot be seen."""
@@ -200,6 +230,22 @@ class Proxy:
             select.select([], [], [], LOOK_SECONDS)
 
 
+def write_note(path: str, text: str, *, referred: str = "") -> str:
+    """Write a note anew, or make it another name of the file that is ``referred`` to; return why that fails, or ''."""
+    try:
+        # To write into that of an earlier process might be to write into its PID file.
+        if os.path.lexists(path):
+            os.unlink(path)
+        if referred:
+            os.symlink(referred, path)
+        else:
+            with open(path, "w", encoding="ascii") as file:
+                file.write(text)
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
 def send(pid: int, number: int) -> None:
     """Send a signal to a process that may have ended."""
     try:
@@ -232,10 +278,10 @@ def end_as(status: int) -> NoReturn:
 
 
 def main() -> None:
-    """Run the daemon of the command line: package root, PID file, program, arguments."""
-    end_as(Proxy(sys.argv[2], sys.argv[3:]).run())
+    """Run the daemon of the command line: package root, PID file, note, program, arguments."""
+    end_as(Proxy(sys.argv[2], sys.argv[3], sys.argv[4:]).run())
 
 
 def escort() -> None:
     """Start the daemon of the command line, and exit when the manager can watch it by its PID file."""
-    end_as(Proxy(sys.argv[2], sys.argv[3:]).hand_over())
+    end_as(Proxy(sys.argv[2], sys.argv[3], sys.argv[4:]).hand_over())

@@ -401,7 +401,7 @@ class SupervisordDriver(Driver):
         def has_noticed() -> bool:
             nonlocal entries
             pids = {unit: int(entries[unit.name]["pid"]) for unit in units}
-            daemons = [daemon_of(unit, self.machine) for unit, pid in pids.items() if pid]
+            daemons = [daemon_of(unit, self.machine, self.target) for unit, pid in pids.items() if pid]
             if not self.machine.processes.ended([pid for pid in (*pids.values(), *daemons) if pid]):
                 return True
             entries = self._interface.entries()
@@ -415,7 +415,7 @@ class SupervisordDriver(Driver):
         described = entry["description"].partition(", uptime")[0]
         text = f"{entry['statename']} {entry['spawnerr'] or described}".strip()
         if pid := int(entry["pid"]):
-            return Status(running=True, pid=daemon_of(unit, self.machine) or pid, text=text)
+            return Status(running=True, pid=daemon_of(unit, self.machine, self.target) or pid, text=text)
         exit_status = self._daemon.exit_status(entry) if entry["statename"] == "EXITED" else None
         is_over = entry["statename"] in ("EXITED", "FATAL", "BACKOFF") or bool(entry["stop"])
         # supervisord starts it again within a second, and does not say so before.

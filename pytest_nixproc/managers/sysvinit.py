@@ -15,7 +15,7 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import Capabilities, Generator, Manager
-from pytest_nixproc.managers.daemons import HINT, DaemonDriver, functions, record_of
+from pytest_nixproc.managers.daemons import HINT, READ_PID, DaemonDriver, functions, record_of
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.values.commands import Command, Spawn, describe_failure
@@ -88,8 +88,7 @@ is_running() {
 find_process() {
     pid='' known=''
     [ -e "$record" ] || return 1
-    { read -r pid < "$pid_file"; } 2> /dev/null || [ -n "$pid" ] || return 1
-    case $pid in '' | *[!0-9]*) return 1 ;; esac
+    read_pid "$pid_file" || return 1
     is_running "$pid" || return 1
     { read -r known < "$record"; } 2> /dev/null
     [ -n "$known" ] || { known="$pid $started"; echo "$known" > "$record"; }
@@ -227,6 +226,7 @@ def script(launch: Launch, parameters: Mapping[str, Any]) -> Iterator[str]:
     instructions = instructions_of(parameters)
     if instructions.get("request-stop") == ACTIVITIES["request-stop"] and not parameters["global_instructions"]:
         yield SHORT_CUT
+    yield READ_PID
     yield FUNCTIONS
     yield from functions(launch, "VERBOSE")
     if parameters["global_instructions"]:

@@ -185,8 +185,8 @@ class FakeProcesses(Processes):
         return self.by_pid[pid].started if pid in self.by_pid else ""
 
     def identity(self, pid: int) -> str:
-        """Return the time on the clock when a process was spawned, which identifies it here."""
-        return self.start_time(pid)
+        """Return the time on the clock when a process was spawned, which identifies it; empty when it has ended."""
+        return self.start_time(pid) if pid in self.by_pid and self.by_pid[pid].runs else ""
 
     def signal(self, pid: int, number: int) -> None:
         """Deliver a signal; it ends the process unless it is ignored or harmless."""

@@ -17,8 +17,10 @@ from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.package import PACKAGE_ROOT
 from pytest_nixproc.machines.process_table import descendants, is_alive, parents
 from pytest_nixproc.machines.waiting import wait_until
-from pytest_nixproc.managers.proxy import proxy_argv
+from pytest_nixproc.managers.proxy import escort_argv, proxy_argv
 from pytest_nixproc.testing.programs import models
+from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.tags import DEPLOYMENT
 
 Start = Callable[..., "Proxied"]
@@ -44,9 +46,10 @@ class Proxied:
     ) -> None:
         self.machine = machine
         self.pid_file = f"{place}/pid" if is_daemon else ""
+        self.note = f"{place}/note" if is_daemon else ""
         self.log_file = f"{place}/log"
         self.before = before
-        words = (*before, *proxy_argv(sys.executable, PACKAGE_ROOT, self.pid_file), *argv)
+        words = (*before, *proxy_argv(sys.executable, PACKAGE_ROOT, self.pid_file, self.note), *argv)
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
                 words,
@@ -62,11 +65,15 @@ class Proxied:
         """The proxy's own pid, once the program has shown that it runs."""
         return children_of(self.process.pid)[0] if self.before else self.process.pid
 
-    def await_that(self, condition: Callable[[], object], what: str) -> None:
+    def await_that(self, condition: Callable[[], object], what: str, seconds: float = 10) -> None:
         """Wait until something holds."""
         wait_until(
-            lambda: "" if condition() else self.log() or "no log", self.machine.deadline(10), f"wait until {what}"
+            lambda: "" if condition() else self.log() or "no log", self.machine.deadline(seconds), f"wait until {what}"
         )
+
+    def noted(self) -> int | None:
+        """Return the daemon that the proxy has noted; None while it knows none."""
+        return pid_in(Path(self.note).read_bytes() if os.path.exists(self.note) else b"")
 
     def log(self) -> str:
         """Return what proxy and daemon have written."""
@@ -200,7 +207,7 @@ def test_signal_that_ended_the_daemon_ends_the_proxy(start: Start, place: str, n
     """When a signal has killed the daemon, the same one kills the proxy; and no core is left behind."""
     proxied = start("misbehaving", "dies", f"signal={number:d}")
     assert proxied.process.wait(5) == -number
-    assert sorted(os.listdir(place)) == ["log", "pid"]
+    assert sorted(os.listdir(place)) == ["log", "note", "pid"]
 
 
 def test_end_is_noticed_without_a_signal_to_the_proxy(probe: Proxied, place: str) -> None:
@@ -231,6 +238,90 @@ def test_late_pid_file(start: Start) -> None:
     proxied = start("misbehaving", "late-pid-file", "delay=0.3")
     proxied.await_that(lambda: os.path.exists(proxied.pid_file), "the PID file is there")
     assert proxied.end() == 0
+
+
+@pytest.mark.long
+def test_very_late_pid_file(start: Start) -> None:
+    """How late a PID file may come is not for the proxy to say: half a minute is not too late."""
+    proxied = start("misbehaving", "late-pid-file", "delay=31")
+    proxied.await_that(proxied.noted, "the daemon is known", 40)
+    assert proxied.end() == 0
+
+
+@pytest.mark.parametrize("written", [r"{}\n/var/lib\n5432\n", "{} 1", r"\n\n  {:012}\r\n", r"{}\0\0\0\0", "{}"])
+def test_pid_file_with_more_than_a_number(start: Start, written: str) -> None:
+    """The first word of the first line that has one is the daemon, which the note names alone."""
+    proxied = start("misbehaving", "never-ready", f"written={written}")
+    proxied.await_that(proxied.noted, "the daemon is known")
+    assert proxied.noted() in proxied.below()
+    assert proxied.end() == 0
+
+
+def test_pid_file_that_names_a_stranger_at_first(start: Start) -> None:
+    """A process that the proxy has not started is not the daemon, and gets no signal, though it lives."""
+    with stranger() as pid:
+        proxied = start("misbehaving", "late-pid-file", f"first={pid}", "delay=0.3")
+        proxied.await_that(proxied.noted, "the daemon is known")
+        assert proxied.noted() in proxied.below()
+        assert proxied.end() == 0
+
+
+def test_pid_file_that_names_a_process_on_the_way_at_first(place: str, machine: Host) -> None:
+    """A process that has ended well is not the daemon while there are others: it may have made the daemon."""
+    proxied = Proxied(place, machine, (*PYTHON, "-c", ON_THE_WAY, f"{place}/pid"), {})
+    try:
+        proxied.await_that(proxied.noted, "the daemon is known")
+        assert proxied.noted() in proxied.below()
+        assert proxied.end() == -signal.SIGTERM
+    finally:
+        proxied.destroy()
+
+
+def test_note_waits_for_the_end_of_the_starter(start: Start, place: str) -> None:
+    """The note is empty while the starter runs, whatever an earlier one or the PID file says; then it has the pid."""
+    Path(f"{place}/note").write_text("4711\n")
+    proxied = start("misbehaving", "never-ready", "stays=0.3", f"left={place}/left")
+    proxied.await_that(lambda: os.path.exists(proxied.pid_file), "the PID file is there")
+    noted = proxied.noted()
+    assert noted is None or os.path.exists(f"{place}/left")
+    proxied.await_that(proxied.noted, "the daemon is known")
+    assert os.path.exists(f"{place}/left")
+    assert proxied.noted() == int(Path(proxied.pid_file).read_text())
+    assert proxied.end() == 0
+
+
+def test_starter_that_fails_after_all(start: Start) -> None:
+    """When the starter fails though the daemon is there, that is ended, and the proxy ends as the starter did."""
+    proxied = start("misbehaving", "never-ready", "leaves=9", "keeps_pid_file=1")
+    assert proxied.process.wait(5) == 9
+    assert not is_alive(int(Path(proxied.pid_file).read_text()))
+    assert proxied.noted() is None
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_note_of_an_escort(place: str, machine: Host, is_plain: bool) -> None:  # noqa: FBT001 - a parameter
+    """The note has a number alone, which is what systemd reads, and is the PID file itself where that will do."""
+    told = ("never-ready", f"written={{}}{'' if is_plain else ' more'}\\n", f"pid_file={place}/pid", "-D")
+    words = escort_argv(sys.executable, PACKAGE_ROOT, f"{place}/pid", f"{place}/note")
+    command = Spawn((*words, *PYTHON, f"{models.HERE}/misbehaving.py", *told), {DEPLOYMENT: place}, f"{place}/log")
+    assert machine.processes.run([command], machine.deadline(10)) == [0], Path(f"{place}/log").read_text()
+    content = Path(f"{place}/note").read_text()
+    os.kill(int(content), signal.SIGKILL)
+    assert content == f"{int(content)}\n"
+    assert os.path.islink(f"{place}/note") == is_plain
+    assert not machine.processes.wait_ended([int(content)], machine.deadline(5))
+
+
+def test_escort_that_cannot_write_its_note(place: str, machine: Host) -> None:
+    """An escort whose note cannot be written fails, and names it: systemd would wait for it for ever."""
+    words = escort_argv(sys.executable, PACKAGE_ROOT, f"{place}/pid", f"{place}/nowhere/note")
+    told = ("never-ready", f"pid_file={place}/pid", "-D")
+    command = Spawn((*words, *PYTHON, f"{models.HERE}/misbehaving.py", *told), {DEPLOYMENT: place}, f"{place}/log")
+    assert machine.processes.run([command], machine.deadline(10)) == [1]
+    assert f"{place}/nowhere/note: No such file or directory" in Path(f"{place}/log").read_text()
+    daemon = int(Path(f"{place}/pid").read_text())
+    os.kill(daemon, signal.SIGKILL)
+    assert not machine.processes.wait_ended([daemon], machine.deadline(5))
 
 
 @pytest.mark.parametrize("behaviour", ["no-pid-file", "wrong-pid-file", "late-pid-file"])
@@ -275,6 +366,25 @@ def test_real_end_is_waited_for(start: Start) -> None:
     assert proxied.end() == 0
     assert proxied.log().endswith("ended after a while\n")
 
+
+ON_THE_WAY = """
+import os, signal, sys, time
+def write(pid):
+    with open(sys.argv[1], "w") as file:
+        print(pid, file=file)
+if os.fork():
+    os._exit(0)
+middle = os.getpid()
+if os.fork():
+    write(middle)
+    os._exit(0)
+while os.path.exists(f"/proc/{middle}"):
+    time.sleep(0.01)
+time.sleep(0.2)
+write(os.getpid())
+signal.pause()
+"""
+"""A daemon whose PID file names the process between its starter and itself, and only later itself."""
 
 ORPHANS = """
 import os, signal

@@ -26,7 +26,7 @@ from pytest_nixproc.errors import ModelError
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import is_alive
 from pytest_nixproc.machines.waiting import wait_until
-from pytest_nixproc.managers.daemons import record_of
+from pytest_nixproc.managers.daemons import READ_PID, record_of
 from pytest_nixproc.managers.sysvinit import MANAGER, REQUEST_EACH, UNIDENTIFIED
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
@@ -34,6 +34,7 @@ from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.conformance import HOSTILE, HOSTILE_FILE_NAME, HOSTILE_NAMES, SPECIAL_NAMES
 from pytest_nixproc.testing.programs import models
 from pytest_nixproc.testing.programs.models import misbehaving, probe
+from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
 from pytest_nixproc.values.target import Target
@@ -165,6 +166,35 @@ def stranger() -> Iterator[int]:
             assert process.poll() is None, "a process that is none of the script's was touched"
         finally:
             process.kill()
+
+
+CONTENTS = [
+    *(b"12", b" 0012 \n", b"12\n/var/lib\n5432\n", b"12 13\n", b"12\tweb\n", b"12\r\n", b"\n \n\r\n12\r\n", b"12\n\0"),
+    *(
+        b"12".ljust(16, b"\0"),
+        b"",
+        b"\n",
+        b"0\n",
+        b"-1\n",
+        b"web 12\n",
+        b"web\n12\n",
+        b"12a\n",
+        b"*\n",
+        b"$(echo 12)\n",
+    ),
+]
+"""What may stand in a PID file."""
+
+
+@in_every_shell
+def test_pid_files_are_read_alike(shell: tuple[str, ...], place: str) -> None:
+    """Scripts and drivers find the same process in a PID file, whatever else stands in it."""
+    found = []
+    for content in CONTENTS:
+        Path(f"{place}/pid").write_bytes(content)
+        argv = [*shell, "-c", f'{READ_PID}\nread_pid "$1" && echo "$pid"', "sh", f"{place}/pid"]
+        found.append(subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip())
+    assert dict(zip(CONTENTS, found, strict=True)) == {content: str(pid_in(content) or "") for content in CONTENTS}
 
 
 @in_every_shell_and_mode

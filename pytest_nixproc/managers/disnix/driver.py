@@ -21,6 +21,8 @@ class DisnixDriver(DaemonDriver):
     def __init__(self, machine: Machine, target: Target) -> None:
         super().__init__(machine, target)
         self._dysnomia = Dysnomia(machine, target)
+        self._activating: set[Unit] = set()
+        """Units whose components are being activated: nothing that they leave behind says when that is done."""
 
     def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
         """Activate components side by side.
@@ -34,8 +36,13 @@ class DisnixDriver(DaemonDriver):
             # First, so that whoever has to take this over knows what may have been started.
             self.records.begin(unit)
         commands = [self._dysnomia.activation(unit) for unit in idle]
+        self._activating.update(idle)
+        try:
+            ends = self.machine.processes.run(commands, deadline)
+        finally:
+            self._activating.difference_update(idle)
         problems = {}
-        for unit, command, status in zip(idle, commands, self.machine.processes.run(commands, deadline), strict=True):
+        for unit, command, status in zip(idle, commands, ends, strict=True):
             self.records.identify(unit)
             if status != 0:
                 self.machine.files.remove(record_of(unit.name, self.target))
@@ -44,11 +51,9 @@ class DisnixDriver(DaemonDriver):
         return problems
 
     def unmet(self, unit: Unit) -> str:
-        """Return why a component that already answers is not ready yet; record a daemon whose PID file came late."""
-        unmet = super().unmet(unit)
-        if not unmet:
-            self.records.identify(unit)
-        return unmet
+        """Return why a component that already answers is not ready yet: for a daemon, its starter has to end."""
+        is_starting = unit.mode == "daemon" and unit in self._activating
+        return "its component is being activated" if is_starting else super().unmet(unit)
 
     def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:
         """Deactivate components with Dysnomia, or send their processes SIGTERM as Dysnomia's module would do it.

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.process_table import descendants, innermost_pid
-from pytest_nixproc.managers.api import pid_in
+from pytest_nixproc.managers.api import content_for
 from pytest_nixproc.managers.docker.connection import Connection
 from pytest_nixproc.managers.docker.container import ContainerSpec, is_up, published, read_container
 from pytest_nixproc.managers.docker.generator import LABEL, container_name
+from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
 
@@ -118,7 +119,7 @@ class ContainerStates:
         if self.container(unit).is_conventional:
             return first
         if unit.pid_file is not None:
-            return self.process_named(unit, self.machine.files.read(unit.pid_file) or b"")
+            return self.process_named(unit, content_for(unit, self.machine, self.target))
         return next(iter(self._children(first)), None)
 
     def _children(self, pid: int) -> list[int]:

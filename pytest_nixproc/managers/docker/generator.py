@@ -212,11 +212,11 @@ class ContainerFiles:
             command: Sequence[str] = self.parameters["command"]
             return command
         script = f"{self.target.directory}/{self.name}-docker-launch"
-        facts, pid_file = self.target.facts, self.launch.declared_pid_file or ""
+        facts = self.target.facts
         if self.launch.mode == "foreground" and self.given.get("init"):
             # The engine's own init does what ours would.
             return [script]
-        return [*proxy_argv(facts.python, facts.package_root, pid_file), script]
+        return [*(self.launch.proxy or proxy_argv(facts.python, facts.package_root)), script]
 
     def store_paths(self) -> Sequence[str]:
         """Return the paths of the machine's software that the container needs."""

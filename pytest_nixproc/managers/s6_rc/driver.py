@@ -41,7 +41,7 @@ class S6RcDriver(Driver):
         self._tree = Tree(machine, target, self._tools)
         self._database = Database(machine, target, self._tools)
         self._live = LiveState(machine, target, self._tools)
-        self._supervision = Supervision(machine, self._live)
+        self._supervision = Supervision(machine, target, self._live)
         self._oneshots = Oneshots(machine, self._live, self._tree)
         self._companions = Companions(machine, self._live)
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.managers import shell
 from pytest_nixproc.managers.api import Generator
+from pytest_nixproc.managers.daemons import READ_PID
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.managers.s6_rc.parameters import has_companion, is_oneshot, overridden
 from pytest_nixproc.managers.s6_rc.syntax import NAME_BYTES, service_name, words
@@ -41,9 +42,9 @@ DEEPEST_SOCKET: Final = "servicedirs/s6rc-fdholder/s"
 READY_DESCRIPTOR: Final = 3
 """The descriptor on which s6-svscan, and s6-log, say that they are ready."""
 
-END_BY_PID_FILE: Final = """\
-pid=$(cat -- "$1" 2> /dev/null) || exit 0
-is_ours() { tr '\\0' '\\n' < "/proc/$pid/environ" | grep -qxF -e "$2"; } 2> /dev/null
+END_BY_PID_FILE: Final = f"""{READ_PID}
+read_pid "$1" || exit 0
+is_ours() {{ tr '\\0' '\\n' < "/proc/$pid/environ" | grep -qxF -e "$2"; }} 2> /dev/null
 is_ours "$@" && kill -TERM "$pid"
 while is_ours "$@"; do sleep 0.02; done"""
 """Stops the process that a PID file names, unless it is a stranger's; one that has ended has no environment."""

@@ -6,12 +6,12 @@ import signal
 
 from pytest_nixproc.errors import CommandFailed
 from pytest_nixproc.machines.api import Machine
-from pytest_nixproc.managers.api import daemon_of
 from pytest_nixproc.managers.s6_rc.generator import atom
 from pytest_nixproc.managers.s6_rc.live import LiveState
 from pytest_nixproc.managers.s6_rc.syntax import service_name
 from pytest_nixproc.managers.s6_rc.tools import ASK_SECONDS
 from pytest_nixproc.managers.s6_rc.tree import Tree
+from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.units import Status, Unit
 
 
@@ -25,7 +25,7 @@ class Oneshots:
 
     def daemon(self, unit: Unit) -> int | None:
         """Return the process that a PID file names, if it runs and is one of the deployment's."""
-        pid = daemon_of(unit, self.machine)
+        pid = pid_in(self.machine.files.read(unit.pid_file) or b"") if unit.pid_file else None
         return pid if pid and not self.machine.processes.ended([pid]) and self.tree.is_ours(pid) else None
 
     def status(self, unit: Unit) -> Status:

@@ -14,6 +14,7 @@ from pytest_nixproc.managers.s6_rc.service_state import FIELDS, ServiceState, se
 from pytest_nixproc.managers.s6_rc.syntax import service_name
 from pytest_nixproc.managers.s6_rc.tools import ASK_SECONDS
 from pytest_nixproc.values.commands import OUTPUT_TAIL, describe_status
+from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Status, Unit
 
 SHOW: Final = f"""\
@@ -30,8 +31,9 @@ def names_of(units: Iterable[Unit]) -> dict[str, str]:
 class Supervision:
     """The supervised services of a deployment, seen through s6-svstat."""
 
-    def __init__(self, machine: Machine, live: LiveState) -> None:
+    def __init__(self, machine: Machine, target: Target, live: LiveState) -> None:
         self.machine = machine
+        self.target = target
         self.live = live
         self._known: dict[str, int] = {}
         """Processes of services, as last seen; that holds for those that still run."""
@@ -64,7 +66,7 @@ class Supervision:
 
     def _is_late(self, unit: Unit, state: ServiceState) -> bool:
         """Tell whether a process has ended, and s6-supervise has still to notice that, or to tidy up after it."""
-        daemon = daemon_of(unit, self.machine) if state.pid else None
+        daemon = daemon_of(unit, self.machine, self.target) if state.pid else None
         return not state.is_settled or bool(self.machine.processes.ended([pid for pid in (state.pid, daemon) if pid]))
 
     def _show(self, names: Sequence[str]) -> dict[str, ServiceState]:
@@ -81,7 +83,8 @@ class Supervision:
     def status(self, unit: Unit, state: ServiceState) -> Status:
         """Return the status of a unit, from the state of its service."""
         if state.pid is not None:
-            return Status(running=True, pid=daemon_of(unit, self.machine) or state.pid, text=f"up (pid {state.pid})")
+            pid = daemon_of(unit, self.machine, self.target) or state.pid
+            return Status(running=True, pid=pid, text=f"up (pid {state.pid})")
         directory = self.live.service_directory(atom(service_name(unit.name)))
         if not self.machine.files.size(f"{directory}/supervise/death_tally"):
             return Status(running=False, text="down, and not started yet")

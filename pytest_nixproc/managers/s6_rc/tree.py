@@ -7,10 +7,10 @@ import signal
 from pytest_nixproc.errors import DeploymentError, WaitTimeout
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline, wait_until
-from pytest_nixproc.managers.api import pid_in
 from pytest_nixproc.managers.s6_rc.generator import LAUNCHER, scanner_file
 from pytest_nixproc.managers.s6_rc.tools import Toolbox
 from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.target import Target
 
 
@@ -44,7 +44,7 @@ class Tree:
 
     def end(self, deadline: Deadline) -> None:
         """End s6-svscan with its whole tree, if it runs and is the deployment's, and wait for that."""
-        pid = pid_in((self.machine.files.read(scanner_file(self.target)) or b"").partition(b"\n")[0])
+        pid = pid_in(self.machine.files.read(scanner_file(self.target)) or b"")
         if pid and not self.machine.processes.ended([pid]) and self.is_ours(pid):
             self.machine.processes.signal(pid, signal.SIGTERM)
             self.machine.processes.wait_ended([pid], deadline)

@@ -8,9 +8,9 @@ from typing import Final
 from pytest_nixproc.errors import CommandFailed, MachineError, Unreachable
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
-from pytest_nixproc.managers.api import Driver
+from pytest_nixproc.managers.api import Driver, awaited_by_proxy
 from pytest_nixproc.managers.systemd.commands import ASK_SECONDS, Commands
-from pytest_nixproc.managers.systemd.generator import journalled, prefix, target_unit
+from pytest_nixproc.managers.systemd.generator import journalled, note_of, prefix, target_unit
 from pytest_nixproc.managers.systemd.journal import JOURNAL_SOCKET, UnitJournal
 from pytest_nixproc.managers.systemd.knowledge import Knowledge
 from pytest_nixproc.managers.systemd.launcher import CGROUP_MOUNTS
@@ -114,7 +114,7 @@ class SystemdDriver(Driver):
         }
 
     def _problem(self, unit: Unit, status: Status, output: str) -> str:
-        awaited = f"systemd waits for PID file {unit.pid_file} to name a process of the unit" if unit.pid_file else ""
+        awaited = f"PID file {unit.pid_file} has to name a process of the unit" if unit.pid_file else ""
         return "\n".join(filter(None, (status.text, self.unmet(unit) or awaited, output.rstrip())))
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
@@ -124,6 +124,10 @@ class SystemdDriver(Driver):
         status, output = self._commands.ask(limit, "stop", ALONE, *self._knowledge.names(units))
         if status not in (0, None, NOT_LOADED):
             raise CommandFailed("systemd has not stopped units", details=output[-OUTPUT_TAIL:].rstrip())
+        if status == 0:
+            # systemd removes the file that it reads itself, which is the escort's.
+            for path in filter(None, (unit.pid_file for unit in units)):
+                self.machine.files.remove(path)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
         """Have systemd run the unit's command for a reload, which sends SIGHUP unless overrides say otherwise."""
@@ -138,6 +142,10 @@ class SystemdDriver(Driver):
             return {name: self._knowledge.explained(state) for name, state in found.items()}
         except MachineError as error:
             return {unit.name: Status(running=False, text=str(error)) for unit in units}
+
+    def unmet(self, unit: Unit) -> str:
+        """Return why a unit that already answers is not ready yet: its escort has a note, too, in another place."""
+        return super().unmet(unit) or awaited_by_proxy(unit, self.machine.files.read(note_of(unit.name, self.target)))
 
     def exit_status(self, unit: Unit, pid: int) -> int | None:
         """Return how the main process has ended, of which systemd is the parent."""

@@ -85,7 +85,7 @@ class SystemdGenerator(Generator):
             "Unit": unit_section(launch),
             "Service": {
                 "Type": "forking" if launch.mode == "daemon" else "exec",
-                **({"PIDFile": path_value(launch.pid_file)} if launch.mode == "daemon" else {}),
+                **({"PIDFile": path_value(note_of(launch.name, launch.target))} if launch.mode == "daemon" else {}),
                 **execution(launch, scripts),
                 **surroundings(launch, is_native="start" not in scripts),
                 # How long a start may take is for who waits for it.
@@ -113,15 +113,22 @@ class SystemdGenerator(Generator):
         )
 
 
+def note_of(name: str, target: Target) -> str:
+    """Return the path of the escort's note, which systemd reads as PID file; whoever the escort is can write there."""
+    return f"{target.state.tmp_dir}/.{name}.daemon"
+
+
 def escorted(launch: Launch) -> Launch:
     """Return a launch with the escort before a daemon's command line, which stays until the daemon's PID file is valid.
 
-    systemd would believe a stale PID file, and wait for ever for one that a dead daemon has not written.
+    systemd would believe a stale PID file, wait for ever for one that a dead daemon has not written, refuse one that
+    has more than a number in its first line, and take a number with leading zeros for an octal one.
     """
     if launch.mode == "foreground":
         return launch
     facts = launch.target.facts
-    escort = escort_argv(facts.python, facts.package_root, launch.pid_file)
+    note = note_of(launch.name, launch.target)
+    escort = escort_argv(facts.python, facts.package_root, launch.pid_file, note)
     return replace(launch, command=Command(escort[0], (*escort[1:], *launch.command.argv)))
 
 
@@ -270,7 +277,7 @@ def refuse_names(launch: Launch) -> None:
     if len(unit_name(launch.target, launch.name)) > NAME_BYTES:
         what = f"its unit's name would have more than {NAME_BYTES} bytes, of which an unusual character takes four"
         raise launch.refusal(what, "give the process a shorter name")
-    for path in (launch.log_file, launch.pid_file):
+    for path in (launch.log_file, note_of(launch.name, launch.target)):
         if not is_path(path):
             what = f"the path {path!r} cannot stand in a unit"
             remedy = "choose names and paths of UTF-8 without control characters, './', and blanks or '\\' at their end"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Mapping
+from typing import Final
 
 import pytest
 
@@ -29,6 +30,15 @@ from pytest_nixproc.testing.pace import slowness
 from pytest_nixproc.testing.programs.models import misbehaving, probe
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.units import Mode
+
+CONTENTS: Final[Mapping[str, str]] = {
+    "lines": r"{}\n/var/lib/data\n1690000000\n",
+    "words": r"{} 1\n",
+    "comment": r"{} misbehaving\n",
+    "blanks": r"\n  {:012}  \r\n",
+    "filled": r"{}\0\0\0\0\0\0\0\0",
+}
+"""What daemons write into their PID files, with ``{}`` for the number; and with escapes, for a command line."""
 
 
 class PidFiles(Fixtures):
@@ -98,6 +108,43 @@ class PidFiles(Fixtures):
         build = one(lambda state: misbehaving("it", state, "daemon", "late-pid-file", port=port, options=options))
         with bench.deploy(build) as system:
             assert http_body(system["it"]) == str(own_number(system["it"]))
+
+    def test_contents(self, bench: Bench) -> None:
+        """A PID file may hold more than a number: the first word of its first line that has one counts."""
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            told = {name: {"written": text} for name, text in CONTENTS.items()}
+            return {
+                name: misbehaving(name, state, "daemon", "forks", port=bench.port(), options=options)
+                for name, options in told.items()
+            }
+
+        with bench.deploy(build) as system:
+            for name in CONTENTS:
+                before = system[name].pid
+                content = system.machine.files.read(system[name].pid_file) or b""
+                assert (name, own_number(system[name])) == (name, int(content.split()[0].strip(b"\0")))
+                system[name].restart()
+                assert system[name].pid not in (None, before)
+                assert system[name].is_running
+
+    def test_content_without_a_number(self, bench: Bench) -> None:
+        """The error about a daemon whose PID file begins with no number quotes it, with control characters escaped."""
+        port, seconds, told = bench.port(), 1.5 * slowness(), {"written": r"pid \x1b {}"}
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            return {"it": impatient(misbehaving("it", state, "daemon", "forks", port=port, options=told), seconds)}
+
+        with pytest.raises(DeploymentError, match=r"/it\.pid holds 'pid \\x1b [0-9]+'"), bench.deploy(build):
+            pass
+
+    def test_one_of_the_dead(self, bench: Bench) -> None:
+        """The error about a daemon whose PID file names a process that has ended says which one, and that it has."""
+        port, seconds = bench.port(), 1.5 * slowness()
+        build = one(lambda state: impatient(misbehaving("it", state, "daemon", "wrong-pid-file", port=port), seconds))
+        said = r"/it\.pid holds '[0-9]+', and that process has ended"
+        with pytest.raises(DeploymentError, match=said), bench.deploy(build):
+            pass
 
     @pytest.mark.parametrize("behaviour", ["wrong-pid-file", "no-pid-file"])
     def test_missing_one(self, bench: Bench, behaviour: str) -> None:

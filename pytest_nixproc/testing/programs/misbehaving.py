@@ -1,6 +1,8 @@
 """A program that misbehaves: ``misbehaving.py BEHAVIOUR [NAME=VALUE...] [-D]``.
 
-``-D`` makes it a daemon, which writes its PID into ``pid_file=PATH``. Behaviours, and what else they are told:
+``-D`` makes it a daemon, which writes its PID into ``pid_file=PATH``, as ``written=TEXT`` says: with ``{}`` for the
+number, and with Python's escapes. Its starter ends then, or ``stays=SECONDS`` longer, and with ``leaves=STATUS``, where
+the daemon does not die; just before, it writes the time into ``left=PATH``. Behaviours, and what else they are told:
 
 - ``dies``: says why on its standard error, and ends with ``status=N`` or by ``signal=N``; as a daemon, after it has
   written its PID file, which it removes again unless ``keeps_pid_file=1``; with ``early=1``, before;
@@ -12,8 +14,8 @@
 - ``never-ready``: runs and does not listen;
 - ``listens-elsewhere``: listens on ``other_port=N``;
 - ``late-pid-file``, ``wrong-pid-file``, ``no-pid-file``, ``stale-pid-file``: a daemon that writes its PID file
-  ``delay=SECONDS`` after its starter has ended; with the pid of its starter, which has ended; not at all; and that
-  does not remove it.
+  ``delay=SECONDS`` after its starter has ended, and ``first=TEXT`` into it before; with the pid of its starter, which
+  has ended; not at all; and that does not remove it.
 
 The others listen on ``port=N``, when it is given, say ``ready`` when told to with ``ready=1``, and stay until SIGTERM.
 """
@@ -39,7 +41,8 @@ Options = Mapping[str, str]
 def write_pid(options: Options, pid: int | None = None) -> None:
     """Write the PID file, if one is asked for."""
     if "pid_file" in options:
-        serving.write_atomically(options["pid_file"], f"{pid or os.getpid()}\n")
+        text = options.get("written", r"{}\n").encode().decode("unicode_escape")
+        serving.write_atomically(options["pid_file"], text.format(pid or os.getpid()))
 
 
 def serve(options: Options) -> NoReturn:
@@ -55,6 +58,8 @@ def serve(options: Options) -> NoReturn:
 def die(options: Options) -> NoReturn:
     """Exit with the requested status, or die of the requested signal, after a last line on standard error."""
     serving.say("the disk is on fire")
+    if "leaves" in options:
+        serving.stay(None)
     if number := int(options.get("signal", 0)):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if number != signal.SIGKILL:
@@ -115,6 +120,8 @@ def write_pid_late(options: Options) -> NoReturn:
     """Serve, and write the PID file long after the starter has ended."""
     if "ready" in options:
         serving.say("ready")
+    if "first" in options:
+        serving.write_atomically(options["pid_file"], options["first"])
     time.sleep(float(options["delay"]))
     write_pid(options)
     serve({name: value for name, value in options.items() if name != "ready"})
@@ -136,6 +143,14 @@ BEHAVIOURS: Mapping[str, Callable[[Options], NoReturn]] = {
 }
 
 
+def leave(options: Options) -> int:
+    """Stay for a while after the daemon is there; return the status to end with."""
+    time.sleep(float(options.get("stays", 0)))
+    if "left" in options:
+        serving.write_atomically(options["left"], str(time.monotonic()))
+    return int(options.get("leaves", 0))
+
+
 def become_daemon(behaviour: str, options: Options) -> None:
     """Go into the background, and write the PID file as the behaviour asks for."""
     starter = os.getpid()
@@ -144,7 +159,7 @@ def become_daemon(behaviour: str, options: Options) -> None:
         "no-pid-file": lambda: None,
         "wrong-pid-file": lambda: write_pid(options, starter),
     }
-    serving.enter_background(announcements.get(behaviour, lambda: write_pid(options)))
+    serving.enter_background(announcements.get(behaviour, lambda: write_pid(options)), lambda: leave(options))
 
 
 def main() -> None:

@@ -36,12 +36,12 @@ def answer_signals() -> None:
     signal.signal(signal.SIGUSR2, lambda *_: sys.exit(STATUS_ON_REQUEST))
 
 
-def enter_background(announce: Callable[[], None]) -> None:
-    """Go on as a daemon; the caller's process ends with status 0 after the daemon has run ``announce``."""
+def enter_background(announce: Callable[[], None], leave: Callable[[], int] = lambda: 0) -> None:
+    """Go on as a daemon; the caller's process ends as ``leave`` says after the daemon has run ``announce``."""
     readable, writable = os.pipe()
     if os.fork():
         os.close(writable)
-        os._exit(0 if os.read(readable, 1) else 1)
+        os._exit(leave() if os.read(readable, 1) else 1)
     os.close(readable)
     os.setsid()
     if os.fork():

@@ -80,6 +80,27 @@ def test_ready_when_the_ports_are_open(start: Callable[..., Started]) -> None:
     assert 0.5 <= started.machine.clock.now() <= 0.5 + LONGEST_PAUSE
 
 
+def test_daemon_is_not_knocked_at_before_its_pid_file(
+    start: Callable[..., Started], driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that its manager does not have yet is not asked for a connection: it might accept none, for long."""
+    started = start(web=({"port": 80}, listens(80)))
+    (unit,) = started.watch.context.units.values()
+    daemon = replace(unit, mode="daemon", pid_file="/run/web.pid")
+    monkeypatch.setattr(started.watch, "context", replace(started.watch.context, units={"web": daemon}))
+    knocks: list[float] = []
+    clock, files = started.machine.clock, started.machine.files
+
+    def knock(_: object) -> str:
+        knocks.append(clock.now())
+        return ""
+
+    monkeypatch.setattr(started.machine.network, "connection_problem", knock)
+    clock.after(0.5, lambda: files.write("/run/web.pid", f"{driver.pids[unit.name]}\n"))
+    started.wait()
+    assert 0.5 <= min(knocks) <= 0.5 + LONGEST_PAUSE
+
+
 def test_what_is_ready_is_not_waited_for(start: Callable[..., Started]) -> None:
     """Servers that listen at once take no time at all."""
     started = start(a=({"port": 80}, listens(80)), b=({"port": 81}, listens(81)))

@@ -71,7 +71,7 @@ def test_daemon_runs_behind_a_proxy(target: Target) -> None:
     unit = generate(target, process=None, daemon="/bin/web", user="www")
     assert unit.mode == "daemon"
     assert "pytest_nixproc.managers.proxy" in unit.files[1].content
-    assert unit.files[1].content.endswith(" /srv/state/tmp/web.pid /bin/web\n")
+    assert unit.files[1].content.endswith(" /srv/state/tmp/web.pid /srv/state/run/.web.daemon /bin/web\n")
     assert "--pidfile" not in options(unit)
 
 

@@ -165,10 +165,28 @@ def test_late_pid_file_identifies(components: Components) -> None:
     components.activate()
     pid = int(components.machine.files.contents.pop(components.pid_file))
     components.machine.files.write(components.record, "")
-    assert components.driver.unmet(components.unit) == f"PID file {components.pid_file} is not written"
+    assert components.driver.unmet(components.unit) == f"PID file {components.pid_file} does not exist"
     components.machine.files.write(components.pid_file, f"{pid}\n")
     assert components.driver.unmet(components.unit) == ""
     assert components.machine.files.contents[components.record] == f"{pid} 0.00\n".encode()
+
+
+def test_daemon_is_not_ready_before_its_starter_has_ended(target: Target) -> None:
+    """While a component is being activated, a daemon is not ready, whatever its PID file says."""
+    process = create_managed_process(name="web", daemon="/bin/webd")
+    unit = MANAGER.unit("web", ProcessesModel({"web": Instance(process)}), target)
+    machine, seen = FakeMachine(), []
+    driver = DisnixDriver(machine, target)
+
+    def start(machine: FakeMachine, process: FakeProcess) -> None:
+        machine.files.write(str(unit.pid_file), f"{machine.processes.spawn(Spawn(('/bin/webd',)))}\n")
+        seen.append(driver.unmet(unit))
+        machine.processes.end(process.pid)
+
+    machine.processes.program(machine.facts.shell, start)
+    assert driver.activate([unit], machine.deadline(SECONDS)) == {}
+    assert seen == ["its component is being activated"]
+    assert driver.unmet(unit) == ""
 
 
 def test_reload(components: Components) -> None:

@@ -127,7 +127,7 @@ def test_unit_tells_where_to_look(generate: Generate) -> None:
     unit = generate()
     assert (unit.name, unit.mode, unit.pid_file) == ("web", "foreground", None)
     assert unit.log_file == "docker logs nixproc-deployment-web"
-    assert argv_of(unit)[-2:] == ["", "/srv/profile/web-docker-launch"]
+    assert argv_of(unit)[-3:] == ["", "", "/srv/profile/web-docker-launch"]
     assert settings_of(unit)["dockerStopTimeout"] == "5"
     assert [file.mode for file in unit.files if file.path == "web-docker-launch"] == [0o700]
 
@@ -141,7 +141,8 @@ def test_script_of_another_user_of_the_container(generate: Generate) -> None:
 def test_daemon_runs_behind_the_proxy(generate: Generate) -> None:
     """A program that is a daemon only is found by its PID file, by the proxy and by us."""
     unit = generate(process=None, daemon="/bin/webd")
-    assert argv_of(unit)[-2:] == ["/srv/state/run/web.pid", "/srv/profile/web-docker-launch"]
+    paths = ["/srv/state/run/web.pid", "/srv/state/run/.web.daemon", "/srv/profile/web-docker-launch"]
+    assert argv_of(unit)[-3:] == paths
     assert (unit.mode, unit.pid_file) == ("daemon", "/srv/state/run/web.pid")
 
 
@@ -373,7 +374,7 @@ def test_init_of_the_engine(generate: Generate, option: object, has_init: bool) 
 def test_daemon_needs_the_proxy_besides_an_init(generate: Generate) -> None:
     """A daemon leaves its starter: under the engine's init, too, something has to stand for it."""
     unit = generate(process=None, daemon="/bin/webd", container={"docker_create_parameters": {"init": True}})
-    assert argv_of(unit)[-2] == "/srv/state/run/web.pid"
+    assert argv_of(unit)[-3] == "/srv/state/run/web.pid"
 
 
 @pytest.mark.parametrize(

@@ -153,9 +153,10 @@ def test_initialize_comes_first(generate: Callable[..., Unit], target: Target) -
 
 
 def test_daemon_runs_behind_the_proxy(generate: Callable[..., Unit]) -> None:
-    """A program that is a daemon only is supervised through the proxy, which is told its PID file."""
+    """A program that is a daemon only is supervised through the proxy, which is told its PID file and its note."""
     unit = generate(process=None, daemon="/bin/webd", daemon_args=["-D"])
-    assert run_of(unit)[-1][-4:] == ["/usr/lib/python3/dist-packages", "/srv/state/run/web.pid", "/bin/webd", "-D"]
+    paths = ["/usr/lib/python3/dist-packages", "/srv/state/run/web.pid", "/srv/state/run/.web.daemon"]
+    assert run_of(unit)[-1][-5:] == [*paths, "/bin/webd", "-D"]
     assert (unit.mode, unit.pid_file) == ("daemon", "/srv/state/run/web.pid")
 
 

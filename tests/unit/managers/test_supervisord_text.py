@@ -132,7 +132,8 @@ def test_daemon_runs_behind_the_proxy(target: Target) -> None:
     line = unit.files[1].content.splitlines()[-1]
     words = shlex.split(line.removeprefix("exec "))
     assert words[0] == target.facts.python
-    assert words[-5:] == [target.facts.package_root, "/srv/state/run/web.pid", "/bin/webd", "-D", "a b"]
+    paths = [target.facts.package_root, "/srv/state/run/web.pid", "/srv/state/run/.web.daemon"]
+    assert words[-6:] == [*paths, "/bin/webd", "-D", "a b"]
     assert (unit.mode, unit.pid_file) == ("daemon", "/srv/state/run/web.pid")
 
 
@@ -155,7 +156,7 @@ def test_daemon_of_a_user(target: Target, nice: int | None) -> None:
     assert words[0] == target.facts.python
     level = ["/usr/bin/nice", "-n", "3"] if nice else []
     switch = ["/usr/bin/setpriv", "--reuid=web", "--regid=web", "--init-groups", "--"]
-    assert words[words.index("/srv/state/tmp/web.pid") + 1 :] == [*level, *switch, "/bin/webd"]
+    assert words[words.index("/srv/state/run/.web.daemon") + 1 :] == [*level, *switch, "/bin/webd"]
     assert "user" not in program_of(unit)
 
 

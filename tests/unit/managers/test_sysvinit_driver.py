@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pytest_nixproc.managers.daemons import record_of
@@ -11,8 +13,9 @@ from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess
 from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.tags import INSTANCE
 from pytest_nixproc.values.target import Target
-from pytest_nixproc.values.units import Unit
+from pytest_nixproc.values.units import Status, Unit
 
 SECONDS = 10.0
 
@@ -58,6 +61,10 @@ class Scripts:
     def pid(self) -> int:
         """What the PID file says."""
         return int(self.machine.files.contents[self.pid_file])
+
+    def status(self) -> Status:
+        """Ask the driver about the unit."""
+        return self.driver.status([self.unit])[self.unit.name]
 
     def activate(self) -> None:
         """Have the driver start the unit."""
@@ -128,3 +135,37 @@ def test_process_that_cannot_be_identified_is_not_named(scripts: Scripts, monkey
     assert scripts.machine.files.contents[scripts.record] == b""
     scripts.deactivate()
     assert scripts.calls[1:] == [("request-stop",)]
+
+
+def test_process_on_the_way_to_the_daemon_is_not_taken_for_it(scripts: Scripts, target: Target) -> None:
+    """A PID file that names a process which has ended well says nothing about the daemon while one may be there."""
+    passing = scripts.machine.processes.spawn(Spawn(("/bin/web",)))
+    scripts.machine.processes.end(passing)
+    daemon = scripts.machine.processes.spawn(Spawn(("/bin/web",), {**target.tags, INSTANCE: "web"}))
+    scripts.machine.files.write(scripts.record, "")
+    scripts.machine.files.write(scripts.pid_file, f"{passing}\n")
+    status = scripts.status()
+    said = f"PID file {scripts.pid_file} holds '{passing}', and that process has ended"
+    assert (status.running, status.has_ended, status.text) == (False, False, said)
+    assert scripts.driver.unmet(scripts.unit) == said
+    scripts.machine.processes.end(daemon)
+    assert scripts.status() == replace(status, has_ended=True, exit_status=0)
+
+
+def test_daemon_that_has_failed_is_known_by_its_pid_file(scripts: Scripts, target: Target) -> None:
+    """A daemon that has failed before anybody has recorded it has ended, whatever it has left behind."""
+    scripts.activate()
+    scripts.machine.files.write(scripts.record, "")
+    scripts.machine.processes.spawn(Spawn(("/bin/web",), {**target.tags, INSTANCE: "web"}))
+    scripts.machine.processes.end(scripts.pid, 7)
+    assert (scripts.status().has_ended, scripts.status().exit_status) == (True, 7)
+
+
+def test_daemon_is_not_ready_before_its_script_has_ended(scripts: Scripts) -> None:
+    """A PID file alone does not tell that the starter has ended; the record that comes then does, and is completed."""
+    scripts.activate()
+    scripts.machine.files.remove(scripts.record)
+    assert scripts.driver.unmet(scripts.unit) == "it has not been started"
+    scripts.machine.files.write(scripts.record, "")
+    assert scripts.driver.unmet(scripts.unit) == ""
+    assert scripts.machine.files.contents[scripts.record] == f"{scripts.pid} 0.00\n".encode()
