@@ -17,6 +17,7 @@ from typing import Any, Final
 from pytest_nixproc import hookimpl
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers.api import Capabilities, Driver, Generator, Manager, daemon_of
+from pytest_nixproc.managers.kinds import TRUTH
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.managers.shell import launch_script
 from pytest_nixproc.values.units import Status, Unit
@@ -31,6 +32,7 @@ PARAMETERS: Final[Mapping[str, Any]] = {"restart": False}
 CAPABILITIES: Final = Capabilities(
     prefers="foreground",
     platforms=("linux", "freebsd", "darwin"),
+    example_override={"restart": True},
     note="a runsv for each instance; programs are not restarted unless overrides say so (restart)",
 )
 
@@ -40,7 +42,7 @@ class RunitGenerator(Generator):
 
     def generate(self, launch: Launch) -> Unit:
         """Return the scripts; ``run`` sets up the program's surroundings and becomes it, or its foreground proxy."""
-        parameters = launch.overridden(PARAMETERS, known=PARAMETERS)
+        parameters = launch.overridden(PARAMETERS, known=PARAMETERS, kinds={"restart": TRUTH})
         directory = f"{SERVICES}/{launch.name}"
         finish = finish_script(launch, restart=bool(parameters["restart"]))
         return launch.unit(scripts={f"{directory}/run": launch_script(launch), f"{directory}/finish": finish})

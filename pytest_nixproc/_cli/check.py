@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, say: Say) -> Result:
     settings = Settings(params=params_in(options.param), privileged=options.privileged)
     loads = [partial(read_model, path, sources=registry.sources) for path in options.models]
     with registry.machine("host")() as machine:
-        planners = [Planner(registry.manager(name), machine, rules, settings) for name in names]
+        planners = [Planner(registry.manager(name), machine, rules, settings, registry.managers) for name in names]
         findings = findings_beside([(planner, load) for load in loads for planner in planners], Leases())
     text = FORMATS[options.format](findings, rules)
     if options.output:

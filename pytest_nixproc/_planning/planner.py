@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from pytest_nixproc._persistence.assigner import Assigner
@@ -25,10 +25,20 @@ LoadModel = Callable[[ModelContext], ProcessesModel]
 class Planner:
     """A planner of deployments on one machine, under one manager; it only reads model files and accounts."""
 
-    def __init__(self, manager: Manager, machine: Machine, rules: Iterable[Rule], settings: Settings) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        machine: Machine,
+        rules: Iterable[Rule],
+        settings: Settings,
+        managers: Collection[str] = (),
+    ) -> None:
         self.manager = manager
         self.machine = machine
         self.settings = settings
+        self.managers = managers
+        """The names of all managers that are installed, for which models can have overrides."""
+
         self.rulebook = Rulebook(rules, settings.selected_rules, settings.ignored_rules)
         self.inputs = Inputs(manager.name, machine, settings)
 
@@ -56,7 +66,7 @@ class Planner:
         if model.id_requests and assigner is not None:
             model = load(replace(context, ids=assigner.assign(model)))
         plan = Plan.generated(self.manager, directory, self.inputs.target(directory, model), model)
-        given = RuleInput(model, plan.target, plan.refusals, self.manager.normalize_name, others)
+        given = RuleInput(model, plan.target, plan.refusals, self.manager.normalize_name, others, self.managers)
         return plan.with_findings(self.rulebook.static(given))
 
     def preview(self, load: LoadModel) -> ProcessesModel:

@@ -147,7 +147,8 @@ class Deployer:
             tolerant=tolerant,
             model_loader=self.model_loader(directory),
         )
-        return Planner(point.manager, machine, self.session.registry.rules, settings)
+        registry = self.session.registry
+        return Planner(point.manager, machine, registry.rules, settings, registry.managers)
 
     def load(self, model: ModelLike | None, directory: Path) -> LoadModel:
         """Return the function that loads a model given in any of its forms; paths are relative to ``directory``."""

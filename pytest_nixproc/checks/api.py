@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -36,6 +36,9 @@ class RuleInput:
 
     others: Sequence[OtherDeployment] = ()
     """The other deployments of the machine, or other models that are checked together."""
+
+    managers: Collection[str] = ()
+    """The names of the managers that are installed."""
 
     @cached_property
     def inventory(self) -> Inventory:

@@ -13,6 +13,7 @@ from pytest_nixproc.checks.static import conflict, contested
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.model.ids import Pool
 from pytest_nixproc.model.instance import Endpoint
+from pytest_nixproc.model.names import TYPING_ERROR, nearest
 from pytest_nixproc.values.findings import Finding
 
 POOL_KINDS: Final = ("ports", "uids", "gids")
@@ -36,6 +37,16 @@ def refused_values(given: RuleInput) -> Iterator[Finding]:
     """Find instances that the manager cannot express."""
     for name, refusal in given.refusals.items():
         yield Finding("NP116", "error", refusal.brief, (name,), (origin_of(given.model, name, "pkg"),), refusal.remedy)
+
+
+def misnamed_managers(given: RuleInput) -> Iterator[Finding]:
+    """Find overrides for a manager that there is not, and whose name is almost that of another."""
+    for key, instance in given.model.items():
+        for name in instance.pkg.overrides.keys() - set(given.managers):
+            if meant := nearest(name, given.managers, TYPING_ERROR):
+                problem = f"{key} has overrides for {name!r}, and no manager has that name"
+                origin = origin_of(given.model, key, f"pkg.overrides.{name}")
+                yield Finding("NP121", "error", problem, (key,), (origin,), f"did you mean {meant!r}?", name)
 
 
 def overlapping_pools(given: RuleInput) -> Iterator[Finding]:
@@ -153,5 +164,13 @@ RULES: Final = [
         static=beside_others,
         explanation="It compares ports, paths outside the state directories, and the ids of accounts, with the models"
         " that are checked together and with the deployments that the machine has already.",
+    ),
+    Rule(
+        "NP121",
+        "overrides are for managers",
+        static=misnamed_managers,
+        explanation="Overrides for other managers than the one in use are ignored, so that a mistyped name would make"
+        " them ineffective without a word. Only a name that is almost that of an installed manager is refused: any"
+        " other may be that of a manager which is installed elsewhere.",
     ),
 ]

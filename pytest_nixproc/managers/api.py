@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pytest_nixproc.errors import CommandFailed
 from pytest_nixproc.machines.api import Machine
@@ -39,6 +40,9 @@ class Capabilities:
 
     dysnomia_module: str = ""
     """The module of Dysnomia that activates the files which the generator makes; empty for none."""
+
+    example_override: Mapping[str, Any] = field(default_factory=dict)
+    """An override that the manager takes: one name, below those of parts if it has any, with a value."""
 
     note: str = ""
     """A remark for users."""

@@ -17,7 +17,7 @@ from pytest_nixproc.errors import CommandFailed, Unsupported
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
-from pytest_nixproc.managers import shell
+from pytest_nixproc.managers import kinds, shell
 from pytest_nixproc.managers.api import (
     Capabilities,
     Generator,
@@ -25,7 +25,9 @@ from pytest_nixproc.managers.api import (
 )
 from pytest_nixproc.managers.daemons import HINT, READ_PID, DaemonDriver, record_of
 from pytest_nixproc.managers.launch import Launch
-from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model import value_types
+from pytest_nixproc.model.names import did_you_mean, snake_case
+from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import Command, Spawn, describe_failure
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Unit
@@ -42,6 +44,14 @@ BUILT_IN: Final = frozenset(
     | {"enable", "disable", "delete", "enabled", "describe", "extracommands"}
 )
 """Commands that scripts have without naming them in ``extra_commands`` (rc.subr(8), run_rc_command)."""
+
+LISTS: Final = (
+    *("required_files", "required_dirs", "required_vars", "required_modules", "provides", "requires", "keywords"),
+)
+"""Parameters that are lists of words."""
+
+SINGLE: Final = ("procname", "command_interpreter", "env_file", "fib", "login_class", "oom_protect", "rcvar")
+"""Parameters that are one word, or none."""
 
 HOOKS: Final = ("pre", "implementation", "post")
 NO_WAIT: Final = "NIXPROC_NO_WAIT"
@@ -127,7 +137,7 @@ class BsdrcGenerator(Generator):
         """Return the script, which requires those of the dependencies."""
         name = unique_identifier(launch)
         defaults = default_parameters(launch)
-        parameters = launch.overridden(defaults, spelling=snake_case, known=defaults)
+        parameters = defaults | launch.overridden(defaults, spelling=snake_case, known=defaults, kinds=KINDS)
         refuse_unfit(launch, parameters)
         launch = as_overridden(launch, parameters)
         writer = Writer(launch, name, parameters, self.system)
@@ -154,6 +164,11 @@ def unique_identifier(launch: Launch) -> str:
             what = f"rc.subr makes shell variables of names, and those of {launch.name!r} and {other!r} are all {own}_*"
             raise launch.refusal(what, "give one of them another name")
     return own
+
+
+def are_hooks(value: object) -> bool:
+    """Tell whether a value has mappings of texts for commands."""
+    return isinstance(value, Mapping) and all(kinds.are_texts(hooks) for hooks in value.values())
 
 
 def default_parameters(launch: Launch) -> dict[str, Any]:
@@ -188,18 +203,33 @@ def default_parameters(launch: Launch) -> dict[str, Any]:
     }
 
 
+KINDS: Final[Mapping[str, ValueType]] = {
+    "description": value_types.SCALAR,
+    "command": value_types.SCALAR,
+    "command_args": value_types.SCALARS,
+    "rcvars_defaults": kinds.TEXTS,
+    "reload_signal": kinds.SIGNAL,
+    "stop_signal": kinds.SIGNAL,
+    "stop_seconds": kinds.SECONDS,
+    "commands": kinds.that("a mapping of commands, each with texts of its hooks", are_hooks),
+    **dict.fromkeys(("command_is_daemon", "enable_daemon_output_logging", "flexible_parameters"), kinds.TRUTH),
+    **dict.fromkeys((*SINGLE, "limits"), kinds.optional(value_types.SCALAR)),
+    "fib": kinds.optional(kinds.COUNT),
+    **dict.fromkeys(LISTS, value_types.SCALARS),
+}
+"""The kinds of the parameters."""
+
+
 def as_overridden(launch: Launch, parameters: Mapping[str, Any]) -> Launch:
     """Return the launch with its overrides: they can change the program, and whether it goes into the background."""
-    command = Command(str(parameters["command"]), tuple(map(str, parameters["command_args"])))
+    command = Command(parameters["command"], tuple(parameters["command_args"]))
     return replace(launch, command=command, mode="daemon" if parameters["command_is_daemon"] else "foreground")
 
 
 def refuse_unfit(launch: Launch, parameters: Mapping[str, Any]) -> None:
     """Raise for overrides that rc.subr or rcorder(8) would split or evaluate."""
-    lists = ("required_files", "required_dirs", "required_vars", "required_modules", "provides", "requires", "keywords")
-    words = [(name, str(value)) for name in lists for value in parameters[name]]
-    single = ("procname", "command_interpreter", "env_file", "fib", "login_class", "oom_protect", "rcvar")
-    words += [(name, str(parameters[name])) for name in single if parameters[name] is not None]
+    words = [(name, value) for name in LISTS for value in parameters[name]]
+    words += [(name, str(parameters[name])) for name in SINGLE if parameters[name] is not None]
     for name, value in words:
         if not value or not PLAIN.fullmatch(value.replace("~", "-") if name == "required_modules" else value):
             raise unfit(launch, name, value, "rc.subr splits and evaluates it: use letters, digits and _./:=,@%+-")
@@ -208,7 +238,7 @@ def refuse_unfit(launch: Launch, parameters: Mapping[str, Any]) -> None:
             raise unfit(launch, "commands or rcvars_defaults", name, "it becomes a part of a shell variable's name")
     for name, hooks in parameters["commands"].items():
         for hook in hooks.keys() - set(HOOKS):
-            raise unfit(launch, f"commands.{name}", hook, f"known are {', '.join(HOOKS)}")
+            raise unfit(launch, f"commands.{name}", hook, did_you_mean(hook, HOOKS) or f"known are {', '.join(HOOKS)}")
 
 
 def unfit(launch: Launch, name: str, value: str, why: str) -> Unsupported:
@@ -363,7 +393,7 @@ class Writer:
         yield f"record={shell.quote(record_of(self.launch.name, self.launch.target))}"
         yield f"process_pidfile={shell.quote(self.launch.pid_file)}"
         yield f"log_file={shell.quote(self.log_file)}"
-        yield f"stop_seconds={int(self.parameters['stop_seconds'])}"
+        yield f"stop_seconds={int(float(self.parameters['stop_seconds']))}"
         yield f"umask {self.launch.umask or '0022'}"
         if not self.is_native:
             yield f"cd -- {shell.quote(self.launch.target.directory)} || exit 1"
@@ -473,6 +503,7 @@ CAPABILITIES: Final = Capabilities(
     prefers="daemon",
     platforms=("freebsd",),
     dysnomia_module="bsdrc-script",
+    example_override={"stop_signal": "QUIT"},
     note="rc.d scripts, run by their paths; neither the machine's rc.conf nor anything else below /etc takes part",
 )
 

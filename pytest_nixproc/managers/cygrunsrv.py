@@ -21,11 +21,13 @@ from pytest_nixproc.errors import DeploymentError, Unsupported
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
-from pytest_nixproc.managers import shell
+from pytest_nixproc.managers import kinds, shell
 from pytest_nixproc.managers.api import Capabilities, Generator, Manager
 from pytest_nixproc.managers.daemons import DaemonDriver
 from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.model import value_types
 from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn, describe_failure
 from pytest_nixproc.values.pid_files import described, pid_in
 from pytest_nixproc.values.target import Target
@@ -79,7 +81,7 @@ class CygrunsrvGenerator(Generator):
         """Return the arguments, with the dependencies' services."""
         refuse_names(launch)
         defaults = default_parameters(launch)
-        parameters = launch.overridden(defaults, spelling=snake_case, known=defaults)
+        parameters = defaults | launch.overridden(defaults, spelling=snake_case, known=defaults, kinds=KINDS)
         text = "".join(f"{word}\n" for word in arguments(launch, parameters))
         installation = File(parameters_file(launch.name), text)
         # The service's account runs it, which is another than ours.
@@ -151,6 +153,19 @@ def default_parameters(launch: Launch) -> dict[str, Any]:
         "terminate_signal": "TERM",
         "terminate_on_shutdown": False,
     }
+
+
+KINDS: Final[Mapping[str, ValueType]] = {
+    "args": value_types.SCALARS,
+    "environment": kinds.TEXTS,
+    "type": kinds.one_of("auto", "manual"),
+    "dependencies": value_types.SCALARS,
+    "terminate_signal": kinds.SIGNAL,
+    "terminate_on_shutdown": kinds.TRUTH,
+    **dict.fromkeys(("path", "directory", "display_name", "description", "stdout"), value_types.SCALAR),
+    **dict.fromkeys(("user", "password", "stdin", "stderr", "pid_file"), kinds.optional(value_types.SCALAR)),
+}
+"""The kinds of the parameters."""
 
 
 def launcher(name: str) -> str:
@@ -510,6 +525,7 @@ CAPABILITIES: Final = Capabilities(
     platforms=("cygwin",),
     stops_groups=True,
     dysnomia_module="cygrunsrv-service",
+    example_override={"terminate_signal": "INT"},
     note="Windows services of the deployment's own, removed with it; without a user and a password, they run as SYSTEM",
 )
 

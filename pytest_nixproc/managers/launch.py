@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from pytest_nixproc.errors import Unsupported
+from pytest_nixproc.errors import Fault, Unsupported
+from pytest_nixproc.managers.overriding import ANY_KIND, overridden
 from pytest_nixproc.managers.proxy import proxy_argv
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import Command
 from pytest_nixproc.values.tags import INSTANCE
 from pytest_nixproc.values.target import Target
@@ -118,17 +119,26 @@ class Launch:
         *,
         part: str = "",
         spelling: Callable[[str], str] = str,
-        known: Iterable[str] | None = None,
+        known: Collection[str] | None = None,
+        kinds: Mapping[str, ValueType] = ANY_KIND,
     ) -> dict[str, Any]:
-        """Return generated parameters as the process overrides them, as :func:`overridden` does.
+        """Return generated parameters as the process overrides them.
 
-        Raises :class:`~pytest_nixproc.errors.Unsupported` for one that is not among the ``known`` ones, if any are.
+        ``spelling`` turns the names that users write into those of the parameters. Raises
+        :class:`~pytest_nixproc.errors.Unsupported` for one that is not among the ``known`` ones, if any are, and for a
+        value that is not of its kind.
         """
-        changed = overridden(self.manager, self.process, parameters, part=part, spelling=spelling)
-        for name in changed.keys() - set(changed if known is None else known):
-            remedy = f"known are {', '.join(sorted(known or ()))}"
-            raise self.refusal(f"its overrides set {name!r}, which is no parameter", remedy)
-        return changed
+        faults: list[Fault] = []
+        found = overridden(self.manager, self.process, parameters, faults, part=part, spelling=spelling)
+        values = found.read(known, kinds, faults, part=part)
+        self.refuse_overrides(faults)
+        return values
+
+    def refuse_overrides(self, faults: Sequence[Fault]) -> None:
+        """Raise for faults of the process's overrides, if there are any."""
+        if faults:
+            what = "; ".join(f"its override {fault.path!r} {fault.problem}" for fault in faults)
+            raise self.refusal(what, "; ".join(dict.fromkeys(fault.remedy for fault in faults if fault.remedy)))
 
     def unit(
         self,
@@ -219,32 +229,3 @@ def user_and_group(process: ManagedProcess, target: Target) -> tuple[str | None,
     account = process.credentials.users.get(user)
     # A user of whom nothing is said has a group of the same name.
     return user, account.group if account and account.group else user
-
-
-def overridden(
-    manager: str,
-    process: ManagedProcess,
-    parameters: Mapping[str, Any],
-    *,
-    part: str = "",
-    spelling: Callable[[str], str] = str,
-) -> dict[str, Any]:
-    """Return the generated parameters as the process overrides them for a manager, or for one part of it.
-
-    A mapping is merged in deeply (nested mappings merge, all else is replaced); a function gets the parameters and
-    returns all of them anew. ``spelling`` turns the names that users write into those of the parameters.
-    """
-    override: Any = process.overrides.get(manager, {})
-    override = override.get(part, {}) if part else override
-    if callable(override):
-        return dict(override(deepcopy(dict(parameters))))
-    return merged(parameters, {spelling(name): value for name, value in override.items()})
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes`` merged in deeply."""
-    result = dict(base)
-    for name, change in changes.items():
-        old = result.get(name)
-        result[name] = merged(old, change) if isinstance(old, Mapping) and isinstance(change, Mapping) else change
-    return result

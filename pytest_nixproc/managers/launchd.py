@@ -18,11 +18,11 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote as percent_encoded
 
-from pytest_nixproc.errors import CommandFailed, MachineError
+from pytest_nixproc.errors import CommandFailed, Fault, MachineError
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
-from pytest_nixproc.managers import shell
+from pytest_nixproc.managers import kinds, shell
 from pytest_nixproc.managers.api import (
     Capabilities,
     Driver,
@@ -31,6 +31,9 @@ from pytest_nixproc.managers.api import (
     daemon_of,
 )
 from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.managers.overriding import Overridden
+from pytest_nixproc.model.names import TYPING_ERROR, nearest
+from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn, describe_status
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Status, Unit
@@ -64,6 +67,60 @@ ACCOUNT: Final = ("UserName", "GroupName")
 
 SPAWN_FAILED: Final = "spawn failed"
 """The state of a job whose program could not be started, which has not ended then."""
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is an integer of a property list."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_string(value: object) -> bool:
+    """Tell whether a value is a string."""
+    return isinstance(value, str)
+
+
+def are_strings(value: object) -> bool:
+    """Tell whether a value is an array of strings; launchd takes one alone for an array of it in places."""
+    return is_string(value) or (isinstance(value, list | tuple) and all(map(is_string, value)))
+
+
+INTEGER: Final = kinds.that("an integer", is_number)
+STRING: Final = kinds.that("a string", is_string)
+STRINGS: Final = kinds.that("an array of strings", are_strings)
+DICTIONARY: Final = kinds.that("a dictionary", lambda value: isinstance(value, Mapping))
+CONDITIONS: Final = kinds.that("True, False or a dictionary", lambda value: isinstance(value, bool | int | Mapping))
+DICTIONARIES: Final = kinds.that(
+    "a dictionary or an array of them", lambda value: isinstance(value, Mapping | list | tuple)
+)
+PATHS: Final = kinds.that("an array of strings", lambda value: are_strings(value) or isinstance(value, Mapping))
+MASK: Final = kinds.written_as("an integer, or octal digits", "[0-9]+")
+
+KEYS: Final[Mapping[str, ValueType]] = {
+    name: kinds.optional(kind)
+    for kind, names in (
+        (STRING, "Label UserName GroupName Program BundleProgram RootDirectory WorkingDirectory POSIXSpawnType"),
+        (STRING, "StandardInPath StandardOutPath StandardErrorPath"),
+        (kinds.one_of("Background", "Standard", "Adaptive", "Interactive", "App", "SystemApp"), "ProcessType"),
+        (STRINGS, "ProgramArguments LimitLoadToHosts LimitLoadFromHosts LimitLoadToSessionType WatchPaths"),
+        (STRINGS, "AssociatedBundleIdentifiers"),
+        (PATHS, "QueueDirectories"),
+        (INTEGER, "TimeOut ExitTimeOut ThrottleInterval StartInterval Nice"),
+        (MASK, "Umask"),
+        (kinds.TRUTH, "Disabled EnableGlobbing EnableTransactions EnablePressuredExit OnDemand RunAtLoad InitGroups"),
+        (kinds.TRUTH, "StartOnMount Debug WaitForDebugger AbandonProcessGroup LowPriorityIO LowPriorityBackgroundIO"),
+        (kinds.TRUTH, "MaterializeDatalessFiles LaunchOnlyOnce SessionCreate LegacyTimers ServiceIPC"),
+        (kinds.TRUTH, "HopefullyExitsFirst HopefullyExitsLast BeginTransactionAtShutdown"),
+        (DICTIONARY, "inetdCompatibility LimitLoadToHardware LimitLoadFromHardware EnvironmentVariables Sockets"),
+        (DICTIONARY, "SoftResourceLimits HardResourceLimits MachServices LaunchEvents UserEnvironmentVariables"),
+        (CONDITIONS, "KeepAlive"),
+        (DICTIONARIES, "StartCalendarInterval"),
+    )
+    for name in names.split()
+}
+"""The keys of launchd.plist(5), of all versions, and some that launchd knows without saying so."""
+
+UNDOCUMENTED: Final = re.compile("[A-Z_].*")
+"""How keys look that are for Apple's own jobs; there are more in each version, and they are left to launchd."""
 
 
 class LaunchdGenerator(Generator):
@@ -155,6 +212,11 @@ def account_settings(launch: Launch) -> dict[str, Any]:
 def overridden(launch: Launch, job: dict[str, Any]) -> dict[str, Any]:
     """Return a job as its process overrides it; a setting of no value is left out."""
     changed = launch.overridden(job)
+    faults: list[Fault] = []
+    unknown = [name for name in changed if name not in KEYS and UNDOCUMENTED.fullmatch(name)]
+    undocumented = [name for name in unknown if nearest(name, KEYS, TYPING_ERROR) is None]
+    Overridden.compared(changed, job).read((*KEYS, *undocumented), KEYS, faults, noun="key of launchd.plist(5)")
+    launch.refuse_overrides(faults)
     if changed.get("Label") != job["Label"]:
         raise launch.refusal("its overrides set 'Label', by which the deployment finds its jobs")
     found = {name: value for name, value in changed.items() if value is not None}
@@ -489,6 +551,7 @@ CAPABILITIES: Final = Capabilities(
     prefers="foreground",
     platforms=("darwin",),
     dysnomia_module="launchd-daemon",
+    example_override={"KeepAlive": True},
     note="jobs are not restarted unless overrides say so (KeepAlive); daemons run behind a foreground proxy",
 )
 

@@ -7,9 +7,10 @@ The configuration's syntax is that of supervisord.org/configuration.html, as sup
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -20,11 +21,11 @@ from typing import Any, Final, cast
 from urllib.parse import quote as percent_encoded
 from xmlrpc import client
 
-from pytest_nixproc.errors import CommandFailed, DeploymentError, MachineError, Unsupported, WaitTimeout
+from pytest_nixproc.errors import CommandFailed, DeploymentError, Fault, MachineError, Unsupported, WaitTimeout
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline, wait_until
-from pytest_nixproc.managers import shell
+from pytest_nixproc.managers import kinds, shell
 from pytest_nixproc.managers.api import (
     Capabilities,
     Driver,
@@ -33,8 +34,11 @@ from pytest_nixproc.managers.api import (
     daemon_of,
 )
 from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.model import value_types
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn
+from pytest_nixproc.values.tags import INSTANCE
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Status, Unit
 
@@ -46,18 +50,123 @@ SOCKET_PATH_LIMIT: Final = 103 - len(".4194304")
 supervisord appends its pid at first, and renames the socket then.
 """
 
-ALWAYS: Final = ("true", "on", "1", "yes", "t", "y")
-"""The values of ``autorestart`` that have a program started again however it has ended (supervisor.datatypes)."""
-
 RPC_SECONDS: Final = 30.0
 DESCRIPTORS_PER_PROGRAM: Final = 4
 OWN_DESCRIPTORS: Final = 64
 STANDARD_DESCRIPTORS: Final = 3
 GRACE_OF_MANAGER: Final = 5
 NOTICE_SECONDS: Final = 2.0
+HIGHEST_STATUS: Final = 255
 
 PLAIN: Final = re.compile(r"[A-Za-z0-9 _./,:=+@()\[\]{}<>|&*?!^~$%-]*")
 """Text that survives supervisord's layers (INI comments, interpolation, own quoting, shlex) inside double quotes."""
+
+
+TRUE: Final = ("yes", "true", "on", "1")
+FALSE: Final = ("no", "false", "off", "0")
+
+EXPANDED: Final = frozenset({"here", "program_name", "host_node_name", "group_name", "process_num", "numprocs"})
+"""The names that supervisord expands in settings, with ``ENV_NAME`` for each of its variables."""
+
+
+NUMBERED: Final = ("process_num", "numprocs")
+"""Those of them that stand for numbers."""
+
+
+class Expansions(dict[str, str | int]):
+    """What supervisord expands: the names that it knows, whatever they stand for."""
+
+    def __missing__(self, name: str) -> str | int:
+        if name in EXPANDED or name.startswith("ENV_"):
+            return 0 if name in NUMBERED else ""
+        raise KeyError(name)
+
+
+def expandable(kind: ValueType) -> ValueType:
+    """Return the kind of a setting that supervisord expands first; what it comes to is not known before."""
+
+    def read(value: object, path: str, faults: list[Fault]) -> object:
+        if not isinstance(value, str) or "%" not in value:
+            return kind.read(value, path, faults)
+        try:
+            expanded = value % Expansions()
+        except KeyError as error:
+            remedy = f"known are {', '.join(sorted(EXPANDED))} and ENV_NAME; '%%' stands for '%'"
+            faults.append(Fault(path, f"is {value!r}, in which {error} cannot be expanded", remedy))
+        except (TypeError, ValueError):
+            faults.append(Fault(path, f"is {value!r}, which cannot be expanded", "write '%%' for '%'"))
+        else:
+            if "%(" not in value:
+                kind.read(expanded, path, faults)
+        return value
+
+    return ValueType(kind.title, read)
+
+
+def read_variables(value: object, path: str, faults: list[Fault]) -> object:
+    """Read variables: a mapping, or text as supervisord splits it (supervisor.datatypes.dict_of_key_value_pairs)."""
+    if isinstance(value, Mapping):
+        return value_types.ENVIRONMENT.read(value, path, faults)
+    try:
+        lexer = shlex.shlex(str(value))
+        lexer.wordchars += "/.+-():"
+        words = list(lexer)
+    except ValueError:
+        words = ["unbalanced"]
+    if not isinstance(value, str) or len(words) % 4 not in (0, 3) or any(word != "=" for word in words[1::4]):
+        remedy = 'write a mapping, which is merged with the process\'s variables, or NAME="VALUE",... in their place'
+        faults.append(Fault(path, f"is {value!r}, which is not variables", remedy))
+    return value
+
+
+def read_single(value: object, path: str, faults: list[Fault]) -> object:
+    """Read the number of a program's processes, or their name: there is one, of the program's name."""
+    if str(value) not in ("1", "%(program_name)s"):
+        problem = f"is {value!r}, and a deployment knows a program as one process of the program's name"
+        faults.append(Fault(path, problem, "describe an instance for each process"))
+    return value
+
+
+def is_size(value: object) -> bool:
+    """Tell whether a value is a number of bytes (supervisor.datatypes.byte_size)."""
+    return bool(re.fullmatch(r"(?i)[0-9]+\s*(kb|mb|gb)?", str(value)))
+
+
+def are_exit_codes(value: object) -> bool:
+    """Tell whether a value is a list of exit statuses (supervisor.datatypes.list_of_exitcodes)."""
+    codes = str(value).split(",") if str(value) else []
+    return all(re.fullmatch(r"\s*[0-9]+\s*", code) and int(code) <= HIGHEST_STATUS for code in codes)
+
+
+BOOLEAN: Final = kinds.written_as("true or false", f"(?i){'|'.join((*TRUE, *FALSE))}", "true", "false")
+SIZE: Final = kinds.that("a number of bytes, with KB, MB or GB", is_size)
+VARIABLES: Final = ValueType('a mapping of variables, or NAME="VALUE",...', read_variables)
+SINGLE: Final = ValueType("that of a single process", read_single)
+
+SETTINGS: Final[Mapping[str, ValueType]] = {
+    "command": expandable(kinds.written_as("a command line", ".+")),
+    "environment": expandable(VARIABLES),
+    "process_name": kinds.optional(SINGLE),
+    "numprocs": kinds.optional(SINGLE),
+    **{
+        name: kinds.optional(expandable(kind))
+        for names, kind in {
+            ("numprocs_start", "priority", "startsecs", "startretries", "stopwaitsecs"): kinds.WHOLE_NUMBER,
+            ("stdout_logfile_backups", "stderr_logfile_backups"): kinds.WHOLE_NUMBER,
+            ("autostart", "redirect_stderr", "stopasgroup", "killasgroup"): BOOLEAN,
+            ("stdout_events_enabled", "stderr_events_enabled", "stdout_syslog", "stderr_syslog"): BOOLEAN,
+            ("autorestart",): kinds.one_of("unexpected", or_else=BOOLEAN),
+            ("exitcodes",): kinds.that("exit statuses, separated by commas", are_exit_codes),
+            ("stopsignal",): kinds.SIGNAL,
+            ("umask",): kinds.written_as("octal digits", "[0-7]+"),
+            ("stdout_logfile_maxbytes", "stderr_logfile_maxbytes"): SIZE,
+            ("stdout_capture_maxbytes", "stderr_capture_maxbytes"): SIZE,
+            ("stdout_logfile", "stderr_logfile", "directory", "user", "serverurl"): kinds.TEXT,
+        }.items()
+        for name in names
+    },
+}
+"""The settings of a program section, each with what supervisor 4 takes for it ("[program:x] Section Settings")."""
 
 
 class SupervisordGenerator(Generator):
@@ -66,18 +175,26 @@ class SupervisordGenerator(Generator):
     def generate(self, launch: Launch) -> Unit:
         """Return the program section, with a launch script where the section cannot say it all."""
         refuse_name(launch)
-        scripts: tuple[File, ...] = ()
         # A proxy stays who supervisord is: as the process's user, it might not be allowed to run the interpreter.
-        settings = None if launch.proxy else program_settings(launch)
-        if settings is None:
-            # Percent-encoded, a name needs no quoting that supervisord does not understand.
-            path = f"{LAUNCHERS}/{percent_encoded(launch.name, safe='')}"
+        native = None if launch.proxy else program_settings(launch)
+        # Percent-encoded, a name needs no quoting that supervisord does not understand.
+        path = f"{LAUNCHERS}/{percent_encoded(launch.name, safe='')}"
+        settings = native or {
+            "command": quoted(f"{launch.target.directory}/{path}"),
+            "environment": launch.environment,
+        }
+        parameters = overridden(launch, common_settings(launch) | settings)
+        scripts: tuple[File, ...] = ()
+        if native is None:
+            variables = parameters["environment"]
+            if isinstance(variables, Mapping):
+                # The script sets them, which can hold any value.
+                launch = replace(launch, environment=variables)
+                del parameters["environment"]
             scripts = (File(path, shell.launch_script(launch), SCRIPT),)
-            settings = {"command": quoted(f"{launch.target.directory}/{path}")}
-        parameters = launch.overridden(common_settings(launch) | settings)
-        section = [f"[program:{launch.name}]", *(f"{name}={plain(value)}" for name, value in parameters.items())]
+        section = [f"[program:{launch.name}]", *(f"{name}={value}" for name, value in lines(launch, parameters))]
         unit = launch.unit(File(CONFIGURATION, "\n".join(section) + "\n\n"), *scripts)
-        return replace(unit, restarts=str(parameters["autorestart"]).lower() in ALWAYS)
+        return replace(unit, restarts=is_on(parameters.get("autorestart", "")))
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the daemon's configuration."""
@@ -96,10 +213,10 @@ class SupervisordGenerator(Generator):
                 "minfds": least_descriptors(len(model), target.facts.open_files),
             },
         }
-        lines = []
+        text = []
         for section, values in settings.items():
-            lines += [f"[{section}]", *(f"{name}={plain(value)}" for name, value in values.items()), ""]
-        return (File(CONFIGURATION, "\n".join(lines)),)
+            text += [f"[{section}]", *(f"{name}={plain(value)}" for name, value in values.items()), ""]
+        return (File(CONFIGURATION, "\n".join(text)),)
 
 
 def least_descriptors(programs: int, allowed: int) -> int:
@@ -135,12 +252,46 @@ def program_settings(launch: Launch) -> dict[str, Any] | None:
         return None
     settings = {
         "command": " ".join(quoted(word) for word in launch.command.argv),
-        "environment": ",".join(f"{name}={quoted(value)}" for name, value in launch.environment.items()),
+        "environment": launch.environment,
         "directory": launch.directory and escaped(launch.directory),
         "umask": launch.umask,
         "user": launch.user and escaped(launch.user),
     }
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def overridden(launch: Launch, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a program as its process overrides them; a setting of no value is left out."""
+    changed = launch.overridden(settings, known=SETTINGS, kinds=SETTINGS)
+    found = {name: value for name, value in changed.items() if value is not None}
+    if is_on(found.get("stopasgroup", "")) and not is_on(found.get("killasgroup", "true")):
+        what = "its overrides have groups stopped (stopasgroup) and not killed (killasgroup), which supervisord refuses"
+        raise launch.refusal(what, "leave killasgroup at true")
+    if isinstance(found["environment"], Mapping):
+        # The last word about the tags is ours.
+        marks = {name: launch.environment[name] for name in (*launch.target.tags, INSTANCE)}
+        found["environment"] = {**found["environment"], **marks}
+    return found
+
+
+def is_on(value: object) -> bool:
+    """Tell whether a setting that can be true or false is true (supervisor.datatypes.boolean)."""
+    return str(value).lower() in TRUE
+
+
+def lines(launch: Launch, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the settings of a program as its section has them."""
+    for name, value in settings.items():
+        yield name, plain(variables(launch, value) if isinstance(value, Mapping) else value)
+
+
+def variables(launch: Launch, environment: Mapping[str, str]) -> str:
+    """Return variables as a setting has them; raises for values of overrides that would not survive it."""
+    for name, value in environment.items():
+        if not PLAIN.fullmatch(value):
+            what = f"its override 'environment.{name}' is {value!r}, which cannot stand in its configuration"
+            raise launch.refusal(what, "give it to the process's own environment")
+    return ",".join(f"{name}={quoted(value)}" for name, value in environment.items())
 
 
 def quoted(value: str) -> str:
@@ -431,6 +582,7 @@ def unavailable_reason(machine: type[Machine]) -> str:  # noqa: ARG001 - machine
 CAPABILITIES: Final = Capabilities(
     prefers="foreground",
     dysnomia_module="supervisord-program",
+    example_override={"autorestart": "true"},
     note="programs are not restarted unless overrides say so (autorestart); daemons run behind a foreground proxy",
 )
 

@@ -6,18 +6,22 @@ Init Scripts". The scripts need a POSIX shell and nothing else, and are the same
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from pytest_nixproc.errors import Fault
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
-from pytest_nixproc.managers import shell
+from pytest_nixproc.managers import kinds, shell
 from pytest_nixproc.managers.api import Capabilities, Generator, Manager
 from pytest_nixproc.managers.daemons import HINT, READ_PID, DaemonDriver, functions, record_of
 from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.model import value_types
 from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import Command, Spawn, describe_failure
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Link, Unit
@@ -161,7 +165,7 @@ class SysvinitGenerator(Generator):
             what = f"its dependencies go {launch.level} levels deep, sequence numbers have two digits (0 to 99)"
             raise launch.refusal(what, "shorten the chain of dependencies")
         defaults = default_parameters(launch)
-        parameters = launch.overridden(defaults, spelling=snake_case, known=defaults)
+        parameters = defaults | launch.overridden(defaults, spelling=snake_case, known=defaults, kinds=KINDS)
         launch = as_overridden(launch, parameters)
         text = "\n".join(script(launch, parameters)) + "\n"
         links = runlevel_links(launch.name, launch.level, parameters)
@@ -189,9 +193,46 @@ def default_parameters(launch: Launch) -> dict[str, Any]:
     }
 
 
+def read_runlevels(value: object, path: str, faults: list[Fault]) -> tuple[object, ...]:
+    """Read the runlevels that a script is linked into: numbers, or letters such as S."""
+    found = value if isinstance(value, list | tuple) else (value,)
+    if isinstance(value, Mapping) or not all(re.fullmatch("[0-9A-Za-z]", str(level)) for level in found):
+        faults.append(Fault(path, f"is {value!r}, which is not a list of runlevels", "write it like [3, 4, 5]"))
+    return tuple(int(level) if str(level).isdigit() else level for level in found)
+
+
+def are_instructions(value: object) -> bool:
+    """Tell whether a value has an instruction for each activity, and maybe what is said of it."""
+    return isinstance(value, Mapping) and all(
+        isinstance(told, Mapping) and "instruction" in told and told.keys() <= {"activity", "instruction"}
+        for told in value.values()
+    )
+
+
+RUNLEVELS_OF_LINKS: Final = ValueType("list of runlevels", read_runlevels)
+KINDS: Final[Mapping[str, ValueType]] = {
+    "description": value_types.SCALAR,
+    "process": value_types.PATH,
+    "args": value_types.SCALARS,
+    "process_is_daemon": kinds.TRUTH,
+    "runlevels": RUNLEVELS_OF_LINKS,
+    "default_start": kinds.optional(RUNLEVELS_OF_LINKS),
+    "default_stop": kinds.optional(RUNLEVELS_OF_LINKS),
+    "activities": kinds.TEXTS,
+    "instructions": kinds.that("a mapping of activities, each with its 'instruction'", are_instructions),
+    "remove_activities": value_types.SCALARS,
+    "global_instructions": value_types.TEXT,
+    "reload_signal": kinds.SIGNAL,
+    "stop_signal": kinds.SIGNAL,
+    "stop_seconds": kinds.SECONDS,
+    "enable_daemon_output_logging": kinds.TRUTH,
+}
+"""The kinds of the parameters."""
+
+
 def as_overridden(launch: Launch, parameters: Mapping[str, Any]) -> Launch:
     """Return the launch with its overrides: they can change the program, and whether it goes into the background."""
-    command = Command(parameters["process"], tuple(map(str, parameters["args"])))
+    command = Command(parameters["process"], tuple(parameters["args"]))
     return replace(launch, command=command, mode="daemon" if parameters["process_is_daemon"] else "foreground")
 
 
@@ -221,7 +262,7 @@ def script(launch: Launch, parameters: Mapping[str, Any]) -> Iterator[str]:
     yield f"log_file={shell.quote(log_file)}"
     yield f"stop_signal={signal_name(parameters['stop_signal'])}"
     yield f"reload_signal={signal_name(parameters['reload_signal'])}"
-    yield f"stop_seconds={int(parameters['stop_seconds'])}"
+    yield f"stop_seconds={int(float(parameters['stop_seconds']))}"
     yield ADDED
     instructions = instructions_of(parameters)
     if instructions.get("request-stop") == ACTIVITIES["request-stop"] and not parameters["global_instructions"]:
@@ -351,6 +392,7 @@ class SysvinitDriver(DaemonDriver):
 CAPABILITIES: Final = Capabilities(
     prefers="daemon",
     dysnomia_module="sysvinit-script",
+    example_override={"stop_signal": "QUIT"},
     note="needs a POSIX shell only; without /proc or job control, daemonised programs ignore SIGINT and SIGQUIT",
 )
 

@@ -6,14 +6,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from pytest_nixproc.errors import Fault
 from pytest_nixproc.model import value_types
 from pytest_nixproc.model.call_site import call_site
 from pytest_nixproc.model.credentials import CREDENTIALS, Credentials
-from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.names import did_you_mean, snake_case
 from pytest_nixproc.values.commands import Command
 from pytest_nixproc.values.location import Location
 from pytest_nixproc.values.target import Target
@@ -21,7 +20,19 @@ from pytest_nixproc.values.units import Mode
 
 PathLike = str | os.PathLike[str]
 Scalar = str | int | float | os.PathLike[str]
-Override = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
+OverrideFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+Override = Mapping[str, Any] | OverrideFunction
+
+
+@dataclass(frozen=True)
+class CamelCaseFunction:
+    """An override that is a function of a language whose parameters have names in camelCase."""
+
+    apply: OverrideFunction
+
+    def __call__(self, parameters: dict[str, Any]) -> Mapping[str, Any]:
+        """Return the parameters as the function overrides them."""
+        return self.apply(parameters)
 
 
 def parameter(kind: value_types.ValueType, doc: str, default: Any = None) -> Any:
@@ -155,10 +166,7 @@ def read_managed_process(parameters: Mapping[str, object], defined_at: Location 
     for spelled, value in parameters.items():
         name = snake_case(str(spelled))
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            faults.append(
-                Fault(str(spelled), "is no parameter of a managed process", f"did you mean {near[0]}?" if near else "")
-            )
+            faults.append(Fault(str(spelled), "is no parameter of a managed process", did_you_mean(name, known)))
         elif value is not None:
             values[name] = known[name].read(value, spelled, faults)
     values["name"] = values.get("name") or values.get("instance_name") or ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 
 from pytest_nixproc.errors import Fault, ModelError
 from pytest_nixproc.model.graph import Levels, cycle_in, levels_of
 from pytest_nixproc.model.ids import Assignments, Pool, read_pools
 from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.names import did_you_mean
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.ready import Condition
 from pytest_nixproc.model.value_types import read_name
@@ -84,8 +84,7 @@ class ProcessesModel(Mapping[str, Instance]):
             if not wanted or wanted in faulty:
                 continue
             if key is None:
-                near = get_close_matches(wanted, self._instances, n=1)
-                remedy = f"did you mean {near[0]}?" if near else "return it from the model too"
+                remedy = did_you_mean(wanted, self._instances) or "return it from the model too"
                 path = f"processes.{name}.dependencies[{index}]"
                 faults.append(Fault(path, f"is {wanted!r}, which the model does not hold", remedy))
             else:

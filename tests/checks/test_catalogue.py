@@ -158,6 +158,9 @@ FAULTS: Final = {
     "a privileged port without privileges": Fault(
         "NP119", *NONE, ({"port": 80}, {}), {"facts": Facts(account=Account("me", 1000, "us", 100))}
     ),
+    "overrides for a mistyped manager": Fault(
+        "NP121", {"overrides": {"supervsord": {"autorestart": "true"}}}, {}, plan={"managers": REGISTRY.managers}
+    ),
     "a port that another deployment has": Fault("NP120", *NONE, ({"port": 5000}, {}), plan={"others": [OTHER]}),
     "a directory that another deployment has": Fault(
         "NP120", *NONE, ({"data_dir": "/opt/data"}, {}), plan={"others": [OTHER]}

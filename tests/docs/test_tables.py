@@ -9,7 +9,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from enum import Enum
 from functools import cached_property, partial
@@ -35,17 +35,18 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.parts import AccountDatabase, Files, Lifecycle, Network, Processes
 from pytest_nixproc.machines.verbs import Verbs
 from pytest_nixproc.machines.waiting import Clock
-from pytest_nixproc.managers import bsdrc, cygrunsrv
+from pytest_nixproc.managers import bsdrc, cygrunsrv, launchd, supervisord, sysvinit
 from pytest_nixproc.managers.docker.generator import CONTAINER_PARAMETERS, IMAGE_PARAMETERS
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.managers.s6_rc.parameters import PARAMETERS
-from pytest_nixproc.managers.sysvinit import default_parameters
+from pytest_nixproc.managers.systemd import directives
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.credentials import Group, User
 from pytest_nixproc.model.instance import Endpoint, Instance
 from pytest_nixproc.model.names import camel_case
 from pytest_nixproc.model.process import ManagedProcess, create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.sources.api import Source
 from pytest_nixproc.testing import fake_machine
 from pytest_nixproc.testing.conformance import results
@@ -140,7 +141,7 @@ def status_rows() -> Iterator[tuple[str, ...]]:
 
 def sysvinit_rows() -> Iterator[tuple[str, ...]]:
     """Yield what an override for sysvinit can change."""
-    yield "in Python", "in JSON, YAML and Nix", "default"
+    yield "in Python", "in JSON, YAML and Nix", "value", "default"
     own = {
         "process": "its executable",
         "args": "its arguments",
@@ -148,8 +149,8 @@ def sysvinit_rows() -> Iterator[tuple[str, ...]]:
         "instructions": "the activities of the Linux Standard Base",
         "stop_seconds": STOP_DEFAULT,
     }
-    for name, value in default_parameters(launch_by("sysvinit")).items():
-        yield code(name), code(camel_case(name)), own.get(name, code(repr(value)))
+    for name, value in sysvinit.default_parameters(launch_by("sysvinit")).items():
+        yield code(name), code(camel_case(name)), sysvinit.KINDS[name].title, own.get(name, code(repr(value)))
 
 
 def launch_by(manager: str) -> Launch:
@@ -160,7 +161,7 @@ def launch_by(manager: str) -> Launch:
 
 def bsdrc_rows() -> Iterator[tuple[str, ...]]:
     """Yield what an override for bsdrc can change."""
-    yield "in Python", "in JSON, YAML and Nix", "default"
+    yield "in Python", "in JSON, YAML and Nix", "value", "default"
     own = {
         "command": "its executable",
         "command_args": "its arguments",
@@ -168,15 +169,28 @@ def bsdrc_rows() -> Iterator[tuple[str, ...]]:
         "stop_seconds": STOP_DEFAULT,
     }
     for name, value in bsdrc.default_parameters(launch_by("bsdrc")).items():
-        yield code(name), code(camel_case(name)), own.get(name, code(repr(value)))
+        yield code(name), code(camel_case(name)), bsdrc.KINDS[name].title, own.get(name, code(repr(value)))
 
 
 def cygrunsrv_rows() -> Iterator[tuple[str, ...]]:
     """Yield what an override for cygrunsrv can change."""
-    yield "in Python", "in JSON, YAML and Nix", "default"
+    yield "in Python", "in JSON, YAML and Nix", "value", "default"
     for name, value in cygrunsrv.default_parameters(launch_by("cygrunsrv")).items():
         own = {"environment": "the tags of the deployment", "dependencies": "the services of its dependencies"}
-        yield code(name), code(camel_case(name)), own.get(name, code(repr(value)))
+        yield code(name), code(camel_case(name)), cygrunsrv.KINDS[name].title, own.get(name, code(repr(value)))
+
+
+def kind_rows(kinds: Mapping[str, ValueType], names: str) -> Callable[[], Iterator[tuple[str, ...]]]:
+    """Return the function that yields the kinds of values that overrides have under a manager's own names."""
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        yield "value", names
+        by_title: dict[str, list[str]] = {}
+        for name, kind in kinds.items():
+            by_title.setdefault(kind.title, []).append(name)
+        yield from ((title, ", ".join(map(code, found))) for title, found in by_title.items())
+
+    return rows
 
 
 def docker_rows() -> Iterator[tuple[str, ...]]:
@@ -451,6 +465,9 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("model.md", "ready"): ready_rows,
     (README, "managers"): status_rows,
     ("managers.md", "managers"): manager_rows,
+    ("managers.md", "supervisord"): kind_rows(supervisord.SETTINGS, "settings"),
+    ("managers.md", "systemd"): kind_rows(directives.KINDS, "directives"),
+    ("managers.md", "launchd"): kind_rows(launchd.KEYS, "keys"),
     ("managers.md", "sysvinit"): sysvinit_rows,
     ("managers.md", "bsdrc"): bsdrc_rows,
     ("managers.md", "cygrunsrv"): cygrunsrv_rows,

@@ -7,6 +7,7 @@ import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import environment_of, is_alive
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
-from pytest_nixproc.testing.conformance import Bench, http_body, load, one, seconds_of
+from pytest_nixproc.testing.conformance import Bench, http_body, load, one, received, seconds_of
 from pytest_nixproc.testing.programs.models import probe
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
@@ -122,11 +123,14 @@ def test_supervisord_that_cannot_start(bench: Bench) -> None:
     """When supervisord ends at its start, the error has its own words."""
 
     def spoil(parameters: dict[str, object]) -> dict[str, object]:
-        return parameters | {"numprocs": "many"}
+        return parameters | {"stdout_logfile": "/nowhere/it.log"}
 
     overrides = {"supervisord": spoil}
     build = one(lambda _: Instance(create_managed_process(name="it", process="/bin/true", overrides=overrides)))
-    with pytest.raises(DeploymentError, match=r"supervisord ended at its start\n.*many"), bench.deploy(build):
+    with (
+        pytest.raises(DeploymentError, match=r"supervisord ended at its start\n.*/nowhere/it\.log"),
+        bench.deploy(build),
+    ):
         pass
 
 
@@ -170,6 +174,16 @@ def test_override_reaches_the_section(bench: Bench) -> None:
         bench.await_that(lambda: system["it"].pid not in (None, before), "it is restarted")
         system["it"].wait_ready()
         assert http_body(system["it"]) == str(system["it"].pid)
+
+
+@pytest.mark.parametrize("initialize", ["", "true"], ids=["section", "script"])
+def test_variables_of_an_override(bench: Bench, initialize: str) -> None:
+    """Variables that an override maps are merged with the process's, whoever sets them."""
+    told: dict[str, Any] = {"environment": {"A": "1", "C": "4"}, "initialize": initialize}
+    overrides = {"supervisord": {"environment": {"A": "2", "B": "3"}}}
+    with bench.deploy(one(lambda state: probe("it", state, **told, overrides=overrides))) as system:
+        found = received(system, "it").environment
+    assert {name: found[name] for name in (b"A", b"B", b"C")} == {b"A": b"2", b"B": b"3", b"C": b"4"}
 
 
 def test_two_at_once_do_not_meet(bench: Bench) -> None:

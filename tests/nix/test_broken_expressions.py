@@ -63,7 +63,7 @@ BROKEN = {
     ),
     "unknown parameter": (
         f"{{ {WEB} process2 = 1; }}; }}",
-        r"processes\.nix:2:\d+: processes\.web\.process2: is no parameter of a managed process \(did you mean process",
+        r"processes\.nix:2:\d+: processes\.web\.process2: is no parameter of a managed process \(did you mean 'process",
     ),
     "wrong type": (
         f"{{ {WEB}\n  nice = [ 5 ]; }}; }}",

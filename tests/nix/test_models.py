@@ -6,21 +6,27 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_nixproc import Instance, create_managed_process
-from pytest_nixproc.errors import SourceError
-from pytest_nixproc.managers.launch import overridden
+from pytest_nixproc.errors import Fault, SourceError
+from pytest_nixproc.managers import supervisord, sysvinit
+from pytest_nixproc.managers.overriding import overridden
 from pytest_nixproc.model.ids import Ids, ProvisionalIds
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.nix import gc_roots
 from pytest_nixproc.sources.nix.command import program
 from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 if TYPE_CHECKING:
     from tests.nix.conftest import Bench
@@ -341,15 +347,45 @@ FUNCTIONS = """
 """
 
 
+def changed(manager: str, process: ManagedProcess, parameters: dict[str, Any], **options: Any) -> Mapping[str, Any]:
+    """Return parameters as a process overrides them."""
+    faults: list[Fault] = []
+    found = overridden(manager, process, parameters, faults, **options)
+    assert not faults
+    return found.values
+
+
 def test_function_overrides(bench: Bench) -> None:
     """A function gets the generated parameters, and can remove some; it is applied when a generator asks for it."""
     process = bench.read(FUNCTIONS)["web"].pkg
     assert bench.commands == ["nix-instantiate"]
     generated = {"command": "/bin/web", "umask": "022"}
     for _ in range(2):
-        assert overridden("supervisord", process, generated) == {"command": "/bin/web --supervisord"}
+        assert changed("supervisord", process, generated) == {"command": "/bin/web --supervisord"}
     assert bench.commands == ["nix-instantiate"] * 2
-    assert overridden("docker", process, {"n": 1}, part="container") == {"n": 2}
+    assert changed("docker", process, {"n": 1}, part="container") == {"n": 2}
+
+
+def test_function_overrides_have_the_spelling_of_nix(bench: Bench) -> None:
+    """A function gets parameters of ours in camelCase, as they are documented for Nix, and returns them so."""
+    text = """
+        { web.pkg = createManagedProcess {
+          name = "web";
+          process = "/bin/web";
+          overrides.sysvinit = given: given // { stopSeconds = given.stopSeconds + 23; args = given.args ++ [ "-x" ]; };
+          overrides.supervisord = given: given // { environment = given.environment // { B = "2"; }; };
+        }; }
+    """
+    target = Target(StateDirs.under("/srv/state"), "/srv/profile")
+    script, section = (unit.files[0].content for unit in units_of(bench.read(text), target, sysvinit, supervisord))
+    assert "\nstop_seconds=33\n" in script
+    assert "-x" in script
+    assert 'B="2"' in section
+
+
+def units_of(model: ProcessesModel, target: Target, *managers: ModuleType) -> Iterator[Unit]:
+    """Yield the unit that each manager has for a process."""
+    return (manager.MANAGER.unit("web", model, target) for manager in managers)
 
 
 def test_error_in_a_function_override(bench: Bench) -> None:
@@ -357,7 +393,7 @@ def test_error_in_a_function_override(bench: Bench) -> None:
     text = FUNCTIONS.replace("removeAttrs generated", "removeAttrs generated.nothing")
     process = bench.read(text)["web"].pkg
     with pytest.raises(SourceError, match=r"processes\.nix:8:\d+: attribute 'nothing' missing"):
-        overridden("supervisord", process, {"command": "/bin/web"})
+        changed("supervisord", process, {"command": "/bin/web"})
 
 
 IDS = """
@@ -455,5 +491,5 @@ def test_function_override_of_the_original(bench: Bench) -> None:
     model = bench.read_file(bench.write(ORIGINAL.replace("OVERRIDE", override)))
     process = model["proxy"].pkg
     assert process.overrides["sysvinit"] == {"runlevels": [3]}
-    changed = overridden("supervisord", process, {"command": "/bin/proxy", "umask": "022", "nice": 1})
-    assert changed == {"command": model["web"].pkg.process, "nice": 1}
+    given = {"command": "/bin/proxy", "umask": "022", "nice": 1}
+    assert changed("supervisord", process, given) == {"command": model["web"].pkg.process, "nice": 1}

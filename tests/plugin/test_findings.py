@@ -151,6 +151,22 @@ def test_command_checks_a_model(pytester: pytest.Pytester) -> None:
     assert done.stdout.splitlines()[-1] == "1 error and 1 warning"
 
 
+def test_mistyped_overrides_are_told_before_anything_starts(pytester: pytest.Pytester) -> None:
+    """Mistyped parameters and managers are told with what was meant, by the command as by a plan."""
+    overrides = "{supervisord: {autorestrat: 'true'}, sysvinitt: {}}"
+    (pytester.path / "typing.yaml").write_text(
+        f"processes:\n  d: {{pkg: {{name: d, process: /bin/d, overrides: {overrides}}}}}\n"
+    )
+    done = check(pytester, "typing.yaml")
+    planned = pytester.runpytest_subprocess("--nixproc-plan", "typing.yaml").stdout.str()
+    for said in (done.stdout, planned):
+        assert "NP116 error: supervisord cannot deploy 'd': its override 'autorestrat' is no parameter" in said
+        assert "fix: did you mean 'autorestart'?" in said
+        assert "NP121 error: d has overrides for 'sysvinitt', and no manager has that name" in said
+        assert "fix: did you mean 'sysvinit'?" in said
+    assert done.returncode == 1
+
+
 def test_command_checks_models_side_by_side(pytester: pytest.Pytester) -> None:
     """A port that two models declare is found, once for all managers; and what only warns is no failure."""
     done = check(pytester, "model.yaml", "model.py", "--manager=all", "--ignore=NP101", "--select=NP1")

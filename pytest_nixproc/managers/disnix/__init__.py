@@ -16,6 +16,7 @@ from pytest_nixproc.managers.disnix.generator import MODULE, DisnixGenerator
 CAPABILITIES: Final = Capabilities(
     prefers="daemon",
     dysnomia_module=MODULE,
+    example_override={"pid_file": "/run/other.pid"},
     note="activated by Dysnomia where it is installed, else as its module does; nothing has to be installed",
 )
 

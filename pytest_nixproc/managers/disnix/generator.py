@@ -16,6 +16,7 @@ from pytest_nixproc.managers.api import Generator
 from pytest_nixproc.managers.daemons import functions
 from pytest_nixproc.managers.disnix.models import models_of
 from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.model import value_types
 from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.target import Target
@@ -32,6 +33,9 @@ PLAIN: Final = re.compile(r"[A-Za-z0-9_./:@%+,=~-]+")
 WAIT_SECONDS: Final = 0
 """How long the module waits for a PID file, though to no end: that is waited for by who wants to know."""
 
+KINDS: Final = {"process": value_types.SCALAR, "pid_file": value_types.PATH}
+"""The kinds of the parameters; a process can have arguments."""
+
 VARIABLES: Final = "DYSNOMIA_STATEDIR prefix timeout"
 """The variables that Dysnomia sets for its module."""
 
@@ -43,8 +47,8 @@ class DisnixGenerator(Generator):
         """Return the component: its settings, and the script that is its process."""
         name, directory = launch.name, launch.target.directory
         defaults = {"process": f"{directory}/{script_of(name)}", "pid_file": launch.pid_file}
-        parameters = launch.overridden(defaults, spelling=snake_case, known=defaults)
-        pid_file = str(parameters["pid_file"])
+        parameters = defaults | launch.overridden(defaults, spelling=snake_case, known=defaults, kinds=KINDS)
+        pid_file = parameters["pid_file"]
         link = () if PLAIN.fullmatch(pid_file) else (Link(f"{directory_of(name)}/pid", pid_file),)
         told = parameters | {"pid_file": f"{directory}/{link[0].path}" if link else pid_file}
         text = "\n".join(script(launch, pid_file)) + "\n"
@@ -85,7 +89,7 @@ def script_of(name: str) -> str:
 
 def settings(parameters: Mapping[str, Any]) -> str:
     """Return the settings of a component: the paths of its process and of its PID file."""
-    lines = (f"process={shell.quote(str(parameters['process']))}", f"pidFile={shell.quote(parameters['pid_file'])}")
+    lines = (f"process={shell.quote(parameters['process'])}", f"pidFile={shell.quote(parameters['pid_file'])}")
     return "\n".join(lines) + "\n"
 
 

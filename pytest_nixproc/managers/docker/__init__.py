@@ -20,6 +20,7 @@ CAPABILITIES: Final = Capabilities(
     platforms=("linux",),
     dysnomia_module="docker-container",
     contains=True,
+    example_override={"container": {"docker_stop_timeout": 30}},
     note="containers share the host's network and see the state directory and the software they need; "
     "what else a program writes is lost",
 )

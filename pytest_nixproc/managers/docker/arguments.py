@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.managers.overriding import known_names
 
 Values = Sequence[str]
 
@@ -208,7 +209,7 @@ def full_name(name: str) -> str:
     dashed = name.lstrip("-").replace("_", "-")
     option = SHORT.get(dashed, dashed)
     if option not in OPTIONS:
-        raise NoArgument(f"{name!r} is no option of docker create that can be set; known are {', '.join(OPTIONS)}")
+        raise NoArgument(f"{name!r} is no option of docker create that can be set", remedy=known_names(dashed, OPTIONS))
     return option
 
 

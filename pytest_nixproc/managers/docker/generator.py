@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote as percent_encoded
 
 from pytest_nixproc.errors import Fault, Unsupported
-from pytest_nixproc.managers import shell
+from pytest_nixproc.managers import kinds, shell
 from pytest_nixproc.managers.api import Generator
 from pytest_nixproc.managers.docker import arguments
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.managers.proxy import proxy_argv
 from pytest_nixproc.model import value_types
 from pytest_nixproc.model.accounts import needed_accounts
-from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.names import did_you_mean, snake_case
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Unit
 
@@ -39,6 +40,7 @@ TMPFS: Final = ("/tmp:mode=1777,exec", "/var/tmp:mode=1777,exec", "/run:mode=755
 OWN_VARIABLES: Final = ("HOME", "HOSTNAME")
 """Variables that an engine adds by itself."""
 
+PARTS: Final = ("image", "container")
 IMAGE_PARAMETERS: Final[Mapping[str, str]] = {
     "archive": "path of an archive with an image: runs as a conventional container",
     "reference": "name of an image that the engine has: runs as a conventional container",
@@ -63,13 +65,24 @@ def read_seconds(value: object, path: str, faults: list[Fault]) -> int:
     return seconds
 
 
-KINDS: Final = {
-    "archive": value_types.PATH,
-    "reference": value_types.TEXT,
-    "files": value_types.ValueType("files by path", value_types.read_mapping),
-    "docker_stop_timeout": value_types.ValueType("number of seconds", read_seconds),
-    "software": value_types.PATHS,
-    "command": value_types.SCALARS,
+def is_list(value: object) -> bool:
+    """Tell whether a value is a list."""
+    return isinstance(value, list | tuple)
+
+
+KINDS: Final[Mapping[str, ValueType]] = {
+    name: kinds.optional(kind)
+    for name, kind in {
+        "archive": value_types.PATH,
+        "reference": value_types.TEXT,
+        "files": ValueType("files by path", value_types.read_mapping),
+        "docker_stop_timeout": ValueType("number of seconds", read_seconds),
+        **dict.fromkeys(("use_host_network", "use_host_nix_store"), kinds.TRUTH),
+        # The original has a list here: of the state directory, or of nothing.
+        "map_state_dir_volumes": kinds.that("True or False", lambda value: kinds.is_truth(value) or is_list(value)),
+        "software": value_types.PATHS,
+        "command": value_types.SCALARS,
+    }.items()
 }
 """The types of those parameters that cannot have just any value."""
 
@@ -90,7 +103,7 @@ class DockerGenerator(Generator):
             lines = files.create_parameters()
             arguments.keywords(lines)
         except arguments.NoArgument as error:
-            raise launch.refusal(error.brief) from error
+            raise launch.refusal(error.brief, error.remedy) from error
         priority = File(f"{launch.level + 1:02}-{file_name(launch.name)}-docker-priority", "")
         log = f"docker logs {container_name(launch.target, launch.name)}"
         return launch.unit(*files.generate(lines), priority, log_file=log)
@@ -233,15 +246,10 @@ class ContainerFiles:
         return shell.launch_script(self.launch, forget, "exec 2>&1", is_ours=False, is_proxied=False)
 
 
-def overridden(part: str, launch: Launch, generated: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
+def overridden(part: str, launch: Launch, generated: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
     """Return the parameters of an image or a container with a process's overrides; others keep their values."""
-    changed = launch.overridden(generated, part=part, spelling=snake_case, known=known)
-    given = {name: value for name, value in changed.items() if value is not None}
-    faults: list[Fault] = []
-    read = {name: KINDS[name].read(given[name], f"{part}.{name}", faults) for name in KINDS.keys() & given.keys()}
-    if faults:
-        raise launch.refusal(f"its override {min(faults)}")
-    return generated | given | read
+    changed = launch.overridden(generated, part=part, spelling=snake_case, known=known, kinds=KINDS)
+    return generated | {name: value for name, value in changed.items() if value is not None}
 
 
 def image_parameters(launch: Launch) -> dict[str, Any]:
@@ -258,9 +266,13 @@ def refuse_other_overrides(launch: Launch) -> None:
     override = launch.process.overrides.get("docker", {})
     parts = {} if callable(override) else override
     are_changes = all(isinstance(change, Mapping) or callable(change) for change in parts.values())
-    if callable(override) or not (are_changes and parts.keys() <= {"image", "container"}):
-        remedy = 'give {"docker": {"image": ..., "container": ...}}'
-        raise launch.refusal("its overrides are of neither image nor container", remedy)
+    if callable(override) or not (are_changes and parts.keys() <= set(PARTS)):
+        unknown = [str(name) for name in parts if name not in PARTS]
+        what = (
+            f"its overrides are of neither image nor container{': ' if unknown else ''}{', '.join(map(repr, unknown))}"
+        )
+        meant = did_you_mean(unknown[0], PARTS) if unknown else ""
+        raise launch.refusal(what, meant or 'give {"docker": {"image": ..., "container": ...}}')
 
 
 def named_options(given: Mapping[str, object] | Sequence[Mapping[str, object]]) -> list[tuple[str, object]]:

@@ -18,6 +18,7 @@ CAPABILITIES: Final = Capabilities(
     prefers="foreground",
     platforms=("linux",),
     dysnomia_module="s6-rc-service",
+    example_override={"notification_fd": 3},
     note="each deployment has its own s6-svscan; programs are not restarted unless overrides say so (finish); daemons "
     "run behind a foreground proxy",
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
+from pytest_nixproc.managers import kinds
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.model.names import snake_case
+from pytest_nixproc.model.value_types import ValueType
 
 GRACE_OF_MANAGER: Final = 5.0
 """Seconds after which s6-supervise kills what the deployment should have killed before."""
@@ -57,12 +59,8 @@ def default_parameters(launch: Launch) -> dict[str, Any]:
 
 def overridden(launch: Launch) -> dict[str, Any]:
     """Return the parameters with the process's overrides; raises for values that cannot be written."""
-    changed = launch.overridden(default_parameters(launch), spelling=snake_case, known=PARAMETERS)
-    parameters = {**dict.fromkeys(PARAMETERS), **changed}
-    for name, (is_right, wanted) in RULES.items():
-        if not is_right(parameters[name]):
-            what = f"its overrides set {name!r} to {parameters[name]!r}"
-            raise launch.refusal(what, f"give {wanted}")
+    defaults = default_parameters(launch)
+    parameters = defaults | launch.overridden(defaults, spelling=snake_case, known=PARAMETERS, kinds=KINDS)
     if is_oneshot(parameters) and launch.mode == "foreground" and parameters["up"] is None:
         what = "its overrides make it a oneshot, and its program stays in the foreground"
         raise launch.refusal(what, "give the process a daemon, or the overrides an 'up'")
@@ -79,9 +77,8 @@ def has_companion(parameters: Mapping[str, Any]) -> bool:
     return bool(parameters["auto_generate_log_service"]) and parameters["producer_for"] is None
 
 
-def written_as(pattern: str) -> Callable[[object], bool]:
-    """Return a predicate: whether a value is None, or its text, as it is written to a file, matches a pattern."""
-    return lambda value: value is None or bool(re.fullmatch(pattern, str(value)))
+NUMBER: Final = kinds.written_as("a whole number, 0 or more", "[0-9]{1,9}")
+POSITIVE: Final = kinds.written_as("a whole number, 1 or more", "(?!0+$)[0-9]{1,9}")
 
 
 def is_text(value: object) -> bool:
@@ -112,21 +109,19 @@ def are_files(value: object) -> bool:
     )
 
 
-NUMBER: Final = (written_as("[0-9]{1,9}"), "a whole number, 0 or more")
-POSITIVE: Final = (written_as("(?!0+$)[0-9]{1,9}"), "a whole number, 1 or more")
-TEXT: Final = (is_text, "text without NUL")
-NAMES: Final = (are_names, "a list of names of processes")
-FILES: Final = (are_files, "a mapping of names to texts")
-RULES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
-    "type": (lambda value: value in ("longrun", "oneshot"), "'longrun' or 'oneshot'"),
-    **dict.fromkeys(("timeout_up", "timeout_down", "timeout_kill", "timeout_finish"), NUMBER),
-    **dict.fromkeys(("notification_fd", "max_death_tally"), POSITIVE),
-    **dict.fromkeys(("run", "finish", "up", "down"), TEXT),
+NAMES: Final = kinds.that("a list of names of processes", are_names)
+FILES: Final = kinds.that("a mapping of names to texts", are_files)
+KINDS: Final[Mapping[str, ValueType]] = {
+    "type": kinds.one_of("longrun", "oneshot"),
+    **dict.fromkeys(("timeout_up", "timeout_down", "timeout_kill", "timeout_finish"), kinds.optional(NUMBER)),
+    **dict.fromkeys(("notification_fd", "max_death_tally"), kinds.optional(POSITIVE)),
+    **dict.fromkeys(("run", "finish", "up", "down"), kinds.that("text without NUL", is_text)),
     **dict.fromkeys(("dependencies", "consumer_for"), NAMES),
     **dict.fromkeys(("data", "env"), FILES),
-    "down_signal": (written_as("[A-Za-z0-9+-]+"), "the name or number of a signal"),
-    "log_script": (are_words, "a list of directives"),
-    "producer_for": (is_name, "the name of a process"),
-    "pipeline_name": (is_name, "a name without '/'"),
+    **dict.fromkeys(("flag_essential", "auto_generate_log_service"), kinds.TRUTH),
+    "down_signal": kinds.optional(kinds.SIGNAL),
+    "log_script": kinds.that("a list of directives", are_words),
+    "producer_for": kinds.that("the name of a process", is_name),
+    "pipeline_name": kinds.that("a name without '/'", is_name),
 }
-"""The tests of the parameters' values, and in words the values that pass."""
+"""The kinds of the parameters."""

@@ -19,6 +19,7 @@ CAPABILITIES: Final = Capabilities(
     platforms=("linux",),
     dysnomia_module="systemd-unit",
     contains=True,
+    example_override={"Service": {"Restart": "always"}},
     note="under the systemd of the session, or one of the deployment's own; programs are not restarted unless "
     "overrides say so (Service.Restart)",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pytest_nixproc.managers.api import Generator
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.managers.proxy import escort_argv
 from pytest_nixproc.managers.systemd.launcher import BARE_UNITS, LAUNCHER, PRIVATE_UNITS, VARIABLES, launcher
+from pytest_nixproc.managers.systemd.overrides import Sections, overridden
 from pytest_nixproc.managers.systemd.syntax import (
     NAME_BYTES,
     carries,
@@ -35,7 +35,6 @@ from pytest_nixproc.values.units import SCRIPT, File, Unit
 
 UNITS: Final = "etc/systemd/system"
 SCRIPTS: Final = "libexec"
-SECTIONS: Final = ("Unit", "Service", "Install")
 SOCKET: Final = "systemd/private"
 """Where a systemd that is not the first process listens, below XDG_RUNTIME_DIR."""
 
@@ -54,8 +53,6 @@ REPORT: Final = (
 
 ACCOUNT: Final = ("User", "Group", "DynamicUser")
 """The directives that say who runs a program."""
-
-Sections = dict[str, dict[str, Any]]
 
 
 def prefix(target: Target) -> str:
@@ -232,29 +229,6 @@ def journal_command(name: str) -> tuple[str, ...]:
 def journalled(unit: Unit) -> bool:
     """Tell whether the output of a unit is in the journal, not in a file."""
     return unit.log_file.startswith(f"{JOURNAL[0]} ")
-
-
-def overridden(launch: Launch, sections: Sections) -> Sections:
-    """Return the sections with the process's overrides; raises for unknown sections and for broken lines."""
-    changed = launch.overridden(sections)
-    for section, directives in changed.items():
-        known = section in SECTIONS or section.startswith("X-")
-        if not known or not isinstance(directives, Mapping):
-            what = f"its overrides set {section!r}, which is no section of a service"
-            remedy = f"known are {', '.join(SECTIONS)} and X-…, each a mapping: {{'Service': {{'Restart': 'always'}}}}"
-            raise launch.refusal(what, remedy)
-        for name, value in directives.items():
-            refuse_lines(launch, section, name, value)
-    return {section: dict(directives) for section, directives in changed.items()}
-
-
-def refuse_lines(launch: Launch, section: str, name: str, value: object) -> None:
-    """Raise for a directive that would be more than a line."""
-    for item in value if isinstance(value, list | tuple) else (value,):
-        if not re.fullmatch("[A-Za-z0-9-]+", name) or re.search(r"[\r\n\x00]|\\\Z", str(item)) or item is None:
-            what = f"its overrides set {section}.{name} to {item!r}, which is not one line of a unit file"
-            remedy = "write it as in a unit file; a list repeats the directive"
-            raise launch.refusal(what, remedy)
 
 
 def add_marks(service: dict[str, Any], launch: Launch) -> None:

@@ -14,7 +14,7 @@ from pytest_nixproc.model import ready
 from pytest_nixproc.model.ids import Assignments, Pool
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.names import camel_case
-from pytest_nixproc.model.process import ManagedProcess, read_managed_process
+from pytest_nixproc.model.process import CamelCaseFunction, ManagedProcess, read_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.location import Location
 
@@ -119,7 +119,7 @@ class Reader:
     def _override(self, instance: str, path: list[str], value: Any) -> Any:
         """Return overrides with functions that can be called, each of which has Nix evaluate it."""
         if is_function(value):
-            return lambda parameters: self.apply(instance, path, parameters)
+            return CamelCaseFunction(lambda parameters: self.apply(instance, path, parameters))
         if isinstance(value, dict):
             return {name: self._override(instance, [*path, name], item) for name, item in value.items()}
         return value

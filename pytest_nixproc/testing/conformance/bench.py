@@ -118,7 +118,7 @@ class Bench:
         self._assigner = Assigner(Leases(), machine, self.directory)
         self._ports: list[int] = []
         self._roots: list[str] = []
-        self._rules = Registry().rules
+        self._registry = Registry()
 
     def port(self) -> int:
         """Lease a TCP port, which no other worker or session gets, even while nobody listens on it."""
@@ -132,7 +132,8 @@ class Bench:
             "stop_seconds": self.stop_seconds,
             "state_root": state_root or self.state_root,
         }
-        return Planner(self.manager, self.machine, self._rules, Settings(**(limits | settings)))
+        given = Settings(**(limits | settings))
+        return Planner(self.manager, self.machine, self._registry.rules, given, self._registry.managers)
 
     @contextmanager
     def deploy(self, build: Build, **settings: Any) -> Iterator[System]:

@@ -73,6 +73,25 @@ class Declarations(Fixtures):
         assert can.prefers in ("foreground", "daemon")
         assert can.platforms
 
+    def test_mistyped_override(self, planning_bench: Bench) -> None:
+        """A mistyped override is refused as it is written, with the name that was meant, before anything is started."""
+        manager = planning_bench.manager
+        if not (example := manager.capabilities.example_override):
+            pytest.skip(f"{manager.name} declares no example of an override")
+        assert not planned(planning_bench, overrides={manager.name: example}).refusals
+        changed, meant, written = mistyped(example)
+        refusal = planned(planning_bench, overrides={manager.name: changed}).refusals["it"]
+        assert manager.name in refusal.brief
+        assert written in refusal.brief
+        assert repr(meant) in refusal.remedy
+
+    def test_overrides_for_a_mistyped_manager(self, planning_bench: Bench) -> None:
+        """Overrides for a manager whose name is mistyped are an error that names the right one."""
+        name = planning_bench.manager.name
+        (finding,) = planned(planning_bench, overrides={f"{name}{name[-1]}": {}}).findings
+        assert (finding.code, finding.severity) == ("NP121", "error")
+        assert repr(name) in finding.remedy
+
     def test_same_files_each_time(self, planning_bench: Bench) -> None:
         """The same model at the same place gives the same files, byte for byte."""
         can = planning_bench.manager.capabilities
@@ -83,9 +102,24 @@ class Declarations(Fixtures):
 
 def plan(bench: Bench, *parameters: str) -> Plan:
     """Plan a model of two processes at a fixed place: one with sample values for parameters, and a plain one."""
-    given = {"name": "sample", "foreground_process": "/bin/sample"} | {name: SAMPLES[name] for name in parameters}
+    return planned(bench, **{name: SAMPLES[name] for name in parameters})
+
+
+def planned(bench: Bench, **parameters: Any) -> Plan:
+    """Plan a model of two processes at a fixed place: one with parameters, and a plain one."""
+    given = {"name": "sample", "foreground_process": "/bin/sample"} | parameters
     instances = {
         "it": Instance(create_managed_process(**given)),
         "other": Instance(create_managed_process(name="other", foreground_process="/bin/other")),
     }
     return bench.planner().plan(load(lambda _: instances), DIRECTORY)
+
+
+def mistyped(override: Mapping[str, Any]) -> tuple[dict[str, Any], str, str]:
+    """Return an override with its innermost name mistyped, with the name that is meant, and as it is written."""
+    ((name, value),) = override.items()
+    if isinstance(value, Mapping):
+        changed, meant, written = mistyped(value)
+        return {name: changed}, meant, written
+    written = f"{name[:-2]}{name[-1]}{name[-2]}"
+    return {written: value}, name, written

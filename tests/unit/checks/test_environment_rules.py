@@ -52,6 +52,7 @@ PORTS = [
 ]
 OTHER = OtherDeployment("other.py", PORTS, {"/home/www": "web"}, {"user www": "uid 5"})
 HOME = {"credentials": {"users": {"www": {"home_dir": "/home/www", "create_home_dir": True}}}}
+MANAGERS = ("supervisord", "sysvinit", "s6-rc")
 
 FOUND: list[tuple[str, RuleInput, tuple[str, ...], str]] = [
     (
@@ -110,6 +111,12 @@ FOUND: list[tuple[str, RuleInput, tuple[str, ...], str]] = [
         (),
         "user www gets uid 0 here and uid 5 in other.py",
     ),
+    (
+        "NP121",
+        given("web", parameters={"overrides": {"Supervsord": {}, "sysvinit": {}}}, managers=MANAGERS),
+        ("web",),
+        "web has overrides for 'Supervsord', and no manager has that name",
+    ),
 ]
 
 NEAR_MISSES: list[tuple[str, RuleInput]] = [
@@ -125,6 +132,11 @@ NEAR_MISSES: list[tuple[str, RuleInput]] = [
     ("NP120", given("a", port=53, others=[OTHER])),
     ("NP120", given("a", port=5432, bind_address="10.0.0.1", others=[OTHER])),
     ("NP120", given("a", port=80)),
+    (
+        "NP121",
+        given("web", parameters={"overrides": {name: {} for name in (*MANAGERS, "runit", "s6")}}, managers=MANAGERS),
+    ),
+    ("NP121", given("web", parameters={"overrides": {"supervsord": {}}})),
 ]
 
 

@@ -203,7 +203,14 @@ def test_overrides(target: Target) -> None:
         ({"commands": {"a-b": {}}}, "'a-b'"),
         ({"commands": {"start": {"during": "x"}}}, "during"),
         ({"rcvars_defaults": {"a b": 1}}, "'a b'"),
-        ({"stopsignal": "TERM"}, "'stopsignal'"),
+        ({"commands": {"start": {"prae": "x"}}}, "prae"),
+        ({"commands": {"start": "x"}}, "'commands' is .*which is not a mapping of commands"),
+        ({"commandArgs": "-D"}, "'commandArgs' is '-D', which is not a list"),
+        ({"stopSignal": "TREM"}, "'stopSignal' is 'TREM', which is not the name or number of a signal"),
+        ({"stop_seconds": "soon"}, "'stop_seconds' is 'soon', which is not a number of seconds"),
+        ({"requires": "NETWORKING"}, "'requires' is 'NETWORKING', which is not a list"),
+        ({"fib": "two"}, "'fib' is 'two', which is not a whole number"),
+        ({"stopsignal": "TERM"}, "'stopsignal' is no parameter"),
     ],
 )
 def test_overrides_that_are_refused(target: Target, override: dict[str, Any], named: str) -> None:

@@ -118,7 +118,11 @@ def test_overrides(target: Target) -> None:
         ({"args": ["'\" x"]}, "no quotes for both kinds"),
         ({"stdout": "/a\nb"}, "--stdout is not printable ASCII in one line"),
         ({"environment": {"X": "ä"}}, "--env is not printable ASCII"),
-        ({"stopSignal": "TERM"}, "'stop_signal'"),
+        ({"terminateSignal": "TREM"}, "'terminateSignal' is 'TREM', which is not the name or number of a signal"),
+        ({"type": "manualx"}, "'type' is 'manualx', which is not one of auto, manual\nfix: did you mean 'manual'?"),
+        ({"args": "-D"}, "'args' is '-D', which is not a list"),
+        ({"environment": ["A=1"]}, r"'environment' is \['A=1'\], which is not a mapping of texts"),
+        ({"stopSignal": "TERM"}, "'stopSignal' is no parameter"),
     ],
 )
 def test_overrides_that_are_refused(target: Target, override: dict[str, Any], named: str) -> None:

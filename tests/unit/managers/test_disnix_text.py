@@ -80,9 +80,15 @@ def test_overrides(target: Target, spelling: str) -> None:
     assert unit.pid_file == "/run/other.pid"
 
 
+def test_value_that_no_component_can_have(target: Target) -> None:
+    """A PID file is an absolute path, because nobody knows where a relative one would be."""
+    with pytest.raises(Unsupported, match=r"its override 'pidFile' is 'web\.pid', which is not an absolute path"):
+        unit_of(target, overrides={"disnix": {"pidFile": "web.pid"}})
+
+
 def test_unknown_override(target: Target) -> None:
     """What a component does not have is refused by its name."""
-    with pytest.raises(Unsupported, match=r"disnix .*its overrides set 'stop', which is no parameter"):
+    with pytest.raises(Unsupported, match=r"disnix .*its override 'stop' is no parameter"):
         unit_of(target, overrides={"disnix": {"stop": "kill"}})
 
 

@@ -140,10 +140,11 @@ def test_upper_case_counts() -> None:
 
 @pytest.mark.parametrize("name", ["nonsense", "name", "rm", "detach", "x", "Memory", "", "--", "memory=1g", "cidfile"])
 def test_what_is_no_option(name: str) -> None:
-    """What the command does not know, or we do not pass on, is refused by its name; what is known is said."""
+    """What the command does not know, or we do not pass on, is refused by its name, with what is known."""
     with pytest.raises(NoArgument, match=f"'{name}' is no option of docker create that can be set") as caught:
         full_name(name)
-    assert "read-only" in caught.value.brief
+    meant = {"Memory": "did you mean 'memory'?"}
+    assert caught.value.remedy.startswith(meant.get(name, ("did you mean", "known are add-host")))
 
 
 def test_lines() -> None:

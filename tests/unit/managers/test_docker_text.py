@@ -239,18 +239,25 @@ def test_nothing_overridden(generate: Generate, value: Any) -> None:
     assert generate(container=dict.fromkeys(parameters)) == generate()
 
 
+@pytest.mark.parametrize(("value", "is_mounted"), [(False, False), ([], False), (True, True), (["/srv/state"], True)])
+def test_state_directory_of_the_original(generate: Generate, value: Any, is_mounted: bool) -> None:  # noqa: FBT001
+    """Whether the state directory is mounted can be said as the original does, by a list of it."""
+    found = keywords_of(generate(container={"mapStateDirVolumes": value}))
+    assert ("/srv/state" in found["volumes"]) is is_mounted
+
+
 @pytest.mark.parametrize(
     ("part", "name"),
     [("image", "tag"), ("image", "docker_stop_timeout"), ("container", "archive"), ("container", "dockerStopTimeOut")],
 )
 @pytest.mark.parametrize("is_function", [True, False])
 def test_unknown_parameter(generate: Generate, part: str, name: str, is_function: bool) -> None:  # noqa: FBT001
-    """An override of what there is not is refused by its name, with those that there are."""
+    """An override of what there is not is refused as it is written, with the one that was meant, or all there are."""
     changes = {name: 1}
-    with pytest.raises(Unsupported, match=r"docker cannot deploy 'web': its overrides set '") as caught:
+    with pytest.raises(Unsupported, match=f"docker cannot deploy 'web': its override '{part}.{name}' is no") as caught:
         generate(**{part: (lambda generated: generated | changes) if is_function else changes})
-    assert name.lower().replace("_", "") in caught.value.brief.lower().replace("_", "")
-    assert "known are" in caught.value.remedy
+    meant = {"dockerStopTimeOut": "did you mean 'dockerStopTimeout'?"}
+    assert caught.value.remedy.startswith(meant.get(name, "known are "))
 
 
 @pytest.mark.parametrize(
@@ -264,22 +271,31 @@ def test_override_of_neither_image_nor_container(generate: Generate, override: A
     assert caught.value.remedy == 'give {"docker": {"image": ..., "container": ...}}'
 
 
+def test_mistyped_part(generate: Generate) -> None:
+    """A part that is mistyped is named, with the one that was meant."""
+    with pytest.raises(Unsupported, match="neither image nor container: 'contayner'") as caught:
+        generate(overrides={"docker": {"contayner": {}}})
+    assert caught.value.remedy == "did you mean 'container'?"
+
+
 @pytest.mark.parametrize(
     ("part", "changes", "said"),
     [
         (
             "container",
             {"docker_stop_timeout": "soon"},
-            "container.docker_stop_timeout: is 'soon', which is not a whole",
+            "'container.docker_stop_timeout' is 'soon', which is not a whole",
         ),
-        ("container", {"docker_stop_timeout": -1}, "container.docker_stop_timeout: is -1, which is less than nothing"),
-        ("container", {"command": "sleep 1"}, "container.command: is 'sleep 1', which is not a list"),
-        ("container", {"software": "/opt/x"}, "container.software: is '/opt/x', which is not a list"),
+        ("container", {"docker_stop_timeout": -1}, "'container.docker_stop_timeout' is -1, which is less than nothing"),
+        ("container", {"use_host_network": "no"}, "'container.use_host_network' is 'no', which is not True or False"),
+        ("container", {"map_state_dir_volumes": "no"}, "'container.map_state_dir_volumes' is 'no', which is not True"),
+        ("container", {"command": "sleep 1"}, "'container.command' is 'sleep 1', which is not a list"),
+        ("container", {"software": "/opt/x"}, "'container.software' is '/opt/x', which is not a list"),
         ("container", {"command": ["sleep"]}, "container.command is of no use: the container runs what the process"),
-        ("container", {"software": ["x"]}, r"container.software\[0\]: is 'x', which is not an absolute path"),
-        ("image", {"archive": "image.tar"}, "image.archive: is 'image.tar', which is not an absolute path"),
-        ("image", {"reference": 7}, "image.reference: is 7, which is not a string"),
-        ("image", {"files": ["/etc/motd"]}, "image.files: is .*, which is not a mapping"),
+        ("container", {"software": ["x"]}, r"'container.software\[0\]' is 'x', which is not an absolute path"),
+        ("image", {"archive": "image.tar"}, "'image.archive' is 'image.tar', which is not an absolute path"),
+        ("image", {"reference": 7}, "'image.reference' is 7, which is not a string"),
+        ("image", {"files": ["/etc/motd"]}, "'image.files' is .*, which is not a mapping"),
     ],
 )
 def test_override_of_the_wrong_kind(generate: Generate, part: str, changes: dict[str, Any], said: str) -> None:

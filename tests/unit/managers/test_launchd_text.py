@@ -144,6 +144,12 @@ def test_overrides(target: Target, override: Any) -> None:
     assert ("ProcessType" in job) is callable(override)
 
 
+def test_keys_without_documentation(target: Target) -> None:
+    """A key that is like none of launchd.plist(5) may be one of Apple's own, and is left to launchd."""
+    override = {"_AdditionalProperties": {"a": 1}, "SandboxProfile": "x", "Umask": "022", "QueueDirectories": "/a"}
+    assert override.items() <= job_of(unit_of(target, overrides={"launchd": override})).items()
+
+
 def test_log_file_that_is_overridden(target: Target) -> None:
     """The log is where the list says."""
     unit = unit_of(target, overrides={"launchd": {"StandardOutPath": "/srv/out"}})
@@ -154,9 +160,16 @@ def test_log_file_that_is_overridden(target: Target) -> None:
     ("override", "named"),
     [
         ({"Label": "mine"}, "'Label'"),
+        ({"path": ["/opt"]}, r"'path' is no key of launchd.plist\(5\)"),
+        ({"KeepAliev": True}, r"'KeepAliev' is no key of launchd.plist\(5\)\nfix: did you mean 'KeepAlive'\?"),
+        ({"RunAtLoad": "yes"}, "'RunAtLoad' is 'yes', which is not True or False"),
+        ({"ProcessType": "Batch"}, "'ProcessType' is 'Batch', which is not one of Background"),
+        ({"ExitTimeOut": "5"}, "'ExitTimeOut' is '5', which is not an integer"),
+        ({"WatchPaths": [1]}, r"'WatchPaths' is \[1\], which is not an array of strings"),
+        ({"EnvironmentVariables": "A=1"}, "'EnvironmentVariables' is 'A=1', which is not a dictionary"),
         ({"EnvironmentVariables": {"X": "a\nb"}}, r"EnvironmentVariables\.X = 'a\\nb'"),
         ({"Sockets": {"a\0b": {}}}, r"the name 'a\\x00b' in Sockets"),
-        ({"WatchPaths": ["/a", object]}, r"WatchPaths\[1\] = <class"),
+        ({"LaunchEvents": {"x": ["/a", object]}}, r"LaunchEvents\.x\[1\] = <class"),
         ({"Nice": 2**64}, "Nice = 18446744073709551616"),
         ({"QueueDirectories": {1: "a"}}, "the name 1 in QueueDirectories"),
     ],

@@ -170,11 +170,102 @@ def test_overrides(generate: Callable[..., Unit], override: Any) -> None:
     assert (settings["autorestart"], settings["startsecs"], settings["autostart"]) == ("true", "3", "false")
 
 
+@pytest.mark.parametrize(
+    ("override", "named", "remedy"),
+    [
+        ({"autorestrat": "true"}, "'autorestrat' is no parameter", "did you mean 'autorestart'?"),
+        ({"autorestart": "maybe"}, "'autorestart' is 'maybe', which is not true or false, or unexpected", ""),
+        ({"autorestart": "unexpectedx"}, "'autorestart' is 'unexpectedx'", "did you mean 'unexpected'?"),
+        ({"numprocs": 2}, "'numprocs' is 2, and a deployment knows", "describe an instance for each process"),
+        (
+            {"process_name": "%(program_name)s_%(process_num)02d"},
+            "'process_name' is '%(program_",
+            "an instance for each",
+        ),
+        ({"stopsignal": "KILLME"}, "'stopsignal' is 'KILLME'", "did you mean 'KILL'?"),
+        ({"priority": "high"}, "'priority' is 'high', which is not a whole number", ""),
+        ({"umask": "9"}, "'umask' is '9', which is not octal digits", ""),
+        ({"exitcodes": "0,256"}, "'exitcodes' is '0,256', which is not exit statuses", ""),
+        ({"stdout_logfile_maxbytes": "1TB"}, "'stdout_logfile_maxbytes' is '1TB', which is not a number of bytes", ""),
+        ({"directory": "%(heer)s"}, "'directory' is '%(heer)s', in which 'heer' cannot be expanded", "known are"),
+        ({"directory": "50%"}, "'directory' is '50%', which cannot be expanded", "write '%%' for '%'"),
+        ({"directory": {"a": "b"}}, "'directory' is {'a': 'b'}", ""),
+        ({"command": None}, "'command' is None, which is not a command line", ""),
+        ({"environment": 'A="1",B'}, "'environment' is 'A=\"1\",B', which is not variables", "write a mapping"),
+        ({"environment": ["A=1"]}, "'environment' is ['A=1'], which is not variables", "write a mapping"),
+        ({"environment": {"A-B": "1"}}, "'environment' has the name 'A-B'", "use letters"),
+        ({"environment": {"A": "a\nb"}}, "'environment.A' is 'a\\nb', which cannot stand", "process's own environment"),
+        ({"stopasgroup": True, "killasgroup": False}, "(stopasgroup) and not killed (killasgroup)", "killasgroup"),
+    ],
+)
+def test_overrides_that_are_refused(
+    generate: Callable[..., Unit], override: dict[str, Any], named: str, remedy: str
+) -> None:
+    """What supervisord would ignore, or not start with, is refused by name, with what was meant or is to be done."""
+    with pytest.raises(Unsupported) as caught:
+        generate(overrides={"supervisord": override})
+    assert named in caught.value.brief
+    assert remedy in caught.value.remedy
+
+
+def test_overrides_as_supervisord_takes_them(generate: Callable[..., Unit]) -> None:
+    """Values in all forms that supervisord reads are written as they are; a setting of no value is left out."""
+    override = {
+        "autorestart": True,
+        "startsecs": 3,
+        "startretries": "%(ENV_RETRIES)s",
+        "exitcodes": "0, 2",
+        "stopsignal": "int",
+        "umask": "027",
+        "numprocs": 1,
+        "stdout_logfile": "%(here)s/%(program_name)s-%(process_num)02d.log",
+        "stdout_logfile_maxbytes": "1MB",
+        "stdout_syslog": "off",
+        "redirect_stderr": None,
+    }
+    lines = generate(overrides={"supervisord": override}).files[0].content.splitlines()
+    assert {f"{name}={value}" for name, value in override.items() if value is not None} <= set(lines)
+    assert not [line for line in lines if line.startswith("redirect_stderr=")]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"environment": {"B": 2, "A": "3"}},
+        lambda given: {**given, "environment": {**given["environment"], "B": "2", "A": "3"}},
+    ],
+)
+@pytest.mark.parametrize("initialize", ["", "true"])
+def test_variables(generate: Callable[..., Unit], override: Any, initialize: str) -> None:
+    """A mapping of variables is merged with the process's, in a section as in a launch script."""
+    given = {"environment": {"A": "1", "C": "4"}, "initialize": initialize}
+    unit = generate(**given, overrides={"supervisord": override})
+    if initialize:
+        assert {"export A=3", "export B=2", "export C=4"} <= set(unit.files[1].content.splitlines())
+        assert "environment" not in program_of(unit)
+    else:
+        variables = environment_of(program_of(unit))
+        assert {name: variables[name] for name in "ABC"} == {"A": "3", "B": "2", "C": "4"}
+
+
+def test_variables_as_text(generate: Callable[..., Unit]) -> None:
+    """Text takes the place of all variables, as supervisord reads it."""
+    settings = program_of(generate(overrides={"supervisord": {"environment": 'A="b c",D="%(here)s"'}}))
+    assert environment_of(settings) == {"A": "b c", "D": "/srv/profile"}
+
+
+def test_tags_cannot_be_overridden(generate: Callable[..., Unit]) -> None:
+    """The last word about the tags is ours."""
+    variables = {"NIXPROC_DEPLOYMENT": "other", "NIXPROC_INSTANCE": "other"}
+    found = environment_of(program_of(generate(overrides={"supervisord": {"environment": variables}})))
+    assert {name: found[name] for name in variables} == {"NIXPROC_DEPLOYMENT": "/srv", "NIXPROC_INSTANCE": "key"}
+
+
 @pytest.mark.parametrize("value", ["a\nb", "ü", "a ;b", "a #b"])
 def test_override_that_cannot_stand_in_a_line(generate: Callable[..., Unit], value: str) -> None:
     """A value that would not survive the file is refused, not written."""
     with pytest.raises(Unsupported, match="cannot stand in its configuration"):
-        generate(overrides={"supervisord": {"stdout_events_enabled": value}})
+        generate(overrides={"supervisord": {"stdout_logfile": value}})
 
 
 @pytest.mark.parametrize("name", ["web app", "web:app", "web]app", "wéb", "web,app", "50%"])

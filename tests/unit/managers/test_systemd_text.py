@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.errors import Unsupported
+from pytest_nixproc.managers.overriding import merged
 from pytest_nixproc.managers.systemd import MANAGER
+from pytest_nixproc.managers.systemd.directives import DIRECTIVES, KINDS, section_of
 from pytest_nixproc.managers.systemd.generator import SOCKET_PATH_LIMIT, SystemdGenerator
 from pytest_nixproc.managers.systemd.syntax import command_line, escaped, text_value, word
 from pytest_nixproc.model.instance import Instance
@@ -179,19 +181,105 @@ def test_overrides(generate: Callable[..., Unit]) -> None:
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ({"Restart": "always"}, "'Restart', which is no section"),
+        ({"Restart": "always"}, "'Restart', which is no section of a service\nfix: write it into 'Service'"),
         ({"Timer": {"OnBootSec": 1}}, "'Timer', which is no section"),
         ({"Service": {"Restart": "no\nExecStart=/bin/other"}}, "Service.Restart"),
         ({"Service": {"Restart": None}}, "Service.Restart to None"),
         ({"Service": {"A=B": "c"}}, "Service.A=B"),
         ({"Service": {"Restart": "no\\"}}, "Service.Restart"),
         ({"Unit": {"Wants": ["a", "b\rc"]}}, "Unit.Wants"),
+        ({"Service": {"ExecStart": dict}}, "Service.ExecStart to <class 'dict'>"),
+        ({"Service": {"LogExtraFields": {"A": "1"}}}, "Service.LogExtraFields to {'A': '1'}"),
+        ({"Service": "Restart=always"}, "'Service' is 'Restart=always', which is not a mapping of directives"),
     ],
 )
 def test_overrides_that_are_no_directives(generate: Callable[..., Unit], override: dict[str, Any], named: str) -> None:
     """What would not be one line of a section is refused by its name."""
     with pytest.raises(Unsupported, match="^systemd cannot deploy 'web'.*" + re.escape(named)):
         generate(overrides={"systemd": override})
+
+
+@pytest.mark.parametrize(
+    ("section", "override", "named", "remedy"),
+    [
+        ("Service", {"Restrat": "always"}, "'Service.Restrat' is no directive", "did you mean 'Restart'?"),
+        ("Service", {"restart": "always"}, "'Service.restart' is no directive", "did you mean 'Restart'?"),
+        ("Install", {"WantedBye": "x"}, "'Install.WantedBye' is no directive", "did you mean 'WantedBy'?"),
+        ("Service", {"Wants": "x.service"}, "'Service.Wants' is no directive of that section", "write it into 'Unit'"),
+        ("Service", {"Restart": "alwayz"}, "'Service.Restart' is 'alwayz', which is not one of no", "'always'?"),
+        ("Service", {"Type": "simpel"}, "'Service.Type' is 'simpel'", "did you mean 'simple'?"),
+        ("Service", {"KillSignal": "SIGTREM"}, "'Service.KillSignal' is 'SIGTREM'", "did you mean 'SIGTERM'?"),
+        ("Service", {"RemainAfterExit": "maybe"}, "is 'maybe', which is not yes or no", ""),
+        ("Service", {"RestartSec": "soon"}, "is 'soon', which is not a time span", ""),
+        ("Service", {"RestartSec": "5 parsecs"}, "is '5 parsecs', which is not a time span", ""),
+        ("Service", {"UMask": "9"}, "is '9', which is not octal digits", ""),
+        ("Service", {"Nice": 20}, "is 20, which is not a whole number from -20 to 19", ""),
+        ("Service", {"Type": ["exec", "simpel"]}, "'Service.Type' is 'simpel'", "did you mean 'simple'?"),
+        ("Service", {"StandardOutput": "/var/log/x"}, "is '/var/log/x', which is not socket, fd:NAME", ""),
+        ("Unit", {"FailureAction": "reboot-now"}, "'Unit.FailureAction' is 'reboot-now'", "reboot"),
+        ("Servicex", {}, "'Servicex', which is no section", "did you mean 'Service'?"),
+    ],
+)
+@pytest.mark.parametrize("is_function", [False, True])
+def test_overrides_that_systemd_would_ignore(
+    generate: Callable[..., Unit],
+    section: str,
+    override: dict[str, Any],
+    named: str,
+    remedy: str,
+    *,
+    is_function: bool,
+) -> None:
+    """What systemd would not know is refused by section and name, with what was meant."""
+    changes = {section: override}
+    with pytest.raises(Unsupported) as caught:
+        generate(overrides={"systemd": (lambda given: merged(given, changes)) if is_function else changes})
+    assert named in caught.value.brief
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("RestartSec", ["5", 5, 0.5, "1min 20s", "1h30m", "100ms", "infinity", "2 weeks", "1.5 s", ""]),
+        ("RemainAfterExit", [True, "Yes", "off", 1]),
+        ("Type", ["notify-reload", ["", "exec"]]),
+        ("KillSignal", ["SIGINT", "INT", 2, "RTMIN+3"]),
+        ("StandardOutput", ["journal", "file:/x", "append:%h/x", "fd:name", "socket"]),
+        ("UMask", ["0027", "27"]),
+        ("ProtectSystem", ["strict", True, "full"]),
+        ("StartLimitBurst", [5, "0x10"]),
+        ("ExecStart", ["/bin/other %n"]),
+        ("X-Own", ["anything"]),
+        ("MemoryTHP", ["anything"]),
+        ("BlockIOWeight", ["500"]),
+    ],
+)
+def test_overrides_that_systemd_knows(generate: Callable[..., Unit], name: str, values: list[Any]) -> None:
+    """Directives of all versions, and values in all forms that systemd reads, are written as they are."""
+    for value in values:
+        found = directives(generate(overrides={"systemd": {"Service": {name: value}}}))
+        items = value if isinstance(value, list) else [value]
+        assert found[name] == [str(item).lower() if isinstance(item, bool) else str(item) for item in items]
+
+
+def test_generated_directives_are_known(generate: Callable[..., Unit]) -> None:
+    """What a unit has by itself is what an override may have, so that functions can return it."""
+    unit = generate(process=None, daemon="/bin/webd", nice=3, initialize="true", dependencies=[])
+    sections: dict[str, list[str]] = {}
+    for line in unit.files[0].content.splitlines():
+        if line.startswith("["):
+            sections[line[1:-1]] = []
+        elif line:
+            sections[next(reversed(sections))].append(line.partition("=")[0])
+    assert {section: set(names) - DIRECTIVES[section] for section, names in sections.items()} == {
+        section: set() for section in sections
+    }
+
+
+def test_kinds_are_of_directives() -> None:
+    """Each directive whose values are looked at is one."""
+    assert [name for name in KINDS if section_of(name) is None] == []
 
 
 @pytest.mark.parametrize("output", ["journal", "journal+console"])

@@ -218,10 +218,40 @@ def test_global_instructions_come_before_the_choice(generate: Any) -> None:
 
 
 def test_unknown_override_is_refused(generate: Any) -> None:
-    """A parameter that there is not is refused with those that there are."""
-    with pytest.raises(Unsupported, match="its overrides set 'runlevel', which is no parameter") as caught:
+    """A parameter that there is not is refused with the one that was meant."""
+    with pytest.raises(Unsupported, match="its override 'runlevel' is no parameter") as caught:
         generate({"runlevel": 3})
-    assert "runlevels" in caught.value.remedy
+    assert caught.value.remedy == "did you mean 'runlevels'?"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ({"stopSignal": "TREM"}, "'stopSignal' is 'TREM', which is not the name or number of a signal"),
+        ({"stop_seconds": "soon"}, "'stop_seconds' is 'soon', which is not a number of seconds"),
+        ({"runlevels": ["three"]}, "'runlevels' is ['three'], which is not a list of runlevels"),
+        ({"args": "-p 80"}, "'args' is '-p 80', which is not a list"),
+        ({"process": "web"}, "'process' is 'web', which is not an absolute path"),
+        ({"processIsDaemon": "no"}, "'processIsDaemon' is 'no', which is not True or False"),
+        ({"instructions": {"reload": "my_reload"}}, "'instructions' is {"),
+        ({"instructions": {"reload": {"instrukction": "x"}}}, "which is not a mapping of activities, each with its"),
+        ({"activities": ["backup"]}, "'activities' is ['backup'], which is not a mapping of texts"),
+        ({"globalInstructions": None}, "'globalInstructions' is None, which is not a string"),
+    ],
+)
+@pytest.mark.parametrize("is_function", [False, True])
+def test_overrides_that_are_refused(generate: Any, override: dict[str, Any], named: str, *, is_function: bool) -> None:
+    """A value that no script could have is refused by the parameter's name, as it is written."""
+    with pytest.raises(Unsupported) as caught:
+        generate((lambda given: given | override) if is_function else override)
+    assert named in caught.value.brief
+
+
+def test_function_that_leaves_out(generate: Any) -> None:
+    """What a function does not return keeps its default; runlevels can be written as text, or alone."""
+    unit = generate(lambda _: {"runlevels": "5", "stopSignal": "INT"})
+    assert (links_of(unit)["5"], setting(unit, "stop_signal")) == (["S00web"], "INT")
+    assert unit == generate({"runlevels": [5], "stop_signal": "INT"})
 
 
 def test_override_of_another_manager_does_not_count(target: Target) -> None:

@@ -1,10 +1,10 @@
-"""The two spellings of parameters."""
+"""The two spellings of parameters, and names that are like others."""
 
 from __future__ import annotations
 
 import pytest
 
-from pytest_nixproc.model.names import camel_case, snake_case
+from pytest_nixproc.model.names import TYPING_ERROR, camel_case, did_you_mean, nearest, snake_case
 from pytest_nixproc.model.process import ManagedProcess
 
 PAIRS = [
@@ -35,3 +35,16 @@ def test_every_parameter_survives_both_ways(name: str) -> None:
 def test_abbreviations_are_words(spelled: str, snake: str) -> None:
     """A run of capitals is one word, and the capital before a small letter begins the next."""
     assert snake_case(spelled) == snake
+
+
+def test_nearest_name() -> None:
+    """Of known names the one that is most like another is found, whatever their cases, if it is like it enough."""
+    known = ["supervisord", "sysvinit", "s6-rc"]
+    assert [nearest(name, known) for name in ("Supervsord", "sysv", "runit", "")] == [
+        "supervisord",
+        "sysvinit",
+        None,
+        None,
+    ]
+    assert nearest("sysv", known, TYPING_ERROR) is None
+    assert (did_you_mean("s6rc", known), did_you_mean("zzz", known)) == ("did you mean 's6-rc'?", "")

@@ -140,7 +140,7 @@ def test_both_spellings_are_the_same_parameter() -> None:
         ({"process": "/bin/web"}, ["name: is missing, and so is instance_name"]),
         ({"name": "web"}, ["process: is missing, and so are foreground_process and daemon"]),
         ({"name": "web", "process": ""}, ["process: is missing, and so are foreground_process and daemon"]),
-        (WEB | {"pidfile": "/x"}, ["pidfile: is no parameter of a managed process (did you mean pid_file?)"]),
+        (WEB | {"pidfile": "/x"}, ["pidfile: is no parameter of a managed process (did you mean 'pid_file'?)"]),
         (WEB | {"zzz": 1}, ["zzz: is no parameter of a managed process"]),
         (WEB | {1: "x"}, ["1: is no parameter of a managed process"]),
     ],

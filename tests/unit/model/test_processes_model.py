@@ -107,7 +107,9 @@ def test_key_beats_name_of_process() -> None:
     assert model.dependencies["web"] == ("b",)
 
 
-@pytest.mark.parametrize(("wanted", "remedy"), [("webb", "did you mean web?"), ("zzz", "return it from the model too")])
+@pytest.mark.parametrize(
+    ("wanted", "remedy"), [("webb", "did you mean 'web'?"), ("zzz", "return it from the model too")]
+)
 def test_unknown_dependency(wanted: str, remedy: str) -> None:
     """A dependency that the model does not hold is a fault, with a suggestion."""
     faults = faults_of({"web": Instance(process("web")), "proxy": Instance(process("proxy", "web", wanted))})
