@@ -72,7 +72,7 @@ def functions(launch: Launch, own_variables: str) -> Iterator[str]:
     yield "}"
     yield "launch() {"
     if launch.initialize:
-        yield f"    ( enter && exec {shell.initialization(launch)} ) {shell.or_report(launch, 'return 1')}"
+        yield f"    ( enter && exec {shell.initialization(launch)} ) < /dev/null {shell.or_report(launch, 'return 1')}"
     yield DAEMON if launch.mode == "daemon" else FOREGROUND
     yield '    echo "$name: could not be started (status $status)" >&2'
     yield "    return 1"

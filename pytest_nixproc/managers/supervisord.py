@@ -52,6 +52,8 @@ STANDARD_DESCRIPTORS: Final = 3
 GRACE_OF_MANAGER: Final = 5
 NOTICE_SECONDS: Final = 2.0
 
+RUN: Final = 'exec "$@"'
+
 PLAIN: Final = re.compile(r"[A-Za-z0-9 _./,:=+@()\[\]{}<>|&*?!^~$%-]*")
 """Text that survives supervisord's layers (INI comments, interpolation, own quoting, shlex) inside double quotes."""
 
@@ -68,7 +70,7 @@ class SupervisordGenerator(Generator):
         if settings is None:
             # Percent-encoded, a name needs no quoting that supervisord does not understand.
             path = f"{LAUNCHERS}/{percent_encoded(launch.name, safe='')}"
-            scripts = (File(path, shell.launch_script(launch), SCRIPT),)
+            scripts = (File(path, shell.launch_script(launch, *own_resources(launch)), SCRIPT),)
             settings = {"command": quoted(f"{launch.target.directory}/{path}")}
         parameters = launch.overridden(common_settings(launch) | settings)
         section = [f"[program:{launch.name}]", *(f"{name}={plain(value)}" for name, value in parameters.items())]
@@ -123,13 +125,25 @@ def common_settings(launch: Launch) -> dict[str, Any]:
     }
 
 
+def own_resources(launch: Launch) -> tuple[str, ...]:
+    """Return the commands of a shell that take from a program what supervisord's programs have of it.
+
+    It gives them a pipe that never ends as their standard input, and its own limit of descriptors; no setting helps.
+    """
+    allowed = launch.target.facts.open_files
+    is_raised = least_descriptors(len(launch.model), allowed) > allowed
+    return ("exec < /dev/null", *([f"ulimit -S -n {allowed}"] if is_raised else ()))
+
+
 def program_settings(launch: Launch) -> dict[str, Any] | None:
-    """Return the settings with which supervisord starts the program itself; None where a launch script is needed."""
+    """Return the settings that say all about a program; None where a launch script is needed."""
     values = (*launch.command.argv, *launch.environment.values(), launch.directory or "", launch.user or "")
     if launch.initialize or launch.nice is not None or not all(PLAIN.fullmatch(value) for value in values):
         return None
+    become = f"'{'; '.join((*own_resources(launch), RUN))}'"
+    command = (quoted(launch.target.facts.shell), "-c", become, "sh", *map(quoted, launch.command.argv))
     settings = {
-        "command": " ".join(quoted(word) for word in launch.command.argv),
+        "command": " ".join(command),
         "environment": ",".join(f"{name}={quoted(value)}" for name, value in launch.environment.items()),
         "directory": launch.directory and escaped(launch.directory),
         "umask": launch.umask,

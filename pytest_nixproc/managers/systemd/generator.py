@@ -190,12 +190,14 @@ def script_argv(script: File, target: Target) -> tuple[str, ...]:
 
 
 def surroundings(launch: Launch, *, is_native: bool) -> dict[str, Any]:
-    """Return the directives for a program's surroundings: directory, umask, niceness, account and output."""
+    """Return the directives for a program's surroundings: directory, umask, niceness, limits, account and output."""
     log_file = f"append:{path_value(launch.log_file)}"
     settings = {
         "WorkingDirectory": path_value(launch.directory or "/") if is_native else "/",
         "UMask": launch.umask or "0022",
         "Nice": launch.niceness,
+        # Left to itself, systemd gives what its own configuration says.
+        "LimitNOFILE": f"{launch.target.facts.open_files}:{launch.target.facts.most_open_files}",
         **account_settings(launch),
         "StandardOutput": log_file,
         "StandardError": "inherit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,6 +183,24 @@ class Surroundings(Fixtures):
         assert received(plain, "plain").descriptors.keys() == {"0", "1", "2"}
 
     @in_both_modes_at_once
+    def test_limit_of_open_files(self, plain: System) -> None:
+        """A program may have as many files open as the tests, and may raise that as far as they can."""
+        assert tuple(received(plain, "plain").open_files) == resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    @in_both_modes_at_once
+    def test_accounts(self, plain: System) -> None:
+        """A program knows the users that the machine has in its own files, as a server needs that drops root itself."""
+        found = received(plain, "plain").users
+        users = {user.name: [user.uid, user.gid] for user in plain.machine.facts.users}
+        assert {name: found.get(name) for name in users} == users
+
+    @in_both_modes
+    def test_standard_input(self, bench: Bench, mode: Mode) -> None:
+        """Who reads its standard input is at the end of it at once: the program, and its ``initialize``."""
+        with bench.deploy(one(lambda state: reads_input(state, mode, bench))) as system:
+            assert system["it"].is_running
+
+    @in_both_modes_at_once
     def test_signals_are_at_their_default(self, plain: System) -> None:
         """No signal is ignored or blocked when a program starts, but those that interpreters ignore for themselves."""
         if not os.path.exists(SIGNAL_MASKS):
@@ -269,9 +288,20 @@ def of_both_modes(state: StateDirs) -> Instance:
 
 def reports_signals(name: str, state: StateDirs, mode: Mode) -> Instance:
     """Return a shell that has a child show the signal masks; an interpreter would change some at its start."""
+    return copies(SIGNAL_MASKS, f"{state.lib_dir}/status", name, state, mode)
+
+
+def reads_input(state: StateDirs, mode: Mode, bench: Bench) -> Instance:
+    """Return a shell that reads its standard input to the end, as its ``initialize`` has done before."""
+    initialize = bench.honoured(initialize=f"cat > {state.lib_dir}/initialized")
+    return copies("-", f"{state.lib_dir}/read", "it", state, mode, **initialize)
+
+
+def copies(source: str, file: str, name: str, state: StateDirs, mode: Mode, **parameters: str) -> Instance:
+    """Return a shell that is ready when it has copied a file into another one; ``-`` is its standard input."""
     end = {"foreground": "exec sleep 1000", "daemon": '{ sleep 1000 & echo $! > "$2"; }'}[mode]
-    text = f'cat {SIGNAL_MASKS} > "$1.new" && mv "$1.new" "$1" && {end}'
-    file = f"{state.lib_dir}/status"
+    text = f'cat {source} > "$1.new" && mv "$1.new" "$1" && {end}'
     args = ["-c", text, "sh", file, f"{state.runtime_dir}/{name}.pid"]
     own = {f"{mode}_process" if mode == "foreground" else mode: "/bin/sh"}
-    return Instance(create_managed_process(name=name, args=args, **own), ready=ready.file(file))  # type: ignore[arg-type]
+    pkg = create_managed_process(name=name, args=args, **own, **parameters)  # type: ignore[arg-type]
+    return Instance(pkg, ready=ready.file(file))
