@@ -93,7 +93,7 @@ class Deployment:
 
     def _install(self, plan: Plan) -> None:
         """Make the directories, begin the journal, write the generated files."""
-        self.installation.make_root(for_others=not plan.target.force_disable_user_change)
+        self.installation.make_root(plan.target)
         self._operate(plan)
         self.phase = Phase.INSTALLED
         self.installation.announce(plan, self.planner.manager.name, self.lease.assigner.facts())

@@ -88,10 +88,11 @@ class DeploymentDirectory:
         """The state directories."""
         return StateDirs.under(f"{self.root}/var")
 
-    def make(self, *, for_others: bool = False, within: str = "/") -> None:
+    def make(self, *, for_others: bool = False, within: str | None = None) -> None:
         """Make the directory, for its owner alone; raises :class:`~pytest_nixproc.errors.DeploymentError`.
 
-        ``for_others`` lets other users pass through it, to files whose names they know; they come from ``within``.
+        ``for_others`` lets other users pass through it, to files whose names they know. If they have to come from
+        ``within``, a directory on the way that is closed to them is an error.
         """
         parent = os.path.dirname(self.root)
         mode = PASSABLE if for_others else 0o700
@@ -109,6 +110,8 @@ class DeploymentDirectory:
             self._refuse_strangers(parent)
             if for_others:
                 self._let_others_pass(parent, within)
+            if within is not None:
+                self._refuse_closed(parent, within)
         except OSError as error:
             brief = f"cannot make a state directory in {parent}: {error.strerror}"
             raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
@@ -137,11 +140,14 @@ class DeploymentDirectory:
         with suppress(FileNotFoundError):
             remove_directory(self.root)
 
-    def _let_others_pass(self, parent: str, within: str) -> None:
-        """Let others pass through our own directories under any umask; raise if one above is closed to them."""
+    def _let_others_pass(self, parent: str, within: str | None) -> None:
+        """Let others pass through our own directories, under any umask, as far as they do not come from ``within``."""
         os.chmod(self.root, PASSABLE)
         if parent == default_state_root() != within:
             os.chmod(parent, PASSABLE)
+
+    def _refuse_closed(self, parent: str, within: str) -> None:
+        """Raise if a directory above is closed to others."""
         closed = parent
         while closed != within and os.stat(closed).st_mode & PASS_OTHERS:
             closed = os.path.dirname(closed)

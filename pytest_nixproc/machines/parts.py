@@ -110,7 +110,7 @@ class Files(ABC):
 
     @abstractmethod
     def make_directory(self, path: str, mode: int = 0o755) -> None:
-        """Make a directory, with the directories it needs; one that exists is left alone."""
+        """Make a directory of just this mode, with the directories it needs; one that exists is left alone."""
 
     @abstractmethod
     def read(self, path: str, start: int = 0) -> bytes | None:

@@ -249,6 +249,8 @@ class Daemon:
         configuration = f"{self.target.directory}/{CONFIGURATION}"
         argv = (self.machine.facts.python, "-X", "utf8", "-m", "supervisor.supervisord", "-n", "-c", configuration)
         environment = {"PATH": self.machine.facts.path_variable, **self.target.tags}
+        # It would make its log for everybody to read.
+        self.machine.files.write(self._log, "", 0o600)
         pid = self.machine.processes.spawn(Spawn(argv, environment, self._output))
 
         def look() -> str:

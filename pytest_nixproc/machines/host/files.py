@@ -47,8 +47,10 @@ class HostFiles(Files):
         os.symlink(target, path)
 
     def make_directory(self, path: str, mode: int = 0o755) -> None:
-        """Make a directory, with the directories it needs; one that exists is left alone."""
-        os.makedirs(path, mode, exist_ok=True)
+        """Make a directory of just this mode, with the directories it needs; one that exists is left alone."""
+        if not os.path.isdir(path):
+            os.makedirs(path, mode, exist_ok=True)
+            os.chmod(path, mode)
 
     def read(self, path: str, start: int = 0) -> bytes | None:
         """Return a file's content from byte ``start`` on; None without such a file."""

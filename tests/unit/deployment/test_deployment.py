@@ -264,11 +264,11 @@ def test_journal_that_cannot_be_begun(
 
 
 def test_post_install_runs_in_the_profile(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
-    """What a process adds to its files is run with the place as ``out``, before anything starts."""
+    """What a process adds to its files is for the caller alone, and is made in ``out``, before anything starts."""
     machine.processes.program("/bin/sh", ends(0))
     system = deploy(make_model(web={"post_install": "touch $out/x"}))
     first = next(iter(machine.processes.by_pid.values()))
-    assert first.command.argv == ("/bin/sh", "-ec", "touch $out/x")
+    assert first.command.argv == ("/bin/sh", "-ec", "umask 077\ntouch $out/x")
     assert first.command.environment["out"] == f"{system.root}/profile"
 
 
@@ -400,7 +400,7 @@ def test_switch_adds_to_the_files_of_what_changed(deploy: Any, make_model: MakeM
     base["changed"] = {"post_install": "b", "args": ["-v2"]}
     system.switch(make_model(**base | {"more": {"post_install": "c2"}, "new": {"post_install": "d"}}))
     run = [
-        process.command.argv[-1]
+        process.command.argv[-1].removeprefix("umask 077\n")
         for process in machine.processes.by_pid.values()
         if process.command.argv[0] == "/bin/sh"
     ]

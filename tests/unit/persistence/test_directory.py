@@ -84,9 +84,17 @@ def test_way_that_is_closed(open_place: Path) -> None:
     """A directory above the state root through which others cannot pass is named, and left as it is."""
     (open_place / "closed").mkdir(mode=0o700)
     with pytest.raises(DeploymentError, match=f"other users cannot pass through {open_place}/closed,") as caught:
-        DeploymentDirectory.allocate(f"{open_place}/closed/root").make(for_others=True)
+        DeploymentDirectory.allocate(f"{open_place}/closed/root").make(for_others=True, within="/")
     assert "--nixproc-state-root" in caught.value.remedy
     assert (mode(f"{open_place}/closed"), os.listdir(f"{open_place}/closed/root")) == (0o700, [])
+
+
+def test_way_that_may_be_closed(open_place: Path) -> None:
+    """Where nobody has to come, others can pass through what is ours alone, and a closed way above it is no error."""
+    (open_place / "closed").mkdir(mode=0o700)
+    directory = DeploymentDirectory.allocate(f"{open_place}/closed/root")
+    directory.make(for_others=True)
+    assert (mode(f"{open_place}/closed"), mode(directory.root)) == (0o700, 0o711)
 
 
 def test_root_that_cannot_be_written(tmp_path: Path) -> None:
