@@ -78,6 +78,8 @@ class Deployment:
         self.phase = Phase.CLAIMED
         with self._undone_on_error():
             self.lease.take()
+            if self.planner.manager.capabilities.executes_files:
+                self.directory.refuse_noexec()
             plan = self.lease.plan(load)
             refuse_conflicts(plan)
             refuse_held_ports(self.machine, plan.model, plan.model)

@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Final, Self
 
 from pytest_nixproc._persistence.trust import stranger_on_the_way
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.machines.removal import remove_directory
+from pytest_nixproc.machines.removal import mount_of, remove_directory
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
 
@@ -45,6 +46,14 @@ def is_roomy(directory: str) -> bool:
         return False
     has_space = facts.f_bavail * facts.f_frsize >= MEMORY_BYTES
     return has_space and not facts.f_flag & NOEXEC and os.access(directory, os.W_OK | os.X_OK)
+
+
+def ancestors_of(path: str) -> Iterator[str]:
+    """Yield an absolute path, and all directories above it."""
+    yield path
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        yield path
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,16 @@ class DeploymentDirectory:
         except OSError as error:
             brief = f"cannot make a state directory in {parent}: {error.strerror}"
             raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
+
+    def refuse_noexec(self) -> None:
+        """Raise where nothing can be executed, before anything is made there."""
+        parent = os.path.dirname(self.root)
+        place = next(filter(os.path.isdir, ancestors_of(parent)))
+        if os.statvfs(place).f_flag & NOEXEC:
+            mount = mount_of(place)
+            brief = f"nothing can be executed in state root {parent}: {mount} is mounted noexec"
+            remedy = f"let --nixproc-state-root, or TMPDIR, be elsewhere, or mount -o remount,exec {mount}"
+            raise DeploymentError(brief, remedy=remedy)
 
     def _refuse_strangers(self, parent: str) -> None:
         """Raise if another user could exchange our directory, with its journal, before anything is written into it."""

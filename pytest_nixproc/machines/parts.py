@@ -117,6 +117,10 @@ class Files(ABC):
         """Return a file's content from byte ``start`` on; None without such a file."""
 
     @abstractmethod
+    def real_paths(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return paths as the kernel shows them of processes: without symbolic links, by the paths that were given."""
+
+    @abstractmethod
     def size(self, path: str) -> int:
         """Return a file's size in bytes; 0 without such a file."""
 

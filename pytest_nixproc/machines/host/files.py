@@ -59,6 +59,10 @@ class HostFiles(Files):
         except NOT_THERE:
             return None
 
+    def real_paths(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return paths without symbolic links; what does not exist is left as it is."""
+        return {path: os.path.realpath(path) for path in paths}
+
     def size(self, path: str) -> int:
         """Return a file's size in bytes; 0 without such a file."""
         try:

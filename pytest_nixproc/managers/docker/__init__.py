@@ -20,6 +20,8 @@ CAPABILITIES: Final = Capabilities(
     platforms=("linux",),
     dysnomia_module="docker-container",
     contains=True,
+    # What is mounted in a container is mounted anew.
+    executes_files=False,
     note="containers share the host's network and see the state directory and the software they need; "
     "what else a program writes is lost",
 )

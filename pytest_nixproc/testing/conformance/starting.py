@@ -252,6 +252,15 @@ class Starting(Fixtures):
         assert bench.deployments(root) == []
 
     @in_both_modes
+    def test_state_root_behind_a_link(self, bench: Bench, mode: Mode) -> None:
+        """Where a symbolic link leads to the state root, an instance still writes and works where it should."""
+        os.mkdir(f"{bench.scratch}/real")
+        os.symlink("real", f"{bench.scratch}/link")
+        build = one(lambda state: probe("it", state, mode, directory=state.lib_dir))
+        with bench.deploy(build, state_root=f"{bench.scratch}/link/root") as system:
+            assert [finding.problem for finding in system.findings] == []
+
+    @in_both_modes
     def test_other_state_roots_work_or_are_refused(self, bench: Bench, mode: Mode, refused_some: Note) -> None:
         """A deployment works in a state root of any name, or is refused with the path before anything is started."""
         refusals: dict[str, str] = {}

@@ -8,11 +8,13 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_nixproc._deployment import installation
+from pytest_nixproc._persistence import directory
 from pytest_nixproc._persistence.journal import Journal, recall
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._planning.planner import Planner
@@ -540,3 +542,29 @@ def test_machine_is_shown_what_a_model_names(
     )
     system.upgrade(lambda _: make_model(other={}))
     assert shown == [["/etc/x", "/fake/web"], ["/fake/other"]]
+
+
+@pytest.mark.parametrize("executes", [True, False])
+def test_root_in_which_nothing_can_be_executed(
+    planner: Planner, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, executes: bool
+) -> None:
+    """A manager that executes its files there is refused before the model is read; another one is not in the way."""
+    monkeypatch.setattr(directory, "NOEXEC", -1)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=1))
+    capabilities = replace(planner.manager.capabilities, executes_files=executes)
+    planner.manager = replace(planner.manager, capabilities=capabilities)
+    system = System(planner, Leases(str(tmp_path / "leases" / "here")))
+    read = []
+
+    def load(_: object) -> ProcessesModel:
+        read.append("the model")
+        return make_model(web={})
+
+    if executes:
+        with pytest.raises(DeploymentError, match="nothing can be executed in state root"):
+            system.start(load)
+        assert (read, os.path.exists(os.path.dirname(system.root))) == ([], False)
+    else:
+        system.start(load)
+        system.stop()
+        assert read
