@@ -121,6 +121,10 @@ class Files(ABC):
         """Return paths as the kernel shows them of processes: without symbolic links, by the paths that were given."""
 
     @abstractmethod
+    def execution_problem(self, path: str) -> str:
+        """Return why the kernel would not execute a program, or an empty text; also where that cannot be told."""
+
+    @abstractmethod
     def size(self, path: str) -> int:
         """Return a file's size in bytes; 0 without such a file."""
 

@@ -74,7 +74,8 @@ class SupervisordGenerator(Generator):
             settings = {"command": quoted(f"{launch.target.directory}/{path}")}
         parameters = launch.overridden(common_settings(launch) | settings)
         section = [f"[program:{launch.name}]", *(f"{name}={plain(value)}" for name, value in parameters.items())]
-        return launch.unit(File(CONFIGURATION, "\n".join(section) + "\n\n"), *scripts)
+        program = launch.program if parameters.get("command") == settings["command"] else ""
+        return launch.unit(File(CONFIGURATION, "\n".join(section) + "\n\n"), *scripts, program=program)
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the daemon's configuration."""

@@ -236,6 +236,8 @@ class FakeFiles(Files):
         self.links: dict[str, str] = {}
         self.directories: set[str] = set()
         self.sockets: set[str] = set()
+        self.unexecutable: dict[str, str] = {}
+        """Why programs cannot be executed, by path."""
 
     def append(self, path: str, text: str) -> None:
         """Append to a file, as a process that logs does."""
@@ -267,6 +269,10 @@ class FakeFiles(Files):
         """Return where a path through a link leads; empty for a path that does not."""
         target = os.path.normpath(os.path.join(os.path.dirname(link), self.links[link]))
         return target + path[len(link) :] if is_within(path, link) else ""
+
+    def execution_problem(self, path: str) -> str:
+        """Return what was arranged in ``unexecutable``."""
+        return self.unexecutable.get(path, "")
 
     def size(self, path: str) -> int:
         """Return the size of a file."""

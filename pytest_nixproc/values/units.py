@@ -70,6 +70,9 @@ class Unit:
     key: str = ""
     """Name of the instance in the model."""
 
+    program: str = ""
+    """Path of the program on the machine; empty where an override has another, or an image brings it."""
+
 
 @dataclass(frozen=True)
 class Status:

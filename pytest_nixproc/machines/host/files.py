@@ -10,6 +10,7 @@ from typing import Final
 
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.machines import archive, process_table
+from pytest_nixproc.machines.execution import execution_problem
 from pytest_nixproc.machines.parts import Files
 from pytest_nixproc.machines.process_info import created_since, modified_since
 from pytest_nixproc.machines.removal import remove_directory
@@ -62,6 +63,10 @@ class HostFiles(Files):
     def real_paths(self, paths: Iterable[str]) -> dict[str, str]:
         """Return paths without symbolic links; what does not exist is left as it is."""
         return {path: os.path.realpath(path) for path in paths}
+
+    def execution_problem(self, path: str) -> str:
+        """Return why a program cannot be executed."""
+        return execution_problem(path)
 
     def size(self, path: str) -> int:
         """Return a file's size in bytes; 0 without such a file."""

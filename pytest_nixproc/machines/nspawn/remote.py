@@ -134,6 +134,10 @@ class RemoteFiles(Files):
         """Return paths without the symbolic links of the machine."""
         return cast("dict[str, str]", self._ask("files.real_paths", list(paths)))
 
+    def execution_problem(self, path: str) -> str:
+        """Return why a program cannot be executed on the machine."""
+        return cast("str", self._ask("files.execution_problem", path))
+
     def size(self, path: str) -> int:
         """Return the size of a file on the machine."""
         return cast("int", self._ask("files.size", path))

@@ -94,7 +94,10 @@ class DockerGenerator(Generator):
             raise launch.refusal(error.brief) from error
         priority = File(f"{launch.level + 1:02}-{file_name(launch.name)}-docker-priority", "")
         log = f"docker logs {container_name(launch.target, launch.name)}"
-        return launch.unit(*files.generate(lines), priority, log_file=log)
+        # What is mounted, by an override, may have another program in the place of the machine's.
+        is_machines = not (files.is_conventional or arguments.mounted(files.given))
+        program = launch.program if is_machines else ""
+        return launch.unit(*files.generate(lines), priority, log_file=log, program=program)
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the files of the image that instances share."""

@@ -93,11 +93,13 @@ class SystemdGenerator(Generator):
                 "TimeoutStopSec": f"{max(launch.stop_seconds, 0.001):.3f}",
             },
         }
+        command = sections["Service"]["ExecStart"]
         sections = overridden(launch, sections)
         add_marks(sections["Service"], launch)
         unit = File(f"{UNITS}/{unit_name(launch.target, launch.name)}", "\n".join(unit_file(sections)))
         opened = open_scripts(scripts, sections["Service"], launch)
-        return launch.unit(unit, *opened, log_file=log_of(sections["Service"], launch))
+        program = launch.program if sections["Service"].get("ExecStart") == command else ""
+        return launch.unit(unit, *opened, log_file=log_of(sections["Service"], launch), program=program)
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the unit that stands for the deployment, and the files that a systemd of its own needs."""

@@ -49,6 +49,15 @@ ENDINGS: Final[Mapping[str, tuple[Mode, Mapping[str, object], str]]] = {
 """Ways to die at the start: of which mode, what the program is told, and what the error has to show."""
 
 
+UNEXECUTABLE: Final[Mapping[str, tuple[str, str]]] = {
+    "no line": ("sleep 1000\n", "cannot be executed: it has no #! line"),
+    "bad interpreter": ("#!/no/such\n", "cannot be executed: its interpreter /no/such does not exist"),
+    "line ends": ("#!/bin/sh\r\n", r"cannot be executed: its lines end in CR LF, .* '/bin/sh\\r'"),
+    "mode": ("#!/bin/sh\n", "is not executable"),
+}
+"""Contents of scripts that are none, each with what an error has to say."""
+
+
 AT_ONCE_SECONDS: Final = 5.0
 """The limit for "at once": a quarter of the limit of a start, so that a busy machine is fast enough."""
 
@@ -251,6 +260,26 @@ class Starting(Fixtures):
             assert system["it"].is_running
         assert bench.deployments(root) == []
 
+    @pytest.mark.parametrize("fault", UNEXECUTABLE)
+    def test_program_that_cannot_be_executed(self, bench: Bench, fault: str) -> None:
+        """What the kernel does not execute is refused with the reason: it names the script, and a bad interpreter."""
+        content, reason = UNEXECUTABLE[fault]
+        path = f"{bench.scratch}/program"
+        write_text(path, content)
+        os.chmod(path, 0o600 if fault == "mode" else 0o700)
+        with pytest.raises(StartError, match=f"{path} {reason}"), bench.deploy(one(lambda _: runs(path))):
+            pass
+
+    def test_program_that_initialize_makes(self, bench: Bench) -> None:
+        """A program may be made by ``initialize``; what it makes without a #! line is refused as all others are."""
+        with bench.deploy(one(lambda state: makes_program(state, "#!/bin/sh"))) as system:
+            assert system["it"].is_running
+        with (
+            pytest.raises(StartError, match="program cannot be executed: it has no #! line"),
+            bench.deploy(one(lambda state: makes_program(state, ""))),
+        ):
+            pass
+
     @in_both_modes
     def test_state_root_behind_a_link(self, bench: Bench, mode: Mode) -> None:
         """Where a symbolic link leads to the state root, an instance still writes and works where it should."""
@@ -279,3 +308,15 @@ class Starting(Fixtures):
         for name, refusal in refusals.items():
             assert bench.manager.name in refusal
             assert repr(f"{bench.scratch}/{name}")[1:-1] in refusal
+
+
+def runs(program: str) -> Instance:
+    """Return an instance of a program without any arguments."""
+    return Instance(create_managed_process(name="it", foreground_process=program))
+
+
+def makes_program(state: StateDirs, first_line: str) -> Instance:
+    """Return an instance whose ``initialize`` makes its program, a script with this first line."""
+    program = f"{state.lib_dir}/program"
+    initialize = f"printf '%s\\n' '{first_line}' 'exec sleep 1000' > {program}; chmod 700 {program}"
+    return Instance(create_managed_process(name="it", foreground_process=program, initialize=initialize))

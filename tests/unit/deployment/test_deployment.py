@@ -568,3 +568,35 @@ def test_root_in_which_nothing_can_be_executed(
         system.start(load)
         system.stop()
         assert read
+
+
+BROKEN = "/fake/web cannot be executed: it has no #! line"
+
+
+@pytest.mark.parametrize("initialize", ["", "true"])
+def test_program_that_cannot_be_executed(
+    refused: Any, make_model: MakeModel, machine: FakeMachine, orders: Orders, initialize: str
+) -> None:
+    """What the kernel does not execute is refused, with the remedy, before its manager is asked to start it."""
+    machine.files.write("/fake/web", "")
+    machine.files.unexecutable["/fake/web"] = BROKEN
+    error = refused(StartError, make_model(web={"initialize": initialize}))
+    assert (error.brief, "begin a script with #!/bin/sh" in error.remedy) == (f"web cannot be started: {BROKEN}", True)
+    assert activations(orders) == []
+
+
+def test_program_that_initialize_makes(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """A program that is missing may be made by ``initialize``, and may have removed itself once it runs."""
+    machine.files.unexecutable["/fake/web"] = "/fake/web does not exist"
+    assert deploy(make_model(web={"initialize": "make it"}))["web"].is_running
+
+
+def test_program_that_initialize_makes_wrong(
+    refused: Any, make_model: MakeModel, machine: FakeMachine, system: System
+) -> None:
+    """What it makes in the deployment's directories is looked at when the instance is ready, and not before."""
+    program = f"{system.root}/var/lib/web"
+    machine.files.unexecutable[program] = BROKEN
+    machine.processes.program("/fake/web", lambda machine, _: machine.files.write(program, ""))
+    error = refused(StartError, make_model(web={"initialize": "make it", "process": program}))
+    assert error.brief == f"web cannot be started: {BROKEN}"
