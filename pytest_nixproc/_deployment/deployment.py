@@ -79,6 +79,8 @@ class Deployment:
         self.phase = Phase.CLAIMED
         with self._undone_on_error():
             self.lease.take()
+            if self.planner.manager.capabilities.executes_files:
+                self.directory.refuse_noexec()
             plan = self.lease.plan(load)
             for name in plan.model:
                 self.timeline.add("planned", name)
@@ -96,7 +98,7 @@ class Deployment:
 
     def _install(self, plan: Plan) -> None:
         """Make the directories, begin the journal, write the generated files."""
-        self.installation.make_root(for_others=not plan.target.force_disable_user_change)
+        self.installation.make_root(plan.target)
         self._operate(plan)
         self.phase = Phase.INSTALLED
         self.installation.announce(plan, self.planner.manager.name, self.lease.assigner.facts())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pytest_nixproc._deployment.accounts import AccountProvisioner, change_files
-from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._persistence.directory import PASSABLE, DeploymentDirectory
 from pytest_nixproc._persistence.journal import Journal, begin
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._planning.other_deployments import note_claims
@@ -16,8 +16,10 @@ from pytest_nixproc._planning.steps import UnitSet
 from pytest_nixproc.errors import DeploymentError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn, describe_status
+from pytest_nixproc.values.target import Target
 
 POST_INSTALL_SECONDS: Final = 60.0
+PRIVATE: Final = 0o600
 
 
 class Installation:
@@ -39,11 +41,12 @@ class Installation:
         """Use the directory that another process has made."""
         self._journal = Journal(self.directory.journal)
 
-    def make_root(self, *, for_others: bool) -> None:
-        """Make the directory, and the journal in it; ``for_others``, so that other users can pass through it."""
+    def make_root(self, target: Target) -> None:
+        """Make the directory, and the journal in it; others pass through where processes may become others."""
         # What lies above the directory that a throwaway machine shares with the host is none of the machine's.
         shared = self.machine.spec.directory
-        self.directory.make(for_others=for_others, within=os.path.dirname(shared) if shared else "/")
+        within = None if target.force_disable_user_change else os.path.dirname(shared) if shared else "/"
+        self.directory.make(for_others=target.serves_others, within=within)
         try:
             self._journal = Journal(self.directory.journal)
         except BaseException:
@@ -63,15 +66,8 @@ class Installation:
 
     def make_directories(self, plan: Plan) -> None:
         """Make the directories of the state, and that of the generated files."""
-        state = plan.target.state
-        directories = (*state.all(), plan.target.directory)
-        for directory in directories:
-            self.machine.files.make_directory(directory)
-        if not plan.target.force_disable_user_change:
-            # The modes that upstream gives them where users are changed.
-            others = [directory for directory in directories if directory != state.tmp_dir]
-            for argv in (("chmod", "755", *others), ("chmod", "1777", state.tmp_dir)):
-                change_files(self.machine, argv, "chmod")
+        for directory, mode in directory_modes(plan.target).items():
+            self.machine.files.make_directory(directory, mode)
 
     def provide(self, plan: Plan) -> None:
         """Make the accounts that a model names, and show the machine the paths of this host that it names."""
@@ -97,13 +93,24 @@ class Installation:
                 change_files(self.machine, ("chgrp", "--", group, *paths), f"chgrp to {group!r}")
         for link in plan.links:
             self.machine.files.link(f"{plan.target.directory}/{link.path}", link.target)
+        self._make_logs(plan, fresh)
         for name in fresh:
             if text := plan.model[name].pkg.post_install:
-                self._post_install(name, text, plan.target.directory)
+                self._post_install(name, text, plan.target)
 
-    def _post_install(self, name: str, text: str, directory: str) -> None:
-        environment = {"PATH": self.machine.facts.path_variable, "out": directory}
-        command = Spawn((self.machine.facts.shell, "-ec", text), environment)
+    def _make_logs(self, plan: Plan, names: Iterable[str]) -> None:
+        """Make logs that their managers would make for everybody to read, where others can come that far."""
+        if not (plan.target.serves_others and plan.target.force_disable_user_change):
+            return
+        for log_file in (plan.unit_set.units[name].log_file for name in names):
+            if plan.target.state.contains(log_file) and not self.machine.files.exists(log_file):
+                self.machine.files.write(log_file, "", PRIVATE)
+
+    def _post_install(self, name: str, text: str, target: Target) -> None:
+        environment = {"PATH": self.machine.facts.path_variable, "out": target.directory}
+        # Only users that the model names have a reason to read what it makes.
+        privately = "umask 077\n" if target.force_disable_user_change else ""
+        command = Spawn((self.machine.facts.shell, "-ec", privately + text), environment)
         status, output = self.machine.processes.capture(command, self.machine.deadline(POST_INSTALL_SECONDS))
         if status != 0:
             ending = "was killed at its time limit" if status is None else describe_status(status)
@@ -121,6 +128,16 @@ class Installation:
         else:
             self.directory.remove()
         return []
+
+
+def directory_modes(target: Target) -> Mapping[str, int]:
+    """Return the directories to make, in this order, each with its mode."""
+    state = target.state
+    if target.force_disable_user_change:
+        # A server that drops root by itself passes through to what it owns, and nobody looks around.
+        return dict.fromkeys((*state.all(), target.directory), PASSABLE)
+    # The modes that the original gives them where users are changed.
+    return {**dict.fromkeys((*state.all(), target.directory), 0o755), state.tmp_dir: 0o1777}
 
 
 def is_as_before(name: str, plan: Plan, before: Plan) -> bool:

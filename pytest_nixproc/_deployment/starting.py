@@ -9,6 +9,7 @@ from graphlib import TopologicalSorter
 from typing import Final
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
+from pytest_nixproc._deployment.programs import refuse_program
 from pytest_nixproc._deployment.watching import Watch, start_error
 from pytest_nixproc._persistence.journal import facts_of
 from pytest_nixproc._planning.steps import Step
@@ -61,6 +62,8 @@ class Startup:
             self.calls.remove(call)
             self._take_in(call)
         ready = self.watch.look()
+        for name in ready:
+            refuse_program(self.context, name, has_started=True)
         self.order.done(*ready)
         fresh = self.order.get_ready()
         for seconds, steps in self.context.by_limit(self.steps[name] for name in fresh):
@@ -71,6 +74,8 @@ class Startup:
         """Have the manager start instances side by side."""
         context, names = self.context, tuple(step.name for step in steps)
         units = [context.units[name] for name in names]
+        for name in names:
+            refuse_program(context, name)
         context.journal.write("start", units=[facts_of(unit) for unit in units], reason=steps[0].reason)
         context.running.update(dict.fromkeys(names))
         for known in (context.ends.over, context.ends.reported):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
+from pytest_nixproc._deployment.programs import program_problem
 from pytest_nixproc._deployment.readiness import ReadinessChecker, condition_of
 from pytest_nixproc._inspection.observation import ProcessAttribution, listeners, who_holds
 from pytest_nixproc.errors import StartError
@@ -211,7 +212,8 @@ def start_error(driver: Driver, unit: Unit, instance: Instance, brief: str, *det
     """Return the error of an instance that did not start, with the holders of its ports, and the end of its log."""
     log = driver.log(unit)
     tail = f"end of its log:\n{log[-LOG_TAIL:].rstrip()}" if log.strip() else "its log is empty"
-    return StartError(brief, details="\n".join((*details, *rivals(driver, unit, instance), tail)))
+    problem = filter(None, [program_problem(unit, driver.machine)])
+    return StartError(brief, details="\n".join((*details, *problem, *rivals(driver, unit, instance), tail)))
 
 
 def rivals(driver: Driver, unit: Unit, instance: Instance) -> Iterable[str]:

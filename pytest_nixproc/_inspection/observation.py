@@ -79,7 +79,8 @@ def observe(
     pids = {name: driver.process_named(units[name], content.encode()) for name, content in pid_files.items()}
     named = {name: pid for name, pid in pids.items() if pid is not None}
     accounts = accounts_to_run_as(model, target)
-    own_places = (os.path.dirname(target.directory), *target.state.all(), *needed_homes(model))
+    places = (os.path.dirname(target.directory), *target.state.all(), *needed_homes(model))
+    own_places = with_real_paths(driver.machine, places)
     mains = {name: pid for pid, name in attribution.main.items() if name in accounts}
     return Snapshot(
         model=model,
@@ -93,8 +94,9 @@ def observe(
         accounts=accounts,
         run_as={name: found for name, pid in mains.items() if (found := driver.machine.accounts.of(pid))},
         processes=processes,
-        changed=changed_paths(driver.machine, outside or {}, target),
+        changed=changed_paths(driver.machine, outside or {}, target, own_places),
         own_places=own_places,
+        directories=real_directories(driver.machine, model),
         file_changes=file_changes.found(processes, accounts, own_places, target.directory) if file_changes else (),
         referenced_pid_files=PidFileReader(driver, units, attribution, processes).read_until_stable(told),
         client_ports=driver.machine.facts.client_ports,
@@ -217,12 +219,34 @@ def is_passing(process: ProcessInfo) -> bool:
     return process.is_zombie or process.main is None
 
 
-def changed_paths(machine: Machine, outside: Mapping[str, str], target: Target) -> dict[str, tuple[str, ...]]:
-    """Return the paths of each instance that have changed since the files were generated."""
+def changed_paths(
+    machine: Machine, outside: Mapping[str, str], target: Target, own_places: Iterable[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the paths of each instance that have changed since the files were generated.
+
+    Those are left out that lead into the system's own places all the same, through symbolic links.
+    """
     found: dict[str, tuple[str, ...]] = {}
-    for path in machine.files.modified_since(list(outside), target.directory) if outside else ():
-        found[outside[path]] = (*found.get(outside[path], ()), path)
+    changed = machine.files.modified_since(list(outside), target.directory) if outside else ()
+    own = tuple(f"{place}/" for place in own_places)
+    for path, real in machine.files.real_paths(changed).items() if changed else ():
+        if not f"{real}/".startswith(own):
+            found[outside[path]] = (*found.get(outside[path], ()), path)
     return found
+
+
+def with_real_paths(machine: Machine, places: Iterable[str]) -> tuple[str, ...]:
+    """Return directories also as the kernel shows them: it knows a process's files without symbolic links (proc(5))."""
+    real = machine.files.real_paths(places)
+    return tuple(dict.fromkeys((*real, *real.values())))
+
+
+def real_directories(machine: Machine, model: ProcessesModel) -> dict[str, str]:
+    """Return the working directories that a model gives, as the kernel shows them, by instance."""
+    given = {name: instance.pkg.directory for name, instance in model.items()}
+    told = {name: directory for name, directory in given.items() if directory}
+    real = machine.files.real_paths(told.values()) if told else {}
+    return {name: real[directory] for name, directory in told.items()}
 
 
 def accounts_to_run_as(model: ProcessesModel, target: Target) -> dict[str, Account]:

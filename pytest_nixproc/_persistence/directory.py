@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Final, Self
 
 from pytest_nixproc._persistence.trust import stranger_on_the_way
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.machines.removal import remove_directory
+from pytest_nixproc.machines.removal import mount_of, remove_directory
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
 
@@ -45,6 +46,14 @@ def is_roomy(directory: str) -> bool:
         return False
     has_space = facts.f_bavail * facts.f_frsize >= MEMORY_BYTES
     return has_space and not facts.f_flag & NOEXEC and os.access(directory, os.W_OK | os.X_OK)
+
+
+def ancestors_of(path: str) -> Iterator[str]:
+    """Yield an absolute path, and all directories above it."""
+    yield path
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        yield path
 
 
 @dataclass(frozen=True)
@@ -88,10 +97,11 @@ class DeploymentDirectory:
         """The state directories."""
         return StateDirs.under(f"{self.root}/var")
 
-    def make(self, *, for_others: bool = False, within: str = "/") -> None:
+    def make(self, *, for_others: bool = False, within: str | None = None) -> None:
         """Make the directory, for its owner alone; raises :class:`~pytest_nixproc.errors.DeploymentError`.
 
-        ``for_others`` lets other users pass through it, to files whose names they know; they come from ``within``.
+        ``for_others`` lets other users pass through it, to files whose names they know. If they have to come from
+        ``within``, a directory on the way that is closed to them is an error.
         """
         parent = os.path.dirname(self.root)
         mode = PASSABLE if for_others else 0o700
@@ -109,9 +119,21 @@ class DeploymentDirectory:
             self._refuse_strangers(parent)
             if for_others:
                 self._let_others_pass(parent, within)
+            if within is not None:
+                self._refuse_closed(parent, within)
         except OSError as error:
             brief = f"cannot make a state directory in {parent}: {error.strerror}"
             raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
+
+    def refuse_noexec(self) -> None:
+        """Raise where nothing can be executed, before anything is made there."""
+        parent = os.path.dirname(self.root)
+        place = next(filter(os.path.isdir, ancestors_of(parent)))
+        if os.statvfs(place).f_flag & NOEXEC:
+            mount = mount_of(place)
+            brief = f"nothing can be executed in state root {parent}: {mount} is mounted noexec"
+            remedy = f"let --nixproc-state-root, or TMPDIR, be elsewhere, or mount -o remount,exec {mount}"
+            raise DeploymentError(brief, remedy=remedy)
 
     def _refuse_strangers(self, parent: str) -> None:
         """Raise if another user could exchange our directory, with its journal, before anything is written into it."""
@@ -137,11 +159,14 @@ class DeploymentDirectory:
         with suppress(FileNotFoundError):
             remove_directory(self.root)
 
-    def _let_others_pass(self, parent: str, within: str) -> None:
-        """Let others pass through our own directories under any umask; raise if one above is closed to them."""
+    def _let_others_pass(self, parent: str, within: str | None) -> None:
+        """Let others pass through our own directories, under any umask, as far as they do not come from ``within``."""
         os.chmod(self.root, PASSABLE)
         if parent == default_state_root() != within:
             os.chmod(parent, PASSABLE)
+
+    def _refuse_closed(self, parent: str, within: str) -> None:
+        """Raise if a directory above is closed to others."""
         closed = parent
         while closed != within and os.stat(closed).st_mode & PASS_OTHERS:
             closed = os.path.dirname(closed)

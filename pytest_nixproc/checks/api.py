@@ -131,7 +131,10 @@ class Snapshot:
     """Claimed paths outside the state that have changed since the system began to start, by instance."""
 
     own_places: tuple[str, ...] = ()
-    """Directories that the system may write to."""
+    """Directories that the system may write to, with and without the symbolic links on the way to them."""
+
+    directories: Mapping[str, str] = field(default_factory=dict)
+    """Working directories that the model gives, without symbolic links, by instance."""
 
     client_ports: Container[int] = ()
     """The machine's ephemeral ports, which the kernel gives to clients."""

@@ -207,7 +207,8 @@ def wrong_directories(snapshot: Snapshot) -> Iterator[Finding]:
     for name, process in snapshot.processes:
         wanted, is_daemon = snapshot.model[name].pkg.directory, snapshot.units[name].mode == "daemon"
         is_meant = wanted and process.directory and process.pid == process.main and not is_daemon
-        if wanted and is_meant and os.path.normpath(wanted) != process.directory:
+        # In a container, what is a link on the machine may be the directory itself.
+        if wanted and is_meant and process.directory not in (os.path.normpath(wanted), snapshot.directories.get(name)):
             problem = f"{name} works in {process.directory}, and not in {wanted}"
             origin = origin_of(snapshot.model, name, "pkg.directory", wanted)
             remedy = "if the program changes it by itself, leave directory out of the model"
@@ -309,8 +310,8 @@ RULES: Final = [
         severity="warning",
         explanation="A file elsewhere is the same for every deployment, and stays. The rule sees files and sockets"
         " that are open for writing, and paths that the model names (PID files, logs, directories, sockets) when they"
-        " have changed since the system began to start. Homes that the model has created count as state. Files that"
-        " were written and closed again are the matter of NP214.",
+        " have changed since the system began to start. Homes that the model has created count as state. Symbolic"
+        " links on the way to it make no difference. Files that were written and closed again are the matter of NP214.",
     ),
     Rule(
         "NP210",
@@ -325,7 +326,7 @@ RULES: Final = [
         live=wrong_directories,
         severity="warning",
         explanation="It checks processes whose directory the model gives and that stay in the foreground, on Linux"
-        " (`/proc/PID/cwd`). Daemons go to `/` by custom.",
+        " (`/proc/PID/cwd`), along symbolic links. Daemons go to `/` by custom.",
     ),
     Rule(
         "NP212",

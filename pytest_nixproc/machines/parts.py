@@ -110,11 +110,19 @@ class Files(ABC):
 
     @abstractmethod
     def make_directory(self, path: str, mode: int = 0o755) -> None:
-        """Make a directory and its missing parent directories; an existing directory is left as it is."""
+        """Make a directory of just this mode and its missing parent directories; an existing one is left alone."""
 
     @abstractmethod
     def read(self, path: str, start: int = 0) -> bytes | None:
         """Return a file's content from byte ``start`` on; None without such a file."""
+
+    @abstractmethod
+    def real_paths(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return paths as the kernel shows them of processes: without symbolic links, by the paths that were given."""
+
+    @abstractmethod
+    def execution_problem(self, path: str) -> str:
+        """Return why the kernel would not execute a program, or an empty text; also where that cannot be told."""
 
     @abstractmethod
     def size(self, path: str) -> int:

@@ -25,6 +25,14 @@ def remove_directory(path: str) -> None:
     shutil.rmtree(path)
 
 
+def mount_of(path: str) -> str:
+    """Return the mount point that a path lies below."""
+    real = os.path.realpath(path)
+    return max(
+        (point for point in mount_points() if f"{real}/".startswith(f"{point.rstrip('/')}/")), key=len, default="/"
+    )
+
+
 def mount_points() -> set[str]:
     """Return the paths at which anything is mounted, as this process sees them."""
     if HAS_PROC:

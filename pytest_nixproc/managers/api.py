@@ -35,6 +35,9 @@ class Capabilities:
     contains: bool = False
     """Whether the manager ends all processes of an instance together with it, so that none can be left behind."""
 
+    executes_files: bool = True
+    """Whether the manager executes generated files where they lie, so that their file system has to allow it."""
+
     stops_groups: bool = False
     """Whether a stop reaches all of a foreground program's process group, its children included."""
 

@@ -184,7 +184,9 @@ def launch_script(launch: Launch) -> str:
         "shell_file": shell.quote(shell_file_of(launch.name, launch.target)),
         "status_file": shell.quote(status_file_of(launch.name, launch.target)),
     }
-    lines = ["# shellcheck disable=SC1003,SC2016", SUPERVISION.format(**files)]
+    lines = ["# shellcheck disable=SC1003,SC2016,SC3045", SUPERVISION.format(**files)]
+    # A service gets the system's own limit.
+    lines.append(f"ulimit -S -n {launch.target.facts.open_files}")
     if launch.mode == "foreground":
         lines.append(f'echo "$$" > {shell.quote(launch.pid_file)} || exit 1')
     return shell.launch_script(replace(launch, user=None), *lines, is_ours=False)

@@ -75,8 +75,9 @@ def record_of(name: str, target: Target) -> str:
 def functions(launch: Launch, own_variables: str) -> Iterator[str]:
     """Yield the lines of the shell function ``launch``: it runs ``initialize``, and then the program as a daemon.
 
-    A program that stays in the foreground is put into the background. The script sets ``name`` and ``pid_file`` before
-    it calls the function. ``own_variables`` are those that it was given for itself, and that the program is not to see.
+    A program that stays in the foreground is put into the background. The script sets ``name``, ``program`` and
+    ``pid_file`` before it calls the function. ``own_variables`` are those that it was given for itself, and that the
+    program is not to see.
     """
     yield "# Only called in a process of its own: the names below are the program's, not this script's."
     yield "enter() {"
@@ -89,7 +90,9 @@ def functions(launch: Launch, own_variables: str) -> Iterator[str]:
     yield "}"
     yield "launch() {"
     if launch.initialize:
-        yield f"    ( enter && exec {shell.initialization(launch)} ) {shell.or_report(launch, 'return 1')}"
+        yield f"    ( enter && exec {shell.initialization(launch)} ) < /dev/null {shell.or_report(launch, 'return 1')}"
+    # Only now: it may be initialize that makes the program.
+    yield '    [ -x "$program" ] || { echo "$name: $program is not installed" >&2; return 5; }'
     yield DAEMON if launch.mode == "daemon" else FOREGROUND
     yield '    echo "$name: could not be started (status $status)" >&2'
     yield "    return 1"

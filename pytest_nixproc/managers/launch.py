@@ -93,6 +93,12 @@ class Launch:
         return self.model[self.key].pkg
 
     @property
+    def program(self) -> str:
+        """The program of the process, whatever stands before it on the command line that its manager gets."""
+        _, command = self.process.command_for(self.mode)
+        return command.program
+
+    @property
     def declared_pid_file(self) -> str | None:
         """The PID file of a daemon; None for a program that stays in the foreground, and has none by itself."""
         return self.pid_file if self.mode == "daemon" else None
@@ -148,11 +154,13 @@ class Launch:
         mode: Mode | None = None,
         log_file: str | None = None,
         pid_file: str | None = None,
+        program: str | None = None,
     ) -> Unit:
         """Return the unit with some files; its mode, log file and PID file are those of the launch unless given.
 
         ``scripts`` are texts by path, which the manager runs.
         ``pid_file`` is for managers that find every process by one; others find daemons by theirs.
+        ``program`` is for those that know which one their overrides leave; else any override may have replaced it.
         """
         return Unit(
             name=self.name,
@@ -162,6 +170,7 @@ class Launch:
             files=(*files, *(File(path, text, SCRIPT) for path, text in scripts.items())),
             links=tuple(links),
             key=self.key,
+            program=("" if self.manager in self.process.overrides else self.program) if program is None else program,
         )
 
 

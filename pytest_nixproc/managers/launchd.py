@@ -174,6 +174,7 @@ def common_settings(launch: Launch) -> dict[str, Any]:
         # What a program leaves behind is to be seen, not to be ended in silence.
         "AbandonProcessGroup": True,
         "ProcessType": "Interactive",
+        "SoftResourceLimits": {"NumberOfFiles": launch.target.facts.open_files},
         **({} if launch.niceness is None else {"Nice": launch.niceness}),
         "LimitLoadToSessionType": list(SESSIONS),
     }

@@ -58,6 +58,8 @@ GRACE_OF_MANAGER: Final = 5
 NOTICE_SECONDS: Final = 2.0
 HIGHEST_STATUS: Final = 255
 
+RUN: Final = 'exec "$@"'
+
 PLAIN: Final = re.compile(r"[A-Za-z0-9 _./,:=+@()\[\]{}<>|&*?!^~$%-]*")
 """Text that survives supervisord's layers (INI comments, interpolation, own quoting, shlex) inside double quotes."""
 
@@ -191,9 +193,10 @@ class SupervisordGenerator(Generator):
                 # The script sets them, which can hold any value.
                 launch = replace(launch, environment=variables)
                 del parameters["environment"]
-            scripts = (File(path, shell.launch_script(launch), SCRIPT),)
+            scripts = (File(path, shell.launch_script(launch, *own_resources(launch)), SCRIPT),)
         section = [f"[program:{launch.name}]", *(f"{name}={value}" for name, value in lines(launch, parameters))]
-        unit = launch.unit(File(CONFIGURATION, "\n".join(section) + "\n\n"), *scripts)
+        program = launch.program if parameters.get("command") == settings["command"] else ""
+        unit = launch.unit(File(CONFIGURATION, "\n".join(section) + "\n\n"), *scripts, program=program)
         return replace(unit, restarts=is_on(parameters.get("autorestart", "")))
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
@@ -245,13 +248,25 @@ def common_settings(launch: Launch) -> dict[str, Any]:
     }
 
 
+def own_resources(launch: Launch) -> tuple[str, ...]:
+    """Return the commands of a shell that take from a program what supervisord's programs have of it.
+
+    It gives them a pipe that never ends as their standard input, and its own limit of descriptors; no setting helps.
+    """
+    allowed = launch.target.facts.open_files
+    is_raised = least_descriptors(len(launch.model), allowed) > allowed
+    return ("exec < /dev/null", *([f"ulimit -S -n {allowed}"] if is_raised else ()))
+
+
 def program_settings(launch: Launch) -> dict[str, Any] | None:
-    """Return the settings with which supervisord starts the program itself; None where a launch script is needed."""
+    """Return the settings that say all about a program; None where a launch script is needed."""
     values = (*launch.command.argv, *launch.environment.values(), launch.directory or "", launch.user or "")
     if launch.initialize or launch.nice is not None or not all(PLAIN.fullmatch(value) for value in values):
         return None
+    become = f"'{'; '.join((*own_resources(launch), RUN))}'"
+    command = (quoted(launch.target.facts.shell), "-c", become, "sh", *map(quoted, launch.command.argv))
     settings = {
-        "command": " ".join(quoted(word) for word in launch.command.argv),
+        "command": " ".join(command),
         "environment": launch.environment,
         "directory": launch.directory and escaped(launch.directory),
         "umask": launch.umask,
@@ -391,6 +406,8 @@ class Daemon:
         configuration = f"{self.target.directory}/{CONFIGURATION}"
         argv = (self.machine.facts.python, "-X", "utf8", "-m", "supervisor.supervisord", "-n", "-c", configuration)
         environment = {"PATH": self.machine.facts.path_variable, **self.target.tags}
+        # It would make its log for everybody to read.
+        self.machine.files.write(self._log, "", 0o600)
         pid = self.machine.processes.spawn(Spawn(argv, environment, self._output))
 
         def look() -> str:

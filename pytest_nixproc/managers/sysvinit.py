@@ -117,9 +117,8 @@ forget_process() {
 
 start_process() {
     ! find_process || return 0
-    [ -x "$program" ] || { echo "$name: $program is not installed" >&2; exit 5; }
     forget_process
-    launch >> "$log_file" 2>&1 || return 1
+    launch >> "$log_file" 2>&1 || return
     : > "$record"
     [ "$added" = unidentified ] || find_process
     return 0
@@ -169,7 +168,8 @@ class SysvinitGenerator(Generator):
         launch = as_overridden(launch, parameters)
         text = "\n".join(script(launch, parameters)) + "\n"
         links = runlevel_links(launch.name, launch.level, parameters)
-        return launch.unit(scripts={f"{SCRIPTS}/{launch.name}": text}, links=links, pid_file=launch.pid_file)
+        scripts, program = {f"{SCRIPTS}/{launch.name}": text}, launch.command.program
+        return launch.unit(scripts=scripts, links=links, pid_file=launch.pid_file, program=program)
 
 
 def default_parameters(launch: Launch) -> dict[str, Any]:

@@ -15,6 +15,7 @@ clock alone. Programs without a script run until they are ended.
 from __future__ import annotations
 
 import heapq
+import os
 import signal
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -235,6 +236,8 @@ class FakeFiles(Files):
         self.links: dict[str, str] = {}
         self.directories: set[str] = set()
         self.sockets: set[str] = set()
+        self.unexecutable: dict[str, str] = {}
+        """Why programs cannot be executed, by path."""
 
     def append(self, path: str, text: str) -> None:
         """Append to a file, as a process that logs does."""
@@ -257,6 +260,19 @@ class FakeFiles(Files):
     def read(self, path: str, start: int = 0) -> bytes | None:
         """Return the content of a file, from byte ``start`` on."""
         return self.contents[path][start:] if path in self.contents else None
+
+    def real_paths(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return paths in which a link stands for its target; one link a path is enough here."""
+        return {path: next((real for link in self.links if (real := self._behind(link, path))), path) for path in paths}
+
+    def _behind(self, link: str, path: str) -> str:
+        """Return where a path through a link leads; empty for a path that does not."""
+        target = os.path.normpath(os.path.join(os.path.dirname(link), self.links[link]))
+        return target + path[len(link) :] if is_within(path, link) else ""
+
+    def execution_problem(self, path: str) -> str:
+        """Return what was arranged in ``unexecutable``."""
+        return self.unexecutable.get(path, "")
 
     def size(self, path: str) -> int:
         """Return the size of a file."""

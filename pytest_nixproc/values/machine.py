@@ -86,6 +86,27 @@ class Accounts:
 
 
 @dataclass(frozen=True)
+class UserEntry:
+    """A user in the machine's own database, without the password (passwd(5))."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str = "/"
+    shell: str = "/bin/sh"
+
+
+@dataclass(frozen=True)
+class GroupEntry:
+    """A group in the machine's own database, without the password (group(5))."""
+
+    name: str
+    gid: int
+    members: tuple[str, ...] = ()
+    """Users that belong to it besides those whose primary group it is."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """Facts about a machine that generated files may rely on, such as the paths of the software that they call."""
 
@@ -105,10 +126,22 @@ class Facts:
     """Account that processes run as when users are not changed."""
 
     open_files: int = 256
-    """Soft limit on the number of files that a process may have open (RLIMIT_NOFILE)."""
+    """Soft limit on the number of files that a process may have open (RLIMIT_NOFILE): that of the tests."""
+
+    most_open_files: int = 4096
+    """Hard limit on it, up to which a process may raise its own."""
 
     niceness: int = 0
     """Nice level of the tests."""
+
+    users: tuple[UserEntry, ...] = ()
+    """Users of the machine's own files, which servers name that drop root by themselves; none of a directory server."""
+
+    groups: tuple[GroupEntry, ...] = ()
+    """Groups of the machine's own files."""
+
+    shared_memory: int = 0
+    """Bytes that ``/dev/shm`` can hold; 0 where there is none, or where it has no limit."""
 
     first_unprivileged_port: int = 1024
     """Lowest port that users other than root can listen on."""

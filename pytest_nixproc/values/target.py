@@ -35,3 +35,8 @@ class Target:
 
     Empty where processes do not switch users.
     """
+
+    @property
+    def serves_others(self) -> bool:
+        """Whether processes may run as others than the caller: as the model's users, or as those that root's choose."""
+        return not self.force_disable_user_change or self.facts.account.uid == 0

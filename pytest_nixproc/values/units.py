@@ -70,6 +70,9 @@ class Unit:
     key: str = ""
     """Name of the instance in the model."""
 
+    program: str = ""
+    """Path of the program on the machine; empty where an override has another, or an image brings it."""
+
     restarts: bool = False
     """Whether its manager starts the program again whenever it has ended, because an override says so."""
 

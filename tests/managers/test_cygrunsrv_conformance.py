@@ -29,11 +29,12 @@ from pytest_nixproc.managers.cygrunsrv import MANAGER, joined_arguments
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.testing.conformance import Bench, ManagerConformance, driver_at, load
+from pytest_nixproc.testing.conformance import Bench, ManagerConformance, driver_at, in_both_modes, load
 from pytest_nixproc.testing.programs.models import probe
 from pytest_nixproc.values.machine import Facts
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Mode
 
 STAND_IN = Path(__file__).parent / "stand_ins" / "cygrunsrv.py"
 
@@ -97,6 +98,12 @@ class TestCygrunsrvOnAStandIn(ManagerConformance):
     def tested_manager(cls) -> Manager:
         """Return the manager."""
         return Registry().manager("cygrunsrv")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root's deployments can be passed through, and Cygwin has no root")
+    @in_both_modes
+    def test_secrets(self, bench: Bench, mode: Mode) -> None:
+        """A launch script can be read by the service's account, so that the way to it has to be closed."""
+        super().test_secrets(bench, mode)
 
 
 class Finder:

@@ -46,13 +46,12 @@ def daemon_of(system: System) -> int:
 
 
 def test_socket_is_for_its_owner_alone(bench: Bench) -> None:
-    """The control socket has mode 0700, in a state root of mode 0700."""
+    """The control socket has mode 0700, whoever can come as far as it."""
     with bench.deploy(one(lambda state: probe("it", state))) as system:
         status = os.stat(f"{system.state.runtime_dir}/supervisord.sock")
         assert stat.S_ISSOCK(status.st_mode)
         assert stat.S_IMODE(status.st_mode) == 0o700
         assert status.st_uid == os.getuid()
-        assert stat.S_IMODE(os.stat(system.root).st_mode) == 0o700
 
 
 def test_no_tcp_port(bench: Bench) -> None:

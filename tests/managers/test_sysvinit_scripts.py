@@ -382,13 +382,12 @@ def test_failing_daemon(make: Make, shell: tuple[str, ...]) -> None:
 
 @in_both_modes
 def test_program_that_is_not_installed(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
-    """Without the program, a start has the status for that, and names it."""
+    """Without the program, a start has the status for that, and its log names it."""
     path = "/nowhere/it's"
     own: dict[str, Any] = {{"foreground": "foreground_process", "daemon": "daemon"}[mode]: path}
     script = make(lambda _: Instance(create_managed_process(name="it", **own)), shell)
-    result = script.run("start")
-    assert result.returncode == NOT_INSTALLED
-    assert path in result.stdout
+    assert script("start") == NOT_INSTALLED
+    assert f"{path} is not installed" in script.log
     assert script("status") == NOT_RUNNING
 
 

@@ -59,7 +59,7 @@ class FakeGenerator(Generator):
         name = f"unit-{launch.name}"
         files = (File(f"etc/{name}", " ".join(launch.command.args)),)
         links = (Link(f"on/{name}", f"../etc/{name}"),)
-        return Unit(name, "foreground", launch.log_file, None, files, links, launch.key)
+        return Unit(name, "foreground", launch.log_file, None, files, links, launch.key, launch.program)
 
 
 class FakeDriver(Driver):
@@ -194,8 +194,9 @@ def make_model() -> MakeModel:
 
 def make_instance(name: str, *, needs: Sequence[str] = (), args: Sequence[str] = (), **attributes: Any) -> Instance:
     """Return an instance of a process that the fake driver can run."""
-    parameters = {key: attributes.pop(key) for key in ("post_install", "pid_file") if key in attributes}
-    process = create_managed_process(name=name, process=f"/fake/{name}", dependencies=needs, args=args, **parameters)
+    known = ("post_install", "pid_file", "initialize", "process")
+    parameters = {"process": f"/fake/{name}"} | {key: attributes.pop(key) for key in known if key in attributes}
+    process = create_managed_process(name=name, dependencies=needs, args=args, **parameters)
     return Instance(process, **attributes)
 
 

@@ -19,6 +19,7 @@ def spawn(argv: list[str], environment: dict[str, str], output: str | None, defa
 
     Raises OSError when it cannot be, and OSError or ValueError for text that no program can be given: one with a NUL.
     ``output`` is the file that its output is appended to, and it has nothing to read then; without one, it shares ours.
+    Who has the file made is who can read it.
     ``defaults`` are signals that get their default action. FreeBSD's and Cygwin's posix_spawn(3) know no sessions, so
     they take the longer way.
     """
@@ -26,7 +27,7 @@ def spawn(argv: list[str], environment: dict[str, str], output: str | None, defa
     if output is not None:
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+            (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
     try:
@@ -59,7 +60,7 @@ def become(
         os.setsid()
         if output is not None:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 1)
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 1)
             os.dup2(1, 2)
         for number in defaults:
             signal.signal(number, signal.SIG_DFL)

@@ -8,11 +8,12 @@ import os
 import pwd
 from collections.abc import Iterable
 from itertools import chain
+from pathlib import Path
 
 from pytest_nixproc.machines import process_table
 from pytest_nixproc.machines.accounts import account_of
 from pytest_nixproc.machines.parts import AccountDatabase, Files
-from pytest_nixproc.values.machine import Account, Accounts
+from pytest_nixproc.values.machine import Account, Accounts, GroupEntry, UserEntry
 
 
 class HostAccounts(AccountDatabase):
@@ -57,6 +58,29 @@ def group_name(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
+
+
+def local_users() -> tuple[UserEntry, ...]:
+    """Return the users of ``/etc/passwd``: a directory server may have any number, and take any time to list them."""
+    entries = (fields for fields in entries_of("/etc/passwd", 7) if fields[3].isdigit())
+    return tuple(UserEntry(name, int(uid), int(gid), home, shell) for name, _, uid, gid, _, home, shell in entries)
+
+
+def local_groups() -> tuple[GroupEntry, ...]:
+    """Return the groups of ``/etc/group``."""
+    entries = entries_of("/etc/group", 4)
+    return tuple(GroupEntry(name, int(gid), tuple(filter(None, users.split(",")))) for name, _, gid, users in entries)
+
+
+def entries_of(path: str, number: int) -> list[list[str]]:
+    """Return the entries of a file of accounts, each as a number of fields; what is no account's is left out."""
+    try:
+        lines = Path(path).read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    # Comments are none, and neither are the marks by which old systems include a directory service (nsswitch.conf(5)).
+    entries = (line.split(":") for line in lines if line[:1] not in ("", "#", "+", "-"))
+    return [fields for fields in entries if len(fields) == number and fields[2].isdigit()]
 
 
 def own_account() -> Account:

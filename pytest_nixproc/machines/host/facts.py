@@ -8,7 +8,7 @@ import shutil
 import sys
 
 from pytest_nixproc.machines import process_table
-from pytest_nixproc.machines.host.accounts import own_account
+from pytest_nixproc.machines.host.accounts import local_groups, local_users, own_account
 from pytest_nixproc.machines.package import PACKAGE_ROOT
 from pytest_nixproc.values.machine import Facts
 
@@ -17,6 +17,7 @@ def own_facts() -> Facts:
     """Return the facts about this machine, and the account of this process."""
     usual = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin")
     present = tuple(path for path in usual if os.path.isdir(path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Facts(
         python=sys.executable,
         package_root=PACKAGE_ROOT,
@@ -25,10 +26,23 @@ def own_facts() -> Facts:
         base_path=present,
         account=own_account(),
         niceness=os.getpriority(os.PRIO_PROCESS, 0),
-        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        users=local_users(),
+        groups=local_groups(),
+        shared_memory=shared_memory(),
+        open_files=soft,
+        most_open_files=hard,
         first_unprivileged_port=first_unprivileged_port(),
         client_ports=client_ports(),
     )
+
+
+def shared_memory() -> int:
+    """Return the size of the file system for shared memory (shm_overview(7)); 0 without one."""
+    try:
+        facts = os.statvfs("/dev/shm")  # noqa: S108 - looked at, and not used
+    except OSError:
+        return 0
+    return facts.f_blocks * facts.f_frsize
 
 
 def first_unprivileged_port() -> int:

@@ -10,6 +10,7 @@ from typing import Final
 
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.machines import archive, process_table
+from pytest_nixproc.machines.execution import execution_problem
 from pytest_nixproc.machines.parts import Files
 from pytest_nixproc.machines.process_info import created_since, modified_since
 from pytest_nixproc.machines.removal import remove_directory
@@ -47,8 +48,10 @@ class HostFiles(Files):
         os.symlink(target, path)
 
     def make_directory(self, path: str, mode: int = 0o755) -> None:
-        """Make a directory and its missing parent directories; an existing directory is left as it is."""
-        os.makedirs(path, mode, exist_ok=True)
+        """Make a directory of just this mode and its missing parent directories; an existing one is left alone."""
+        if not os.path.isdir(path):
+            os.makedirs(path, mode, exist_ok=True)
+            os.chmod(path, mode)
 
     def read(self, path: str, start: int = 0) -> bytes | None:
         """Return a file's content from byte ``start`` on; None without such a file."""
@@ -56,6 +59,14 @@ class HostFiles(Files):
             return process_table.read_file(path, start)
         except NOT_THERE:
             return None
+
+    def real_paths(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return paths without symbolic links; what does not exist is left as it is."""
+        return {path: os.path.realpath(path) for path in paths}
+
+    def execution_problem(self, path: str) -> str:
+        """Return why a program cannot be executed."""
+        return execution_problem(path)
 
     def size(self, path: str) -> int:
         """Return a file's size in bytes; 0 without such a file."""

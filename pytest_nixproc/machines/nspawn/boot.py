@@ -54,7 +54,7 @@ ExecStart=/bin/sh {SEEN_AT}/agent
 Delegate=yes
 KillMode=process
 TasksMax=infinity
-LimitNOFILE=%d
+LimitNOFILE=%d:%d
 """
 """``KillMode``: processes that a test run wants to keep live on when the agent has ended.
 
@@ -101,7 +101,7 @@ class Boot:
         contents = {
             "agent": f"exec 2> {log}\n{show}exec {shlex.join(words)}\n",
             "agent.log": "",
-            "unit": UNIT % self.facts.open_files,
+            "unit": UNIT % (self.facts.open_files, self.facts.most_open_files),
             "hosts": HOSTS,
             # A machine that has one is not at its first boot, and does not enable all that is installed.
             "machine-id": f"{secrets.token_hex(16)}\n",

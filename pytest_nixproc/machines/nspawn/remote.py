@@ -130,6 +130,14 @@ class RemoteFiles(Files):
         """Return the content of a file on the machine."""
         return cast("bytes | None", self._ask("files.read", path, start))
 
+    def real_paths(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return paths without the symbolic links of the machine."""
+        return cast("dict[str, str]", self._ask("files.real_paths", list(paths)))
+
+    def execution_problem(self, path: str) -> str:
+        """Return why a program cannot be executed on the machine."""
+        return cast("str", self._ask("files.execution_problem", path))
+
     def size(self, path: str) -> int:
         """Return the size of a file on the machine."""
         return cast("int", self._ask("files.size", path))

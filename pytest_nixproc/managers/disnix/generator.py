@@ -53,7 +53,8 @@ class DisnixGenerator(Generator):
         told = parameters | {"pid_file": f"{directory}/{link[0].path}" if link else pid_file}
         text = "\n".join(script(launch, pid_file)) + "\n"
         files = File(settings_of(name), settings(told)), File(script_of(name), text, SCRIPT)
-        return launch.unit(*files, links=link, pid_file=pid_file)
+        program = launch.program if parameters["process"] == defaults["process"] else ""
+        return launch.unit(*files, links=link, pid_file=pid_file, program=program)
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the settings of Dysnomia's module, and the models of Disnix."""
@@ -105,5 +106,4 @@ def script(launch: Launch, pid_file: str) -> Iterator[str]:
     yield ""
     yield from functions(launch, VARIABLES)
     yield ""
-    yield '[ -x "$program" ] || { echo "$name: $program is not installed" >> "$log_file"; exit 5; }'
     yield 'launch >> "$log_file" 2>&1'

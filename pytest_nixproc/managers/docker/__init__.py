@@ -21,6 +21,8 @@ CAPABILITIES: Final = Capabilities(
     dysnomia_module="docker-container",
     contains=True,
     example_override={"container": {"docker_stop_timeout": 30}},
+    # What is mounted in a container is mounted anew.
+    executes_files=False,
     note="containers share the host's network and see the state directory and the software they need; "
     "what else a program writes is lost",
 )

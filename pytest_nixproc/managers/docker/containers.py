@@ -12,7 +12,7 @@ from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers.docker.connection import MAKE_SECONDS
 from pytest_nixproc.managers.docker.container import ContainerSpec
 from pytest_nixproc.managers.docker.container_states import ContainerStates
-from pytest_nixproc.managers.docker.generator import container_name, label_of
+from pytest_nixproc.managers.docker.generator import OPEN_FILES, container_name, label_of
 from pytest_nixproc.managers.docker.images import Images
 from pytest_nixproc.managers.docker.mounts import SoftwareMounts
 from pytest_nixproc.managers.docker.rootless import RootlessForwards
@@ -20,7 +20,10 @@ from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from docker import DockerClient
+    from docker.types import Ulimit
 
 FORWARDS: Final = "docker-forwards"
 """The generated directory's record of the ports that RootlessKit forwards, for whoever takes the deployment down."""
@@ -70,6 +73,7 @@ class Containers:
         if self.connection.is_rootless and not container.is_conventional:
             # The engine's root is who has started it, the only one that the state directory is open to.
             keywords["user"] = "0:0"
+            keywords["ulimits"] = self._settable(keywords.get("ulimits", ()))
         try:
             client.containers.create(container.tag, list(container.command) or None, name=container.name, **keywords)
         except APIError:
@@ -78,6 +82,14 @@ class Containers:
                 raise
             return False
         return True
+
+    def _settable(self, limits: Iterable[Ulimit]) -> list[Ulimit]:
+        """Return the limits that a rootless engine is told: none of ours, which may be above what it has itself."""
+        from docker.types import Ulimit
+
+        facts = self.machine.facts
+        own = Ulimit(name=OPEN_FILES, soft=facts.open_files, hard=facts.most_open_files)
+        return [limit for limit in limits if limit != own]
 
     def _is_there(self, client: DockerClient, name: str) -> bool:
         """Tell whether there is a container of this name; raises for one that is none of this deployment."""

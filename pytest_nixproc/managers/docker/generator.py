@@ -24,6 +24,7 @@ from pytest_nixproc.model.accounts import needed_accounts
 from pytest_nixproc.model.names import did_you_mean, snake_case
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.model.value_types import ValueType
+from pytest_nixproc.values.machine import GroupEntry, UserEntry
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Unit
 
@@ -36,6 +37,9 @@ IN_IMAGE: Final = 0o644
 
 NIX_STORE: Final = "/nix/store"
 TMPFS: Final = ("/tmp:mode=1777,exec", "/var/tmp:mode=1777,exec", "/run:mode=755")  # noqa: S108 - the container's own
+
+OPEN_FILES: Final = "nofile"
+"""Docker's name of the limit of open files."""
 
 OWN_VARIABLES: Final = ("HOME", "HOSTNAME")
 """Variables that an engine adds by itself."""
@@ -106,7 +110,10 @@ class DockerGenerator(Generator):
             raise launch.refusal(error.brief, error.remedy) from error
         priority = File(f"{launch.level + 1:02}-{file_name(launch.name)}-docker-priority", "")
         log = f"docker logs {container_name(launch.target, launch.name)}"
-        return launch.unit(*files.generate(lines), priority, log_file=log)
+        # What is mounted, by an override, may have another program in the place of the machine's.
+        is_machines = not (files.is_conventional or arguments.mounted(files.given))
+        program = launch.program if is_machines else ""
+        return launch.unit(*files.generate(lines), priority, log_file=log, program=program)
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the files of the image that instances share."""
@@ -185,6 +192,10 @@ class ContainerFiles:
             taken = arguments.mounted(self.given)
             yield "tmpfs", [entry for entry in TMPFS if entry.partition(":")[0] not in taken]
             yield "env", [f"{name}={value}" for name, value in target.tags.items()]
+            if not any(limit.name == OPEN_FILES for limit in self.given.get("ulimits", ())):
+                yield "ulimit", f"{OPEN_FILES}={target.facts.open_files}:{target.facts.most_open_files}"
+            if target.facts.shared_memory:
+                yield "shm-size", target.facts.shared_memory
             if min(self.launch.nice or 0, self.launch.niceness or 0) < 0:
                 yield "cap-add", "SYS_NICE"
 
@@ -285,28 +296,57 @@ def named_options(given: Mapping[str, object] | Sequence[Mapping[str, object]]) 
 
 
 def accounts(model: ProcessesModel, target: Target) -> dict[str, str]:
-    """Return an image's files of accounts: root, the caller, nobody, and whom processes switch to (passwd(5))."""
-    own = target.facts.account
-    users = {"root": (0, 0), own.user: (own.uid, own.gid), "nobody": (65534, 65534)}
-    groups = {"root": 0, own.group: own.gid, "nogroup": 65534}
-    members: dict[str, tuple[str, ...]] = {}
+    """Return an image's files of accounts: the machine's own, the caller's, and whom processes switch to (passwd(5)).
+
+    Servers that drop root by themselves look names up; there are no passwords among what they find.
+    """
+    users = {entry.name: entry for entry in usual_users(target)}
+    groups = {entry.name: entry for entry in usual_groups(target)}
     if not target.force_disable_user_change:
-        described = needed_accounts(model)
-        known = target.accounts
-        groups |= {name: group.gid for name, group in described.groups.items() if group.gid is not None}
-        groups |= known.groups
-        for name, user in described.users.items():
-            if user.uid is not None:
-                users[name] = (user.uid, groups.get(user.group, user.uid))
-        users |= {name: (account.uid, account.gid) for name, account in known.users.items()}
-        members = {name: user.extra_groups for name, user in described.users.items()}
-        members |= known.members
-    passwd = "".join(f"{name}:x:{uid}:{gid}:{name}:/:{target.facts.shell}\n" for name, (uid, gid) in users.items())
-    lines = {name: ",".join(user for user, others in members.items() if name in others) for name in groups}
+        described, known = needed_accounts(model), target.accounts
+        numbers = {name: group.gid for name, group in described.groups.items() if group.gid is not None}
+        for name, gid in (numbers | dict(known.groups)).items():
+            groups[name] = replace(groups.get(name, GroupEntry(name, gid)), gid=gid)
+        ids = {
+            name: (user.uid, groups[user.group].gid if user.group in groups else user.uid)
+            for name, user in described.users.items()
+            if user.uid is not None
+        }
+        ids |= {name: (account.uid, account.gid) for name, account in known.users.items()}
+        for name, (uid, gid) in ids.items():
+            entry = users.get(name, UserEntry(name, uid, gid, shell=target.facts.shell))
+            users[name] = replace(entry, uid=uid, gid=gid)
+        members = {name: user.extra_groups for name, user in described.users.items()} | dict(known.members)
+        groups = {name: with_members(group, members) for name, group in groups.items()}
     return {
-        "etc/passwd": passwd,
-        "etc/group": "".join(f"{name}:x:{gid}:{lines[name]}\n" for name, gid in groups.items()),
+        "etc/passwd": "".join(map(line_of_user, users.values())),
+        "etc/group": "".join(f"{group.name}:x:{group.gid}:{','.join(group.members)}\n" for group in groups.values()),
     }
+
+
+def line_of_user(user: UserEntry) -> str:
+    """Return a user as a line of passwd(5)."""
+    return f"{user.name}:x:{user.uid}:{user.gid}:{user.name}:{user.home}:{user.shell}\n"
+
+
+def usual_users(target: Target) -> Sequence[UserEntry]:
+    """Return the users that every container has: the machine's, and root, the caller and nobody in any case."""
+    own, shell_path = target.facts.account, target.facts.shell
+    needed = (("root", 0, 0), (own.user, own.uid, own.gid), ("nobody", 65534, 65534))
+    return *(UserEntry(*entry, shell=shell_path) for entry in needed), *target.facts.users
+
+
+def usual_groups(target: Target) -> Sequence[GroupEntry]:
+    """Return the groups that every container has: the machine's, and those of root, the caller and nobody."""
+    own = target.facts.account
+    needed = (("root", 0), (own.group, own.gid), ("nogroup", 65534))
+    return *(GroupEntry(*entry) for entry in needed), *target.facts.groups
+
+
+def with_members(group: GroupEntry, members: Mapping[str, Iterable[str]]) -> GroupEntry:
+    """Return a group with the users of whom it is one of the groups."""
+    added = (user for user, others in members.items() if group.name in others)
+    return replace(group, members=tuple(dict.fromkeys((*group.members, *added))))
 
 
 def file_name(name: str) -> str:

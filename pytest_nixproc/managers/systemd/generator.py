@@ -90,11 +90,13 @@ class SystemdGenerator(Generator):
                 "TimeoutStopSec": f"{max(launch.stop_seconds, 0.001):.3f}",
             },
         }
+        command = sections["Service"]["ExecStart"]
         sections = overridden(launch, sections)
         add_marks(sections["Service"], launch)
         unit = File(f"{UNITS}/{unit_name(launch.target, launch.name)}", "\n".join(unit_file(sections)))
         opened = open_scripts(scripts, sections["Service"], launch)
-        return launch.unit(unit, *opened, log_file=log_of(sections["Service"], launch))
+        program = launch.program if sections["Service"].get("ExecStart") == command else ""
+        return launch.unit(unit, *opened, log_file=log_of(sections["Service"], launch), program=program)
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the target unit that stands for the deployment, and the files that a private systemd needs."""
@@ -194,12 +196,14 @@ def script_argv(script: File, target: Target) -> tuple[str, ...]:
 
 
 def surroundings(launch: Launch, *, is_native: bool) -> dict[str, Any]:
-    """Return the directives for a program's execution environment: directory, umask, niceness, account and output."""
+    """Return the directives for a program's execution environment: directory, umask, limits, account and output."""
     log_file = f"append:{path_value(launch.log_file)}"
     settings = {
         "WorkingDirectory": path_value(launch.directory or "/") if is_native else "/",
         "UMask": launch.umask or "0022",
         "Nice": launch.niceness,
+        # Left to itself, systemd gives what its own configuration says.
+        "LimitNOFILE": f"{launch.target.facts.open_files}:{launch.target.facts.most_open_files}",
         **account_settings(launch),
         "StandardOutput": log_file,
         "StandardError": "inherit",

@@ -56,6 +56,12 @@ class Received:
 
     umask: int
     nice: int
+    open_files: Sequence[int]
+    """The limits of open files, soft and hard."""
+
+    users: Mapping[str, Sequence[int]]
+    """The users that are known by name, each with its number and that of its primary group."""
+
     descriptors: Mapping[str, str]
     """The open descriptors by their numbers, each with the file that it refers to."""
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+import secrets
 import signal
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 import pytest
@@ -17,7 +21,7 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
-from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.process import ManagedProcess, create_managed_process
 from pytest_nixproc.testing.conformance.bench import (
     Bench,
     Build,
@@ -47,6 +51,17 @@ VARIABLES: Final = {f"HOSTILE_{number}": value for number, value in enumerate(HO
 SIGNAL_MASKS: Final = "/proc/self/status"
 CALLERS_OWN: Final = "NIXPROC_CALLERS_OWN"
 """A variable that the caller has, and no model."""
+
+SOMEBODY: Final = "65534"
+DROPS_ROOT: Final = """
+import os, signal, sys
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(int(sys.argv[1]))
+    os.setuid(int(sys.argv[1]))
+os.close(os.open(sys.argv[2], os.O_CREAT | os.O_WRONLY))
+signal.pause()
+"""
 
 OWN_PATH: Final = "/o n e:/t'wo"
 
@@ -182,6 +197,40 @@ class Surroundings(Fixtures):
         assert received(plain, "plain").descriptors.keys() == {"0", "1", "2"}
 
     @in_both_modes_at_once
+    def test_limit_of_open_files(self, plain: System) -> None:
+        """A program may have as many files open as the tests, and may raise that as far as they can."""
+        assert tuple(received(plain, "plain").open_files) == resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    @in_both_modes_at_once
+    def test_accounts(self, plain: System) -> None:
+        """A program knows the users that the machine has in its own files, as a server needs that drops root itself."""
+        found = received(plain, "plain").users
+        users = {user.name: [user.uid, user.gid] for user in plain.machine.facts.users}
+        assert {name: found.get(name) for name in users} == users
+
+    def test_program_that_drops_root(self, bench: Bench) -> None:
+        """A program that becomes another user by itself, as root's can, reaches the state that its user owns."""
+        Path(bench.directory).chmod(0o711)
+        with bench.deploy(one(drops_root)) as system:
+            assert system["it"].is_running
+
+    @in_both_modes
+    def test_secrets(self, bench: Bench, mode: Mode) -> None:
+        """What a program is told, and what it says, is in no file that other users can read."""
+        secret = secrets.token_hex()
+        environment = bench.honoured(environment={"SECRET": secret})
+        says = f'echo "${{SECRET-{secret}}}"'
+        with bench.deploy(lambda state: {"it": Instance(does(says, "it", state, mode, **environment))}) as system:
+            bench.await_line(system["it"], secret)
+            assert open_to_others(system.root, secret.encode()) == []
+
+    @in_both_modes
+    def test_standard_input(self, bench: Bench, mode: Mode) -> None:
+        """Who reads its standard input is at the end of it at once: the program, and its ``initialize``."""
+        with bench.deploy(one(lambda state: reads_input(state, mode, bench))) as system:
+            assert system["it"].is_running
+
+    @in_both_modes_at_once
     def test_signals_are_at_their_default(self, plain: System) -> None:
         """No signal is ignored or blocked when a program starts, but those that interpreters ignore for themselves."""
         if not os.path.exists(SIGNAL_MASKS):
@@ -269,9 +318,41 @@ def of_both_modes(state: StateDirs) -> Instance:
 
 def reports_signals(name: str, state: StateDirs, mode: Mode) -> Instance:
     """Return a shell that has a child show the signal masks; an interpreter would change some at its start."""
-    end = {"foreground": "exec sleep 1000", "daemon": '{ sleep 1000 & echo $! > "$2"; }'}[mode]
-    text = f'cat {SIGNAL_MASKS} > "$1.new" && mv "$1.new" "$1" && {end}'
-    file = f"{state.lib_dir}/status"
-    args = ["-c", text, "sh", file, f"{state.runtime_dir}/{name}.pid"]
-    own = {f"{mode}_process" if mode == "foreground" else mode: "/bin/sh"}
-    return Instance(create_managed_process(name=name, args=args, **own), ready=ready.file(file))  # type: ignore[arg-type]
+    return copies(SIGNAL_MASKS, f"{state.lib_dir}/status", name, state, mode)
+
+
+def drops_root(state: StateDirs) -> Instance:
+    """Return a program that becomes another user where it may, and then makes a file in that user's directory."""
+    own = f"{state.lib_dir}/own"
+    initialize = f'mkdir {own}; [ "$(id -u)" != 0 ] || chown {SOMEBODY} {own}'
+    args = [*models.OPTIONS, "-c", DROPS_ROOT, SOMEBODY, f"{own}/file"]
+    pkg = create_managed_process(name="it", foreground_process=models.INTERPRETER, args=args, initialize=initialize)
+    return Instance(pkg, ready=ready.file(f"{own}/file"))
+
+
+def reads_input(state: StateDirs, mode: Mode, bench: Bench) -> Instance:
+    """Return a shell that reads its standard input to the end, as its ``initialize`` has done before."""
+    initialize = bench.honoured(initialize=f"cat > {state.lib_dir}/initialized")
+    return copies("-", f"{state.lib_dir}/read", "it", state, mode, **initialize)
+
+
+def copies(source: str, file: str, name: str, state: StateDirs, mode: Mode, **parameters: str) -> Instance:
+    """Return a shell that is ready when it has copied a file into another one; ``-`` is its standard input."""
+    text = f"cat {source} > {file}.new && mv {file}.new {file}"
+    return Instance(does(text, name, state, mode, **parameters), ready=ready.file(file))
+
+
+def does(text: str, name: str, state: StateDirs, mode: Mode, **parameters: Any) -> ManagedProcess:
+    """Return a shell that does something, and stays then."""
+    end = {"foreground": "exec sleep 1000", "daemon": '{ sleep 1000 & echo $! > "$1"; }'}[mode]
+    args = ["-c", f"{text} && {end}", "sh", f"{state.runtime_dir}/{name}.pid"]
+    own: dict[str, Any] = {f"{mode}_process" if mode == "foreground" else mode: "/bin/sh"}
+    return create_managed_process(name=name, args=args, **own, **parameters)
+
+
+def open_to_others(root: str, secret: bytes) -> list[str]:
+    """Return the files of a deployment that hold a secret, and that other users can read who know their names."""
+    paths = [os.path.join(directory, name) for directory, _, names in os.walk(root) for name in names]
+    modes = {path: os.lstat(path).st_mode for path in paths if os.stat(root).st_mode & stat.S_IXOTH}
+    readable = [path for path, mode in modes.items() if stat.S_ISREG(mode) and mode & stat.S_IROTH]
+    return [path for path in readable if secret in Path(path).read_bytes()]

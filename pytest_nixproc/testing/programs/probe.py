@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
+import resource
 import sys
 import time
 from typing import Any
@@ -73,6 +75,8 @@ def surroundings() -> dict[str, Any]:
         "directory": os.getcwdb().hex(),
         "umask": umask(),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "users": {entry.pw_name: (entry.pw_uid, entry.pw_gid) for entry in pwd.getpwall()},
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
         "descriptors": descriptors(),
         "begun": time.monotonic(),
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import resource
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ FLAGS = {"shutdown", "neverexits"}
 ACTIONS = {"install", "remove", "start", "stop", "query", "list"}
 UNKNOWN, EXISTS, DEPENDENTS_RUN, NOT_ACTIVE, TIMEOUT, NO_DEPENDENCY = 1060, 1073, 1051, 1062, 1053, 1075
 START_SECONDS, STOP_SECONDS, LOOK_SECONDS = 30.0, 21.0, 0.01
+USUAL_OPEN_FILES = 256
 
 REGISTRY, *WORDS = sys.argv[1:]
 
@@ -236,6 +238,7 @@ def become_program(found: dict[str, Any]) -> NoReturn:
         enter(found.get("chdir", "/"))
         os.setpgid(0, 0)
         os.umask(0o022)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (USUAL_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.execve(  # noqa: S606 - that is what a service does

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import plistlib
 import pwd
+import resource
 import selectors
 import signal
 import socket
@@ -23,6 +24,7 @@ from typing import Any, Final, NoReturn
 
 NO_SUCH_PROCESS, IO_ERROR, IN_PROGRESS, USAGE, CONFIG, NOT_FOUND = 3, 5, 36, 64, 78, 113
 THROTTLE_SECONDS: Final = 10.0
+USUAL_OPEN_FILES: Final = 256
 PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
 
 KEYS: Final[dict[str, type]] = {
@@ -31,7 +33,7 @@ KEYS: Final[dict[str, type]] = {
     **dict.fromkeys(("RunAtLoad", "KeepAlive", "AbandonProcessGroup", "InitGroups"), bool),
     **dict.fromkeys(("ExitTimeOut", "Umask", "Nice"), int),
     **dict.fromkeys(("ProgramArguments", "LimitLoadToSessionType"), list),
-    "EnvironmentVariables": dict,
+    **dict.fromkeys(("EnvironmentVariables", "SoftResourceLimits"), dict),
 }
 """Those keys of launchd.plist(5) that the manager may write by itself."""
 
@@ -239,6 +241,9 @@ def become(job: dict[str, Any]) -> NoReturn:
         os.setsid()
         if "Nice" in job:
             os.setpriority(os.PRIO_PROCESS, 0, job["Nice"])
+        limits = {"NumberOfFiles": USUAL_OPEN_FILES} | job.get("SoftResourceLimits", {})
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits["NumberOfFiles"], hard))
         if user := job.get("UserName"):
             account = pwd.getpwnam(user)
             os.initgroups(user, account.pw_gid)

@@ -330,6 +330,15 @@ NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
         "NP211",
         {"model": STRICT_MODEL, "units": FOREGROUND, **seeing(ProcessInfo(WEB_PID, WEB_PID, directory="/srv/x"))},
     ),
+    (
+        "NP211",
+        {
+            "model": STRICT_MODEL,
+            "units": FOREGROUND,
+            "directories": {"web": "/mnt/x"},
+            **seeing(ProcessInfo(WEB_PID, WEB_PID, directory="/mnt/x")),
+        },
+    ),
     ("NP212", seeing(ProcessInfo(WEB_PID, WEB_PID), ProcessInfo(99, WEB_PID))),
     (
         "NP214",

@@ -8,11 +8,13 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_nixproc._deployment import installation
+from pytest_nixproc._persistence import directory
 from pytest_nixproc._persistence.journal import Journal, recall
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._planning.planner import Planner
@@ -275,11 +277,11 @@ def test_journal_that_cannot_be_begun(
 
 
 def test_post_install_runs_in_the_profile(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
-    """What a process adds to its files is run with the place as ``out``, before anything starts."""
+    """What a process adds to its files is for the caller alone, and is made in ``out``, before anything starts."""
     machine.processes.program("/bin/sh", ends(0))
     system = deploy(make_model(web={"post_install": "touch $out/x"}))
     first = next(iter(machine.processes.by_pid.values()))
-    assert first.command.argv == ("/bin/sh", "-ec", "touch $out/x")
+    assert first.command.argv == ("/bin/sh", "-ec", "umask 077\ntouch $out/x")
     assert first.command.environment["out"] == f"{system.root}/profile"
 
 
@@ -411,7 +413,7 @@ def test_switch_adds_to_the_files_of_what_changed(deploy: Any, make_model: MakeM
     base["changed"] = {"post_install": "b", "args": ["-v2"]}
     system.switch(make_model(**base | {"more": {"post_install": "c2"}, "new": {"post_install": "d"}}))
     run = [
-        process.command.argv[-1]
+        process.command.argv[-1].removeprefix("umask 077\n")
         for process in machine.processes.by_pid.values()
         if process.command.argv[0] == "/bin/sh"
     ]
@@ -551,3 +553,61 @@ def test_machine_is_shown_what_a_model_names(
     )
     system.upgrade(lambda _: make_model(other={}))
     assert shown == [["/etc/x", "/fake/web"], ["/fake/other"]]
+
+
+@pytest.mark.parametrize("executes", [True, False])
+def test_root_in_which_nothing_can_be_executed(
+    planner: Planner, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, executes: bool
+) -> None:
+    """A manager that executes its files there is refused before the model is read; another one is not in the way."""
+    monkeypatch.setattr(directory, "NOEXEC", -1)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=1))
+    capabilities = replace(planner.manager.capabilities, executes_files=executes)
+    planner.manager = replace(planner.manager, capabilities=capabilities)
+    system = System(planner, Leases(str(tmp_path / "leases" / "here")))
+    read = []
+
+    def load(_: object) -> ProcessesModel:
+        read.append("the model")
+        return make_model(web={})
+
+    if executes:
+        with pytest.raises(DeploymentError, match="nothing can be executed in state root"):
+            system.start(load)
+        assert (read, os.path.exists(os.path.dirname(system.root))) == ([], False)
+    else:
+        system.start(load)
+        system.stop()
+        assert read
+
+
+BROKEN = "/fake/web cannot be executed: it has no #! line"
+
+
+@pytest.mark.parametrize("initialize", ["", "true"])
+def test_program_that_cannot_be_executed(
+    refused: Any, make_model: MakeModel, machine: FakeMachine, orders: Orders, initialize: str
+) -> None:
+    """What the kernel does not execute is refused, with the remedy, before its manager is asked to start it."""
+    machine.files.write("/fake/web", "")
+    machine.files.unexecutable["/fake/web"] = BROKEN
+    error = refused(StartError, make_model(web={"initialize": initialize}))
+    assert (error.brief, "begin a script with #!/bin/sh" in error.remedy) == (f"web cannot be started: {BROKEN}", True)
+    assert activations(orders) == []
+
+
+def test_program_that_initialize_makes(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """A program that is missing may be made by ``initialize``, and may have removed itself once it runs."""
+    machine.files.unexecutable["/fake/web"] = "/fake/web does not exist"
+    assert deploy(make_model(web={"initialize": "make it"}))["web"].is_running
+
+
+def test_program_that_initialize_makes_wrong(
+    refused: Any, make_model: MakeModel, machine: FakeMachine, system: System
+) -> None:
+    """What it makes in the deployment's directories is looked at when the instance is ready, and not before."""
+    program = f"{system.root}/var/lib/web"
+    machine.files.unexecutable[program] = BROKEN
+    machine.processes.program("/fake/web", lambda machine, _: machine.files.write(program, ""))
+    error = refused(StartError, make_model(web={"initialize": "make it", "process": program}))
+    assert error.brief == f"web cannot be started: {BROKEN}"

@@ -11,11 +11,17 @@ from pytest_nixproc._inspection.observation import (
     PASSING_SECONDS,
     PidFileReader,
     ProcessAttribution,
+    changed_paths,
     inspect_processes,
+    real_directories,
+    with_real_paths,
 )
 from pytest_nixproc.checks.api import PidFileState
 from pytest_nixproc.checks.claims import ReferencedPidFile, ResourceClaim
 from pytest_nixproc.machines.host import Host
+from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
+from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.machine import ProcessInfo
@@ -81,3 +87,17 @@ def test_passing_process(machine: FakeMachine, target: Target, passing: dict[str
         machine.clock.after(PASSING_SECONDS / 2, machine.processes.escaped.clear)
     seen = inspect_processes(machine, {MAIN: "web"}, target)
     assert [item.pid for _, item in seen] == [MAIN, 4711][: 1 + stays]
+
+
+def test_places_behind_links(machine: FakeMachine, target: Target) -> None:
+    """Places and directories are known as the kernel shows them, too; what leads into them is no change elsewhere."""
+    machine.files.link("/srv", "/mnt/data")
+    places = with_real_paths(machine, ("/srv/state", "/home/web"))
+    assert places == ("/srv/state", "/home/web", "/mnt/data/state")
+    process = create_managed_process(name="web", process="/bin/web", directory="/srv/state/lib")
+    model = ProcessesModel({"web": Instance(process), "db": Instance(create_managed_process(name="db", process="/x"))})
+    assert real_directories(machine, model) == {"web": "/mnt/data/state/lib"}
+    outside = {"/mnt/data/state/f": "web", "/mnt/f": "web", "/mnt/g": "db"}
+    for path in outside:
+        machine.files.write(path, "")
+    assert changed_paths(machine, outside, target, places) == {"web": ("/mnt/f",), "db": ("/mnt/g",)}

@@ -50,6 +50,18 @@ def test_links_are_replaced(files: Files, tmp_path: Path) -> None:
     assert files.exists(f"{tmp_path}/rc/S00web")
 
 
+def test_real_paths(files: Files, tmp_path: Path) -> None:
+    """What lies behind a link, relative or absolute, has the path of the link's target; all else has its own."""
+    files.make_directory(f"{tmp_path}/real/d")
+    files.link(f"{tmp_path}/absolute", f"{tmp_path}/real")
+    files.link(f"{tmp_path}/rc/relative", "../real/d")
+    assert files.real_paths([f"{tmp_path}/absolute/d", f"{tmp_path}/rc/relative", f"{tmp_path}/nothing"]) == {
+        f"{tmp_path}/absolute/d": f"{tmp_path}/real/d",
+        f"{tmp_path}/rc/relative": f"{tmp_path}/real/d",
+        f"{tmp_path}/nothing": f"{tmp_path}/nothing",
+    }
+
+
 def test_directories(files: Files, tmp_path: Path) -> None:
     """A directory can be made twice, and is removed with all that is in it, once or more often."""
     for _ in range(2):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.types import Ulimit
 
 from pytest_nixproc.errors import Unsupported
 from pytest_nixproc.managers.docker import MANAGER
@@ -26,7 +27,7 @@ from pytest_nixproc.managers.docker.generator import (
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.values.machine import Account, Accounts
+from pytest_nixproc.values.machine import Account, Accounts, Facts, GroupEntry, UserEntry
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
@@ -119,7 +120,36 @@ def test_container_of_ours(generate: Generate) -> None:
         "read_only": True,
         "tmpfs": dict(entry.split(":") for entry in TMPFS),
         "environment": ["NIXPROC_DEPLOYMENT=/srv"],
+        "ulimits": [Ulimit(name="nofile", soft=256, hard=4096)],
     }
+
+
+def test_own_limit_of_open_files_counts(generate: Generate) -> None:
+    """A limit that an override gives a container is the only one of its name."""
+    found = keywords_of(generate(container={"docker_create_parameters": {"ulimit": ["nofile=99", "nproc=50"]}}))
+    assert [(limit.name, limit.soft) for limit in found["ulimits"]] == [("nofile", 99), ("nproc", 50)]
+
+
+def test_shared_memory_of_the_machine(target: Target) -> None:
+    """A container has as much shared memory as the machine, and not the little that engines give."""
+    told = replace(target, facts=Facts(shared_memory=1 << 30))
+    assert keywords_of(generated(told))["shm_size"] == 1 << 30
+
+
+def test_machine_has_accounts_of_its_own(target: Target) -> None:
+    """A container knows the machine's accounts by name and number, and the members of its groups, without passwords."""
+    users = UserEntry("root", 0, 0, "/root", "/bin/bash"), UserEntry("www-data", 33, 34, "/var/www", "/sbin/nologin")
+    groups = GroupEntry("www", 34), GroupEntry("log", 4, ("www-data", "web"))
+    told = replace(target, facts=Facts(users=users, groups=groups))
+    assert accounts(EMPTY, told) == {
+        "etc/passwd": "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
+        "www-data:x:33:34:www-data:/var/www:/sbin/nologin\n",
+        "etc/group": "root:x:0:\nnogroup:x:65534:\nwww:x:34:\nlog:x:4:www-data,web\n",
+    }
+    known = Accounts({"web": Account("web", 901, "www", 34)}, {"www": 34}, {"web": ("log",)})
+    told = replace(told, force_disable_user_change=False, accounts=known)
+    assert accounts(EMPTY, told)["etc/passwd"].endswith("web:x:901:34:web:/:/bin/sh\n")
+    assert "log:x:4:www-data,web\n" in accounts(EMPTY, told)["etc/group"]
 
 
 def test_unit_tells_where_to_look(generate: Generate) -> None:

@@ -62,12 +62,19 @@ def environment_of(settings: dict[str, str]) -> dict[str, str]:
     return dict(dict_of_key_value_pairs(settings["environment"]))
 
 
+def command_of(settings: dict[str, str]) -> list[str]:
+    """Return the command line of a program, behind the shell that takes supervisord's pipe from it."""
+    words = shlex.split(settings["command"])
+    assert words[:4] == ["/bin/sh", "-c", 'exec < /dev/null; exec "$@"', "sh"]
+    return words[4:]
+
+
 def test_plain_process_needs_no_script(generate: Callable[..., Unit]) -> None:
-    """What the section can say, it says: one file, and no shell around the program."""
+    """What the section can say, it says, in one file."""
     unit = generate(args=["-p", 80], environment={"A": "1"}, directory="/srv", umask="0027")
     settings = program_of(unit)
     assert [file.path for file in unit.files] == ["etc/supervisord.conf"]
-    assert shlex.split(settings["command"]) == ["/bin/web", "-p", "80"]
+    assert command_of(settings) == ["/bin/web", "-p", "80"]
     assert environment_of(settings) == {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "A": "1",
@@ -83,7 +90,7 @@ def test_plain_values_survive_supervisors_parser(generate: Callable[..., Unit]) 
     unit = generate(args=[PLAIN, ""], environment={"X": PLAIN, "E": ""}, directory=PLAIN)
     settings = program_of(unit)
     assert len(unit.files) == 1
-    assert shlex.split(settings["command"]) == ["/bin/web", PLAIN, ""]
+    assert command_of(settings) == ["/bin/web", PLAIN, ""]
     environment = environment_of(settings)
     assert (environment["X"], environment["E"], settings["directory"]) == (PLAIN, "", PLAIN)
 

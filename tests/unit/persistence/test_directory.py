@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,22 @@ import pytest
 
 from pytest_nixproc._persistence.directory import DeploymentDirectory, default_state_root
 from pytest_nixproc.errors import DeploymentError
+from pytest_nixproc.machines.package import PACKAGE_ROOT
+
+ENTER = ("unshare", "--mount", "--map-root-user", "--propagation", "private", "/bin/sh", "-ec")
+REFUSED = """
+mount -t tmpfs -o noexec tmpfs "$1"
+exec "$2" -c '
+import sys
+sys.path.insert(0, sys.argv[1])
+from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc.errors import DeploymentError
+try:
+    DeploymentDirectory.allocate(sys.argv[2]).refuse_noexec()
+except DeploymentError as error:
+    print(error)
+' "$3" "$4"
+"""
 
 
 def mode(path: str) -> int:
@@ -84,9 +103,17 @@ def test_way_that_is_closed(open_place: Path) -> None:
     """A directory above the state root through which others cannot pass is named, and left as it is."""
     (open_place / "closed").mkdir(mode=0o700)
     with pytest.raises(DeploymentError, match=f"other users cannot pass through {open_place}/closed,") as caught:
-        DeploymentDirectory.allocate(f"{open_place}/closed/root").make(for_others=True)
+        DeploymentDirectory.allocate(f"{open_place}/closed/root").make(for_others=True, within="/")
     assert "--nixproc-state-root" in caught.value.remedy
     assert (mode(f"{open_place}/closed"), os.listdir(f"{open_place}/closed/root")) == (0o700, [])
+
+
+def test_way_that_may_be_closed(open_place: Path) -> None:
+    """Where nobody has to come, others can pass through what is ours alone, and a closed way above it is no error."""
+    (open_place / "closed").mkdir(mode=0o700)
+    directory = DeploymentDirectory.allocate(f"{open_place}/closed/root")
+    directory.make(for_others=True)
+    assert (mode(f"{open_place}/closed"), mode(directory.root)) == (0o700, 0o711)
 
 
 def test_root_that_cannot_be_written(tmp_path: Path) -> None:
@@ -97,6 +124,20 @@ def test_root_that_cannot_be_written(tmp_path: Path) -> None:
     ) as caught:
         DeploymentDirectory.allocate(f"{tmp_path}/file/x").make()
     assert "--nixproc-state-root" in caught.value.remedy
+
+
+def test_root_in_which_nothing_can_be_executed(tmp_path: Path) -> None:
+    """A state root, or what will be one, is refused by its mount point where that is noexec, also through a link."""
+    if not shutil.which("unshare") or subprocess.run([*ENTER, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("there are no mount namespaces")
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "link").symlink_to("mount")
+    for root in (f"{tmp_path}/mount/a/b", f"{tmp_path}/link"):
+        argv = [*ENTER, REFUSED, "sh", str(tmp_path / "mount"), sys.executable, PACKAGE_ROOT, root]
+        told = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        assert told.startswith(f"nothing can be executed in state root {root}: {tmp_path}/mount is mounted noexec\n")
+        assert "--nixproc-state-root" in told
+    DeploymentDirectory.allocate(f"{tmp_path}/mount/a/b").refuse_noexec()
 
 
 def test_root_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
