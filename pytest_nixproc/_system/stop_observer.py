@@ -12,7 +12,7 @@ from pytest_nixproc._system.instance_runs import be_ready, instance_runs
 from pytest_nixproc.checks.api import StopReport
 from pytest_nixproc.checks.claims import Inventory
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.model.instance import Endpoint
+from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.values.tags import INSTANCE
 
 LEFT_SECONDS: Final = 1.0

@@ -10,7 +10,7 @@ from typing import Final
 from pytest_nixproc.checks.api import PidFileState, Rule, Snapshot, origin_of
 from pytest_nixproc.checks.claims import ResourceClaim
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.model.instance import ANY_ADDRESS
+from pytest_nixproc.values.addresses import ANY_ADDRESS
 from pytest_nixproc.values.findings import Finding, Origin
 from pytest_nixproc.values.machine import Listener
 
