@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_nixproc._inspection.observation import (
-    PASSING_SECONDS,
-    PidFileReader,
-    ProcessAttribution,
-    inspect_processes,
-)
+from pytest_nixproc._inspection.answers import ProcessAttribution
+from pytest_nixproc._inspection.observation import PASSING_SECONDS, PidFileReader, inspect_processes
 from pytest_nixproc.checks.api import PidFileState
 from pytest_nixproc.checks.claims import ReferencedPidFile, ResourceClaim
 from pytest_nixproc.machines.host import Host
