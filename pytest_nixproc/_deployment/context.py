@@ -17,11 +17,7 @@ from pytest_nixproc.values.units import Unit
 
 
 class Subject(Protocol):
-    """A running instance, as conditions see it."""
-
-    @property
-    def url(self) -> str:
-        """The URL at which its own port answers HTTP."""
+    """A running instance, as conditions see it; functions of users get it, too."""
 
     @property
     def log(self) -> str:

@@ -8,8 +8,8 @@ from typing import Final
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
 from pytest_nixproc._deployment.programs import program_problem
-from pytest_nixproc._deployment.readiness import ReadinessChecker, condition_of
-from pytest_nixproc._inspection.observation import ProcessAttribution, listeners, who_holds
+from pytest_nixproc._deployment.readiness import Candidate, ReadinessChecker, condition_of
+from pytest_nixproc._inspection.answers import Answer, Answers, rivals, strangers
 from pytest_nixproc.errors import StartError
 from pytest_nixproc.machines.waiting import Deadline, pause_after
 from pytest_nixproc.managers.api import Driver
@@ -112,11 +112,9 @@ class Watch:
         now = self.machine.clock.now()
         due = [name for name, wait in self.waits.items() if wait.next_look <= now]
         expected = [name for name, wait in self.waits.items() if wait.is_expected]
-        silent = self._see_silent(due, expected)
-        unmet = {}
-        for name in due:
-            unmet[name] = self._unmet(name, silent.get(name))
-            self.waits[name].put_off(self.machine.clock.now(), unmet[name])
+        unmet = self._look_at(due, self._see_silent(due, expected))
+        for name, what in unmet.items():
+            self.waits[name].put_off(self.machine.clock.now(), what)
         ready = [name for name, what in unmet.items() if not what]
         for name in ready:
             if not self.waits.pop(name).is_expected:
@@ -130,12 +128,46 @@ class Watch:
             self._report()
         return ready
 
-    def _unmet(self, name: str, status: Status | None) -> str:
-        unit, condition = self.context.units[name], condition_of(self.context.model[name])
+    def _look_at(self, due: Sequence[str], silent: Mapping[str, Status]) -> dict[str, str]:
+        """Return why instances are not ready yet, or empty texts; raises for one that has ended.
+
+        Whose the answers are is looked at when all have come: by one look, which only those cost that have answered.
+        """
+        others: dict[Answer, str] = {}
+        unmet: dict[str, str] = {}
+        doubtful = list(due)
+        while doubtful:
+            answers = Answers(self.machine.network, others)
+            unmet |= {name: self._unmet(name, silent.get(name), answers) for name in doubtful}
+            statuses = self._statuses([name for name in doubtful if not unmet[name] and name not in silent])
+            unmet |= {name: status.text or "it does not run" for name, status in statuses.items() if not status.running}
+            given = [answer for answer in answers.given if not unmet[answer.instance]]
+            found = strangers(self.driver, self.context.units, statuses, given)
+            # Another part of the condition, or another address, may do.
+            doubtful = sorted({answer.instance for answer in found})
+            others |= found
+        return unmet
+
+    def _statuses(self, names: Sequence[str]) -> dict[str, Status]:
+        """Return the statuses of instances whose conditions hold; raises for one that has ended meanwhile.
+
+        A last line of its log, or a file that it has made, is still there when it is not.
+        """
+        by_unit = self.driver.status([self.context.units[name] for name in names]) if names else {}
+        statuses = {name: by_unit[self.context.units[name].name] for name in names}
+        for name, status in statuses.items():
+            if status.has_ended and self.waits[name].is_expected:
+                raise self._death(name, status)
+        return statuses
+
+    def _unmet(self, name: str, status: Status | None, answers: Answers) -> str:
+        unit, instance = self.context.units[name], self.context.model[name]
+        condition = condition_of(instance)
         if condition is not None:
+            candidate = Candidate(name, instance, self.subjects[name], answers)
             # A daemon may listen, and accept nobody, long before its manager has it: few can knock until then.
             unmet = self.driver.unmet(unit) if unit.mode == "daemon" else ""
-            return unmet or self.checker.unmet(condition, self.subjects[name]) or self.driver.unmet(unit)
+            return unmet or self.checker.unmet(condition, candidate) or self.driver.unmet(unit)
         if status is None:
             return "its manager is starting it"
         if not status.running:
@@ -214,18 +246,3 @@ def start_error(driver: Driver, unit: Unit, instance: Instance, brief: str, *det
     tail = f"end of its log:\n{log[-LOG_TAIL:].rstrip()}" if log.strip() else "its log is empty"
     problem = filter(None, [program_problem(unit, driver.machine)])
     return StartError(brief, details="\n".join((*details, *problem, *rivals(driver, unit, instance), tail)))
-
-
-def rivals(driver: Driver, unit: Unit, instance: Instance) -> Iterable[str]:
-    """Return who else has the declared TCP ports of an instance that is not ready, in words."""
-    ports = set(instance.declared_ports.values())
-    if not ports:
-        return ()
-    status = driver.status([unit])[unit.name]
-    main = {status.pid: unit.key} if status.running and status.pid else {}
-    attribution = ProcessAttribution(driver.machine, driver.target, main)
-    everybody = listeners(driver, {unit.name: status}, main, ports)
-    found = [item for item in everybody if item.protocol == "tcp" and item.port in ports]
-    # While the instance runs, what cannot be seen may be its own.
-    others = [item for item in found if (attribution.owner(item.pid) is None if item.pid else not main)]
-    return dict.fromkeys(f"TCP port {item.port}: {who_holds(driver.machine, item.pid)}" for item in others)

@@ -3,55 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
-from functools import partial
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from pytest_nixproc._inspection.answers import ProcessAttribution, is_at
 from pytest_nixproc._inspection.file_changes import FileChanges
 from pytest_nixproc.checks.api import PidFileState, Snapshot
 from pytest_nixproc.checks.claims import ReferencedPidFile
 from pytest_nixproc.machines.api import Machine
-from pytest_nixproc.machines.process_table import ancestors
 from pytest_nixproc.managers.api import Driver
 from pytest_nixproc.model.accounts import needed_homes
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.values.machine import Account, Listener, ProcessInfo
-from pytest_nixproc.values.tags import INSTANCE
+from pytest_nixproc.values.machine import Account, Listener, ProcessInfo, Protocol
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Status, Unit
 
 PASSING_SECONDS: Final = 0.5
 PID_FILE_SECONDS: Final = 0.5
-
-
-class ProcessAttribution:
-    """The attribution of processes to instances; the process table is read once, and only when it is needed."""
-
-    def __init__(self, machine: Machine, target: Target, main: Mapping[int, str]) -> None:
-        self.machine = machine
-        self.target = target
-        self.main = main
-        self._parents: dict[int, int] | None = None
-
-    def owner(self, pid: int | None) -> str | None:
-        """Return the instance of a process: by main process, by ancestry, or by the tag in its environment."""
-        if pid is None or pid in self.main:
-            return self.main.get(pid or 0)
-        if self._parents is None:
-            self._parents = self.machine.processes.parents()
-        for above in ancestors(pid, self._parents):
-            if above in self.main:
-                return self.main[above]
-        has_tag = partial(self.machine.processes.has_tag, pid)
-        if not all(has_tag(f"{name}={value}") for name, value in self.target.tags.items()):
-            return None
-        return next((name for name in set(self.main.values()) if has_tag(f"{INSTANCE}={name}")), None)
-
-    def living_members(self, pids: set[int]) -> dict[int, str]:
-        """Return which of the given processes still run and belong to an instance, each with the instance."""
-        living = pids - self.machine.processes.ended(pids)
-        return {pid: name for pid in living if (name := self.owner(pid)) is not None}
 
 
 def observe(
@@ -163,23 +133,37 @@ def holders(
     """
     forwarded = {item: attribution.owner(item.pid) for item in driver.listeners(statuses)}
     hidden = {(item.protocol, item.port) for item in forwarded}
+    # What an earlier run has left names the instance, too.
+    own = [(name, item) for name, item in processes if item.main or attribution.owner(item.pid) == name]
     seen = {
-        item: owner
-        for item, owner in instances_by_listener(processes).items()
-        if (item.protocol, item.port) not in hidden
+        item: owner for item, owner in instances_by_listener(own).items() if (item.protocol, item.port) not in hidden
     }
     owned = forwarded | seen
-    known = {(item.protocol, item.port) for item in owned}
-    missing = {(end.protocol, end.port) for instance in model.values() for end in instance.endpoints} - known
+    missing = unserved(model, owned)
+    known = {(item.protocol, item.port, item.host) for item in owned}
     for item in (
         driver.machine.network.listeners(attribution.main, {port for _, port in missing})
         if missing or not processes
         else ()
     ):
         owner = attribution.owner(item.pid)
-        if (item.protocol, item.port) not in known and (owner is not None or (item.protocol, item.port) in missing):
+        is_new = (item.protocol, item.port) not in hidden and (item.protocol, item.port, item.host) not in known
+        if is_new and (owner is not None or (item.protocol, item.port) in missing):
             owned[item] = owner
     return owned
+
+
+def unserved(model: ProcessesModel, owned: Mapping[Listener, str | None]) -> set[tuple[Protocol, int]]:
+    """Return the declared ports on which an instance does not listen itself, as far as its sockets are seen."""
+    sockets = defaultdict(list)
+    for item, owner in owned.items():
+        sockets[owner, item.protocol, item.port].append(item)
+    return {
+        (endpoint.protocol, endpoint.port)
+        for name, instance in model.items()
+        for endpoint in instance.endpoints
+        if not any(is_at(item, [endpoint]) for item in sockets[name, endpoint.protocol, endpoint.port])
+    }
 
 
 def instances_by_listener(processes: Iterable[tuple[str, ProcessInfo]]) -> dict[Listener, str | None]:
@@ -256,15 +240,6 @@ def accounts_to_run_as(model: ProcessesModel, target: Target) -> dict[str, Accou
     return {name: known[user] for name, user in users.items() if user is not None and user in known}
 
 
-def listeners(
-    driver: Driver, statuses: Mapping[str, Status], likely: Iterable[int], wanted: Container[int] | None = None
-) -> list[Listener]:
-    """Return all listening sockets; a port that is forwarded to a unit is the unit's, not the forwarder's."""
-    forwarded = driver.listeners(statuses)
-    ports = {listener.port for listener in forwarded}
-    return [*forwarded, *(item for item in driver.machine.network.listeners(likely, wanted) if item.port not in ports)]
-
-
 def pid_file_of(unit: Unit, process: ManagedProcess, target: Target) -> str:
     """Return the path of an instance's PID file, if it has one: the one that its manager uses, or the usual one."""
     return unit.pid_file or process.pid_file_at(target)
@@ -277,13 +252,6 @@ def read_pid_files(
     paths = {name: pid_file_of(units[name], instance.pkg, target) for name, instance in model.items()}
     contents = {name: machine.files.read(path) for name, path in paths.items()}
     return {name: content.decode(errors="replace") for name, content in contents.items() if content is not None}
-
-
-def who_holds(machine: Machine, pid: int | None) -> str:
-    """Return in words who holds a port; ``pid`` is None for a process that cannot be seen."""
-    return (
-        f"process {pid} holds it ({machine.processes.describe(pid)})" if pid else "a process of another user holds it"
-    )
 
 
 def describe(machine: Machine, owners: Mapping[Listener, str | None]) -> dict[int, str]:

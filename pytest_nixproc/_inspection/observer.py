@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from pytest_nixproc._inspection.observation import ProcessAttribution, listeners
+from pytest_nixproc._inspection.answers import Answer, Answers, ProcessAttribution, listeners, strangers
 from pytest_nixproc.machines.process_table import ancestors, descendants
 from pytest_nixproc.managers.api import Driver
+from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.values.tags import DEPLOYMENT
 from pytest_nixproc.values.units import Status, Unit
 
@@ -48,6 +49,29 @@ class Observer:
         pids = set(self.pids(name, status))
         found = listeners(self.driver, {self.units[name].name: status}, pids)
         return {listener.port for listener in found if listener.pid in pids and listener.protocol == "tcp"}
+
+    def address(self, name: str, endpoint: Endpoint) -> tuple[str, int]:
+        """Return the host and port at which the tests reach an endpoint of an instance.
+
+        Where several of the machine's addresses lead to its port, it is the first at which the instance itself listens.
+        """
+        hosts = Answers(self.machine.network).hosts(endpoint) if self.machine.lifecycle.is_up else endpoint.hosts(())
+        if len(hosts) > 1:
+            answers = [Answer(name, host, endpoint.port) for host in hosts]
+            others = strangers(self.driver, self.units, {name: self.status(name)}, answers)
+            hosts = tuple(answer.host for answer in answers if answer not in others) or hosts
+        return self.machine.address(endpoint.port, hosts[0])
+
+    def unanswered(
+        self, endpoints: Iterable[tuple[str, Endpoint]], statuses: Mapping[str, Status]
+    ) -> dict[tuple[str, Endpoint], str]:
+        """Return those of some instances' TCP endpoints at which they do not answer, each with the reason."""
+        answers = Answers(self.machine.network)
+        problems = {(name, endpoint): answers.problem(name, endpoint) for name, endpoint in endpoints}
+        others = strangers(self.driver, self.units, statuses, answers.given)
+        foreign = {(answer.instance, answer.port): reason for answer, reason in others.items()}
+        found = {key: problem or foreign.get((key[0], key[1].port), "") for key, problem in problems.items()}
+        return {key: problem for key, problem in found.items() if problem}
 
     def strays(self) -> list[int]:
         """Return the deployment's processes; those that another process has started are found by their tag."""

@@ -16,7 +16,7 @@ from pytest_nixproc._planning.planner import LoadModel, Planner
 from pytest_nixproc.checks.api import RuleInput
 from pytest_nixproc.checks.claims import OtherDeployment
 from pytest_nixproc.machines.api import Machine
-from pytest_nixproc.model.instance import Endpoint
+from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.values.findings import Finding
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from pytest_nixproc._deployment.operation import Operation
+from pytest_nixproc._inspection.answers import main_endpoint
 from pytest_nixproc._inspection.observation import pid_file_of
 from pytest_nixproc._planning.steps import Step
 from pytest_nixproc.errors import NixprocError, TeardownError
 from pytest_nixproc.machines.waiting import wait_until
+from pytest_nixproc.model.ready import LogLine
+from pytest_nixproc.values.addresses import url_of
 from pytest_nixproc.values.units import Status
 
 ASKED_FOR: Final = "asked for by a test"
@@ -42,13 +44,11 @@ class RunningInstance:
     def url(self) -> str:
         """``http://HOST:PORT`` of its ``port``, or of the only port it declares, as the tests reach it.
 
-        That is ``127.0.0.1`` and the port itself, unless its machine has a network of its own.
+        The host is the address that it declares, a loopback address where that is all addresses, or else the one at
+        which it listens. On a machine with a network of its own, it is an address that leads there.
         """
-        ports = self._operation.context.model[self.name].declared_ports
-        if "port" not in ports and len(ports) != 1:
-            raise NixprocError(f"{self.name} has no single port to make a URL of", remedy="declare 'port'")
-        host, port = self._operation.machine.address(ports.get("port") or next(iter(ports.values())))
-        return f"http://{host}:{port}"
+        endpoint = main_endpoint(self.name, self._operation.context.model[self.name])
+        return url_of(*self._operation.observer.address(self.name, endpoint))
 
     @property
     def status(self) -> Status:
@@ -154,7 +154,8 @@ class RunningInstance:
         """Wait until a regular expression is found in a line of its log; managers may write one a moment later."""
         what = f"wait for a line of {self.name}'s log with {pattern!r}"
         deadline = self._operation.machine.deadline(timeout)
-        wait_until(lambda: "" if re.search(pattern, self.log, re.MULTILINE) else "it is not there", deadline, what)
+        line = LogLine(pattern)
+        wait_until(lambda: "" if line.is_in(self.log) else "it is not there", deadline, what)
 
     def wait_ready(self) -> None:
         """Wait until it is ready, after something that it has to recover from."""

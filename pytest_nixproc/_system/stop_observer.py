@@ -6,19 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pytest_nixproc._deployment.operation import Operation
-from pytest_nixproc._inspection.observation import who_holds
+from pytest_nixproc._inspection.answers import is_at, who_holds
 from pytest_nixproc._system.instance import RunningInstance
 from pytest_nixproc._system.instance_runs import be_ready, instance_runs
 from pytest_nixproc.checks.api import StopReport
 from pytest_nixproc.checks.claims import Inventory
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.model.instance import Endpoint
+from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.values.tags import INSTANCE
 
 LEFT_SECONDS: Final = 1.0
 """How long processes of a stopped instance may still take: whoever ended last may not have been waited for yet."""
-
-LOCAL: Final = "127.0.0.1"
 
 
 class StopObserver:
@@ -36,8 +34,11 @@ class StopObserver:
         self.name = name
         self.pids = operation.pids_of(name)
         snapshot = operation.snapshot()
-        own = {(listener.protocol, listener.port) for listener, owner in snapshot.owners.items() if owner == name}
-        self.ports = own | {(endpoint.protocol, endpoint.port) for endpoint in self.model[name].endpoints}
+        own = [listener for listener, owner in snapshot.owners.items() if owner == name]
+        self.endpoints = {
+            *self.model[name].endpoints,
+            *(Endpoint.declared("", item.port, item.protocol, item.host) for item in own),
+        }
         bound = {path for owner, process in snapshot.processes if owner == name for path in process.bound}
         inventory = Inventory.of(self.model, operation.plan.target)
         self.sockets = bound | {claim.resource for claim in inventory.sockets if claim.instance == name}
@@ -47,13 +48,14 @@ class StopObserver:
             other: run for other, run in instance_runs(snapshot.statuses, self.machine).items() if other != name
         }
         self.dependants = {other for other in self.model if self.model.needs(other, name)}
-        self.answering = {
-            other: [end for end in self.model[other].endpoints if end.protocol == "tcp" and not self._problem(end)]
+        tcp = [
+            (other, endpoint)
             for other in self.instance_runs
-        }
-
-    def _problem(self, endpoint: Endpoint) -> str:
-        return self.machine.network.connection_problem((endpoint.address or LOCAL, endpoint.port))
+            for endpoint in self.model[other].endpoints
+            if endpoint.protocol == "tcp"
+        ]
+        unanswered = operation.observer.unanswered(tcp, snapshot.statuses)
+        self.answering = [entry for entry in tcp if entry not in unanswered]
 
     def while_stopped(self) -> StopReport:
         """Return the report about the remains of the instance, and about the others that do not depend on it."""
@@ -86,11 +88,12 @@ class StopObserver:
     def _held(self, left: Iterable[int]) -> dict[str, str]:
         """Return the ports of the instance that others hold; its own processes are reported themselves."""
         own = set(left)
-        everybody = self.machine.network.listeners(wanted={port for _, port in self.ports}) if self.ports else []
+        ports = {endpoint.port for endpoint in self.endpoints}
+        everybody = self.machine.network.listeners(wanted=ports) if ports else []
         return {
             f"{item.protocol.upper()} port {item.port}": who_holds(self.machine, item.pid)
             for item in everybody
-            if (item.protocol, item.port) in self.ports and item.pid not in own
+            if is_at(item, self.endpoints) and item.pid not in own
         }
 
     def _existing(self, paths: Iterable[str]) -> tuple[str, ...]:
@@ -106,13 +109,19 @@ class StopObserver:
 
     def _unready(self, names: Iterable[str]) -> dict[str, str]:
         """Return which instances are not ready, or do not answer on a port as they did, and why."""
-        reasons = {name: self._reason(name) for name in sorted(names) if name in self.instance_runs}
-        return {name: reason for name, reason in reasons.items() if reason}
+        left = sorted(name for name in names if name in self.instance_runs)
+        reasons = {name: reason for name in left if (reason := unready(self.instances[name]))}
+        wanted = [(name, endpoint) for name, endpoint in self.answering if name in left and name not in reasons]
+        statuses = self.operation.observer.statuses()
+        for (name, endpoint), problem in self.operation.observer.unanswered(wanted, statuses).items():
+            reasons.setdefault(name, f"{endpoint.text}: {problem}")
+        return reasons
 
-    def _reason(self, name: str) -> str:
-        try:
-            be_ready(self.instances[name])
-        except DeploymentError as error:
-            return error.brief
-        problems = {endpoint.text: self._problem(endpoint) for endpoint in self.answering[name]}
-        return next((f"{text}: {problem}" for text, problem in problems.items() if problem), "")
+
+def unready(instance: RunningInstance) -> str:
+    """Return why an instance cannot be used, or an empty text."""
+    try:
+        be_ready(instance)
+    except DeploymentError as error:
+        return error.brief
+    return ""

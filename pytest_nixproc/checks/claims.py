@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
 from pytest_nixproc.model.accounts import needed_accounts
-from pytest_nixproc.model.instance import Endpoint, Instance
+from pytest_nixproc.model.endpoint import Endpoint
+from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.recognition import PID_PATH, Kind, is_for_one, kind_of
 from pytest_nixproc.model.system import ProcessesModel

@@ -11,8 +11,8 @@ from pytest_nixproc.checks.api import Rule, RuleInput, origin_of
 from pytest_nixproc.checks.claims import OtherDeployment, ResourceClaim
 from pytest_nixproc.checks.static import conflict, contested
 from pytest_nixproc.hooks import hookimpl
+from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.model.ids import Pool
-from pytest_nixproc.model.instance import Endpoint
 from pytest_nixproc.model.names import TYPING_ERROR, nearest
 from pytest_nixproc.values.findings import Finding
 

@@ -79,9 +79,10 @@ RULES: Final = [
         "NP302",
         "nobody listens on the ports of a stopped instance",
         leak=ports_held,
-        explanation="It checks the ports that the instance declares, and those that it listened on. Processes of its"
-        " own that still hold one are reported by NP301; this rule is about others, which took the port over or got it"
-        " from the program, so that the instance cannot be started again.",
+        explanation="It checks the ports that the instance declares, and those that it listened on, at its addresses:"
+        " another instance may have the same port at another one. Processes of its own that still hold one are reported"
+        " by NP301; this rule is about others, which took the port over or got it from the program, so that the"
+        " instance cannot be started again.",
     ),
     Rule(
         "NP303",
@@ -112,7 +113,7 @@ RULES: Final = [
         "NP306",
         "other instances stay ready while one is stopped",
         leak=others_unready,
-        explanation="The others' conditions have to hold, and the TCP ports on which they have answered before have to"
-        " answer. Those that depend on the stopped one are checked when it is started again.",
+        explanation="The others' conditions have to hold, and they have to answer on the TCP ports on which they did so"
+        " before. Those that depend on the stopped one are checked when it is started again.",
     ),
 ]

@@ -10,7 +10,7 @@ from typing import Final
 from pytest_nixproc.checks.api import NOT_RUNNING, PidFileState, Rule, Snapshot, origin_of
 from pytest_nixproc.checks.claims import ResourceClaim
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.model.instance import ANY_ADDRESS
+from pytest_nixproc.values.addresses import ANY_ADDRESS
 from pytest_nixproc.values.findings import Finding, Origin
 from pytest_nixproc.values.machine import Listener
 
@@ -29,10 +29,12 @@ def ports_not_owned(snapshot: Snapshot) -> Iterator[Finding]:
         holders[listener.protocol, listener.port].append(listener)
     for name, instance in snapshot.model.items():
         for endpoint in instance.endpoints if name not in snapshot.may_be_down else ():
-            found = holders[endpoint.protocol, endpoint.port]
+            at_port = holders[endpoint.protocol, endpoint.port]
+            found = [listener for listener in at_port if endpoint.is_served_at(listener.host)]
             if name not in (snapshot.owners[listener] for listener in found):
                 who, others, remedy = holder(snapshot, found)
-                problem = f"{name} declares {endpoint.protocol.upper()} port {endpoint.port}, {who}"
+                place = f"{endpoint.port}{f' of {endpoint.address}' if endpoint.address else ''}"
+                problem = f"{name} declares {endpoint.protocol.upper()} port {place}, {who}"
                 origin = origin_of(snapshot.model, name, endpoint.value_path, endpoint.port)
                 yield Finding("NP202", "error", problem, (name, *others), (origin,), remedy)
 
@@ -252,7 +254,8 @@ RULES: Final = [
         "each declared port is listened on by the instance's own processes",
         live=ports_not_owned,
         explanation="A port that answers proves little: another instance, or a stranger, may hold it. The rule checks"
-        " which process holds the listening socket, and whether that process belongs to the instance.",
+        " which process holds the listening socket, at the address that the instance declares, and whether that process"
+        " belongs to the instance and to its present run. Where no address is declared, any will do.",
     ),
     Rule(
         "NP203",

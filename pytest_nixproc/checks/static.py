@@ -11,7 +11,7 @@ from typing import Final
 from pytest_nixproc.checks.api import Rule, RuleInput, origin_of
 from pytest_nixproc.checks.claims import ENVIRONMENT, ResourceClaim, by_resource
 from pytest_nixproc.hooks import hookimpl
-from pytest_nixproc.model.instance import Endpoint
+from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.model.recognition import LOCAL_ADDRESS, STATE_ROOTS
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.findings import Finding, Origin, Severity

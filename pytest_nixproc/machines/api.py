@@ -10,6 +10,7 @@ from typing import ClassVar, Self, TypeVar
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.machines.parts import AccountDatabase, Lifecycle
 from pytest_nixproc.machines.verbs import Verbs
+from pytest_nixproc.values.addresses import IPV4_LOOPBACK
 from pytest_nixproc.values.machine import MachineSpec
 
 Result = TypeVar("Result")
@@ -62,9 +63,9 @@ class Machine(Verbs):
         Thread(target=carry_out, daemon=True).start()
         return future
 
-    def address(self, port: int) -> tuple[str, int]:
-        """Return the host and port by which the tests reach a TCP port of the machine."""
-        return "127.0.0.1", port
+    def address(self, port: int, host: str = IPV4_LOOPBACK) -> tuple[str, int]:
+        """Return the host and port by which the tests reach a TCP port at an address of the machine."""
+        return host, port
 
     def start(self) -> None:
         """Boot the machine; one that is up is left alone. Raises :class:`~pytest_nixproc.errors.MachineError`."""

@@ -10,11 +10,12 @@ import os
 import socket
 import struct
 from collections.abc import Container, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from pytest_nixproc.machines.process_table import all_processes, offspring, read_facts
+from pytest_nixproc.values.addresses import ALL_IPV6, DUAL_STACK, canonical
 from pytest_nixproc.values.machine import Listener, Protocol
 
 NETLINK_SOCK_DIAG: Final = 4  # <linux/netlink.h>
@@ -28,9 +29,11 @@ STATES: Final[Mapping[Protocol, tuple[int, int]]] = {
 }
 """The kernel's states of listening sockets (<net/tcp_states.h>): TCP_LISTEN; of UDP, unconnected, TCP_CLOSE."""
 
+V6ONLY: Final = 11  # INET_DIAG_SKV6ONLY of <linux/inet_diag.h>
 HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
 QUERY: Final = struct.Struct("=BBBBI48x")  # struct inet_diag_req_v2, the socket's identity left open
 SOCKET: Final = struct.Struct("=4x2s2x16s44xI")  # struct inet_diag_msg, of it: port, address, inode
+ATTRIBUTE: Final = struct.Struct("=HH")  # struct rtattr
 RECEIVE_BYTES: Final = 1 << 16
 
 
@@ -46,19 +49,41 @@ class Address(NamedTuple):
         return Listener(self.host, self.port, pid, self.protocol)
 
 
-def listening_sockets() -> dict[int, Address]:
+def listening_sockets(protocols: Iterable[Protocol] = tuple(STATES)) -> dict[int, Address]:
     """Return the address of every listening socket, by its inode; raises ``OSError`` where the kernel cannot tell."""
     found: dict[int, Address] = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
-        for name, (protocol, state) in STATES.items():
+        for name in protocols:
+            protocol, state = STATES[name]
             for family in (socket.AF_INET, socket.AF_INET6):
                 query = QUERY.pack(family, protocol, 0, 0, state)
                 kernel.send(HEADER.pack(HEADER.size + len(query), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 0, 0) + query)
                 for message in answers(kernel):
                     port, address, inode = SOCKET.unpack_from(message)
-                    text = socket.inet_ntop(family, address if family == socket.AF_INET6 else address[:4])
-                    found[inode] = Address(text, int.from_bytes(port), name)
+                    found[inode] = Address(host_of(family, address, message), int.from_bytes(port), name)
     return found
+
+
+def host_of(family: socket.AddressFamily, address: bytes, message: bytes) -> str:
+    """Return the address that a socket is bound to, as :func:`~pytest_nixproc.values.addresses.canonical` does.
+
+    A socket on all addresses of IPv6 has those of IPv4, too, unless it says otherwise.
+    """
+    if family == socket.AF_INET:
+        return socket.inet_ntop(family, address[:4])
+    host = canonical(socket.inet_ntop(family, address))
+    return DUAL_STACK if host == ALL_IPV6 and not is_ipv6_only(message) else host
+
+
+def is_ipv6_only(message: bytes) -> bool:
+    """Tell whether the attributes of a socket say that it is for IPv6 alone (ipv6(7), IPV6_V6ONLY)."""
+    start = SOCKET.size
+    while start + ATTRIBUTE.size <= len(message):
+        length, kind = ATTRIBUTE.unpack_from(message, start)
+        if kind == V6ONLY:
+            return bool(message[start + ATTRIBUTE.size])
+        start += max(length + 3 & ~3, ATTRIBUTE.size)
+    return False
 
 
 def answers(kernel: socket.socket) -> Iterator[bytes]:
@@ -85,21 +110,18 @@ def inodes_of(pid: int) -> Iterator[int]:
                     yield int(target[8:-1])
 
 
-def listeners(
-    likely: Iterable[int], starter: Iterable[int], older: AbstractSet[int], wanted: Container[int] | None
-) -> list[Listener]:
+def listeners(likely: Iterable[int], starter: Iterable[int], wanted: Container[int] | None) -> list[Listener]:
     """Return all listening sockets with their processes, as far as those are wanted.
 
-    Looked at are the likely processes, for what is left their offspring and that of the starter, unless all of it is
-    older than the starter, and in the end, if any of the wanted ports is left, or all are wanted, everybody.
+    The likely processes are looked at, and as long as any of the wanted ports is left, or all are wanted, first their
+    offspring, then that of the starter, and then everybody.
     """
     sockets = listening_sockets()
     likely = list(likely)
     found = list(held_by(likely, sockets))
-    if not sockets.keys() <= older:
-        found += held_by(offspring({*likely, *starter}) - set(likely), sockets)
-    if any(wanted is None or address.port in wanted for address in sockets.values()):
-        found += held_by(all_processes(), sockets)
+    for others in (partial(offspring, likely), partial(offspring, starter), all_processes):
+        if any(wanted is None or address.port in wanted for address in sockets.values()):
+            found += held_by(others(), sockets)
     return found + [address.held_by(None) for address in sockets.values()]
 
 
@@ -151,7 +173,7 @@ def is_listening(connection: Any) -> bool:
 def heard(connection: Any, pid: int | None) -> Listener:
     """Return a connection of psutil's as a listener."""
     host, port = connection.laddr
-    return Listener(host, port, pid, "udp" if connection.type == socket.SOCK_DGRAM else "tcp")
+    return Listener(canonical(host), port, pid, "udp" if connection.type == socket.SOCK_DGRAM else "tcp")
 
 
 def held_by(pids: Iterable[int], sockets: dict[int, Address]) -> Iterator[Listener]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.machines.waiting import Deadline
@@ -187,17 +187,26 @@ class Network(ABC):
 
         Those of UDP are among them while they are unconnected, which clients' are, too, for a moment.
 
-        Given ``wanted`` ports, the holders of others may be left out, unless they are likely, or were started by us,
-        or descend from such a process.
+        Given ``wanted`` ports, the holders of others may be left out, unless they are likely.
         """
 
     @abstractmethod
-    def port_is_free(self, port: int) -> bool:
-        """Tell whether a server could listen on the port now, on any address."""
+    def open_ports(self) -> Mapping[int, Sequence[str]] | None:
+        """Return the TCP ports that are listened on, each with the addresses at which the machine reaches it itself.
+
+        Asked for often; None where that cannot be told at once.
+        """
+
+    @abstractmethod
+    def port_is_free(self, port: int, host: str = "") -> bool:
+        """Tell whether a server could listen on the port now, on an address, or on any of them."""
 
     @abstractmethod
     def connection_problem(self, address: tuple[str, int] | str) -> str:
-        """Connect to a host and port, or to a Unix socket's path; return why that fails, or an empty text."""
+        """Connect to a host and port, or to a Unix socket's path; return why that fails, or an empty text.
+
+        ``localhost`` is either loopback address.
+        """
 
     @abstractmethod
     def is_shared_with(self, pid: int) -> bool:

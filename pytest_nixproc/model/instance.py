@@ -3,52 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final
 
 from pytest_nixproc.errors import Fault
 from pytest_nixproc.model.call_site import call_site
+from pytest_nixproc.model.endpoint import ADDRESSES, Endpoint
 from pytest_nixproc.model.names import camel_case, snake_case
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.recognition import is_port_name, is_udp_name
 from pytest_nixproc.values.location import Location
-
-ADDRESSES: Final = ("bind_address", "bind_ip", "listen_address", "listen_host", "address")
-"""Attributes that hold the address on which an instance listens; ``http_bind_ip`` is that of ``http_port`` alone."""
-
-ANY_ADDRESS: Final = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - recognised, not listened on
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A port that an instance declares."""
-
-    value_path: str
-    """Path of the attribute that declares the port; empty where it is not known."""
-
-    port: int
-    protocol: Literal["tcp", "udp"] = "tcp"
-    address: str = ""
-    """Address that the port is bound to; empty for all addresses."""
-
-    @property
-    def text(self) -> str:
-        """The endpoint as text, for messages and for a deployment's journal: ``tcp 80``, ``tcp 127.0.0.1:80``."""
-        return f"{self.protocol} {f'{self.address}:' if self.address else ''}{self.port}"
-
-    @classmethod
-    def read(cls, text: str) -> Self:
-        """Return an endpoint from its text, which does not name the attribute that declares it."""
-        protocol, _, rest = text.partition(" ")
-        address, _, port = rest.rpartition(":")
-        return cls("", int(port), "udp" if protocol == "udp" else "tcp", address)
-
-    def meets(self, other: Endpoint) -> bool:
-        """Tell whether two endpoints conflict: they have one port and protocol, and an address in common."""
-        is_same_port = (self.protocol, self.port) == (other.protocol, other.port)
-        return is_same_port and (self.address == other.address or not self.address or not other.address)
 
 
 class Instance:
@@ -103,18 +68,26 @@ class Instance:
     @cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The ports that the instance declares, with their protocols and addresses."""
-        tcp = [Endpoint(name, port, "tcp", self._address(name)) for name, port in self.declared_ports.items()]
-        udp = [Endpoint(name, port, "udp", self._address(name)) for name, port in self.declared_udp_ports.items()]
+        tcp = [Endpoint.declared(name, port, "tcp", self._host(name)) for name, port in self.declared_ports.items()]
+        udp = [Endpoint.declared(name, port, "udp", self._host(name)) for name, port in self.declared_udp_ports.items()]
         return (*tcp, *udp)
 
-    def _address(self, port: str) -> str:
-        """Return the address that a port is bound to, one of its own or that of all ports; empty for every address."""
+    def endpoints_of(self, port: int) -> tuple[Endpoint, ...]:
+        """Return the TCP endpoints of one port: none if it is not declared, several if it is on several addresses."""
+        return tuple(endpoint for endpoint in self.endpoints if (endpoint.protocol, endpoint.port) == ("tcp", port))
+
+    @property
+    def main_endpoint(self) -> Endpoint | None:
+        """The endpoint of its ``port``, or of the only TCP port it declares; None where there is no such one."""
+        found = {endpoint.value_path: endpoint for endpoint in self.endpoints if endpoint.protocol == "tcp"}
+        return found.get("port") or (next(iter(found.values())) if len(found) == 1 else None)
+
+    def _host(self, port: str) -> str:
+        """Return what is said about the address that a port is bound to: one of its own, or that of all ports."""
         own = port.removesuffix("port")
-        for name in (*(f"{own}{name}" for name in ADDRESSES), *ADDRESSES):
-            value = self.attributes.get(name)
-            if isinstance(value, str):
-                return "" if value in ANY_ADDRESS else value
-        return ""
+        names = (*(f"{own}{name}" for name in ADDRESSES), *ADDRESSES)
+        said = (value for name in names if isinstance(value := self.attributes.get(name), str))
+        return next(said, "")
 
     def faults(self) -> list[Fault]:
         """Return the faults of the instance, with paths relative to it."""

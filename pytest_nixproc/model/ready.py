@@ -3,7 +3,8 @@
     Instance(pkg=..., port=5000, ready=ready.http("/health") & ready.log("listening"))
 
 Conditions are data; the deployment looks at them. Without one, an instance is ready when all its declared
-ports accept connections, or, without ports, when its process manager says that it runs.
+ports accept connections, or, without ports, when its process manager says that it runs. An instance's declared
+ports count only when its own processes listen there.
 """
 
 from __future__ import annotations
@@ -54,10 +55,11 @@ class TcpPort(Condition):
     """A condition that holds when a TCP port accepts connections."""
 
     port: int
-    host: str = "127.0.0.1"
+    host: str = ""
+    """Address or name to connect to; empty for the instance's own address."""
 
     def __str__(self) -> str:
-        return f"port {self.port}"
+        return f"port {self.port}{f' of {self.host}' if self.host else ''}"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ class LogLine(Condition):
     def __str__(self) -> str:
         return f"log line {self.pattern!r}"
 
+    def is_in(self, log: str) -> bool:
+        """Tell whether a line of a log matches; lines may end as those of networks do, in CR LF."""
+        lines = (log, log.replace("\r\n", "\n")) if "\r\n" in log else (log,)
+        return any(re.search(self.pattern, text, re.MULTILINE) for text in lines)
+
 
 @dataclass(frozen=True)
 class CommandSucceeds(Condition):
@@ -123,8 +130,8 @@ class Holds(Condition):
         return f"{getattr(self.function, '__name__', self.function)}()"
 
 
-def tcp(port: int, host: str = "127.0.0.1") -> Condition:
-    """Return a condition that holds when a TCP port accepts connections."""
+def tcp(port: int, host: str = "") -> Condition:
+    """Return a condition that holds when a TCP port accepts connections, at the instance's own address or a host's."""
     return TcpPort(port, host)
 
 

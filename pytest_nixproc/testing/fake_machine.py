@@ -26,6 +26,7 @@ from typing import ClassVar, Final
 from pytest_nixproc.machines.api import Machine, Result
 from pytest_nixproc.machines.parts import AccountDatabase, Files, Lifecycle, Network, Processes
 from pytest_nixproc.machines.waiting import Deadline
+from pytest_nixproc.values.addresses import IPV4_LOOPBACK, bound_to, leads_to, open_ports, reached_at
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.machine import Account, Accounts, Facts, Listener, ProcessInfo
 
@@ -35,8 +36,6 @@ FIRST_PID: Final = 1 << 23
 INIT: Final = 1
 HARMLESS: Final = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGSTOP, signal.SIGWINCH})
 """Signals that do not end a process by default (signal(7))."""
-
-LOCALHOST: Final = "127.0.0.1"
 
 
 @dataclass(eq=False)
@@ -320,15 +319,15 @@ class FakeNetwork(Network):
 
     def __init__(self, files: FakeFiles) -> None:
         self._files = files
-        self._ports: dict[int, Listener] = {}
+        self._sockets: dict[tuple[int, str], Listener] = {}
 
-    def listen(self, port: int, pid: int | None = None, host: str = LOCALHOST) -> None:
+    def listen(self, port: int, pid: int | None = None, host: str = IPV4_LOOPBACK) -> None:
         """Open a port; without a pid, of a process that cannot be seen."""
-        self._ports[port] = Listener(host, port, pid)
+        self._sockets[port, host] = Listener(host, port, pid)
 
     def close_ports(self, pid: int) -> None:
         """Close the ports of a process."""
-        self._ports = {port: listener for port, listener in self._ports.items() if listener.pid != pid}
+        self._sockets = {place: listener for place, listener in self._sockets.items() if listener.pid != pid}
 
     def listeners(
         self,
@@ -336,15 +335,24 @@ class FakeNetwork(Network):
         wanted: Container[int] | None = None,  # noqa: ARG002
     ) -> list[Listener]:
         """Return the open ports, in order."""
-        return [self._ports[port] for port in sorted(self._ports)]
+        return [self._sockets[place] for place in sorted(self._sockets)]
 
-    def port_is_free(self, port: int) -> bool:
-        """Tell whether nobody has opened a port."""
-        return port not in self._ports
+    def open_ports(self) -> Mapping[int, Sequence[str]]:
+        """Return the open ports, with the addresses at which they are reached."""
+        return open_ports(self._sockets)
+
+    def port_is_free(self, port: int, host: str = "") -> bool:
+        """Tell whether nobody has opened a port, on an address or on any."""
+        held = [bound for number, bound in self._sockets if number == port]
+        return not any(leads_to(own, bound) or leads_to(bound, own) for own in bound_to(host) for bound in held)
 
     def connection_problem(self, address: tuple[str, int] | str) -> str:
         """Return why a port or a socket cannot be connected to; an empty text if it is open."""
-        is_open = address in self._files.sockets if isinstance(address, str) else address[1] in self._ports
+        if isinstance(address, str):
+            is_open = address in self._files.sockets
+        else:
+            held = [bound for number, bound in self._sockets if number == address[1]]
+            is_open = any(leads_to(host, bound) for host in reached_at(address[0]) for bound in held)
         return "" if is_open else "Connection refused"
 
     def is_shared_with(self, pid: int) -> bool:  # noqa: ARG002 - nothing here has one of its own
@@ -461,12 +469,12 @@ def ends(status: int = 0, *, after: float = 0.0, output: str = "") -> Script:
     return script
 
 
-def listens(port: int, *, after: float = 0.0) -> Script:
+def listens(port: int, *, after: float = 0.0, host: str = IPV4_LOOPBACK) -> Script:
     """Return the script of a server that opens a port ``after`` some seconds, if it still runs at that time."""
 
     def open_port(machine: FakeMachine, process: FakeProcess) -> None:
         if process.runs:
-            machine.network.listen(port, process.pid)
+            machine.network.listen(port, process.pid, host)
 
     return lambda machine, process: machine.clock.after(after, lambda: open_port(machine, process))
 

@@ -27,7 +27,8 @@ from pytest_nixproc.checks.claims import OtherDeployment
 from pytest_nixproc.errors import ConflictError, TeardownError
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.model import ready
-from pytest_nixproc.model.instance import Endpoint, Instance
+from pytest_nixproc.model.endpoint import Endpoint
+from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.findings import Finding

@@ -42,7 +42,8 @@ from pytest_nixproc.managers.s6_rc.parameters import PARAMETERS
 from pytest_nixproc.managers.systemd import directives
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.credentials import Group, User
-from pytest_nixproc.model.instance import Endpoint, Instance
+from pytest_nixproc.model.endpoint import Endpoint
+from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.names import camel_case
 from pytest_nixproc.model.process import ManagedProcess, create_managed_process
 from pytest_nixproc.model.system import ProcessesModel

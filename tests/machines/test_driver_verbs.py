@@ -94,6 +94,8 @@ def test_ports_files_and_sockets(machine: DriverMachine, tmp_path: Path) -> None
         machine.wait_for_open_port(port, "localhost", 5)
         with pytest.raises(WaitTimeout):
             machine.wait_for_closed_port(port, timeout=0.1)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        machine.wait_for_open_port(server.getsockname()[1])
     machine.wait_for_closed_port(port, addr="127.0.0.1")
     machine.wait_for_file(str(tmp_path))
     with pytest.raises(WaitTimeout, match=r"wait for file /nowhere: not within 0\.3 s"):

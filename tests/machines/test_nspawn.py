@@ -25,10 +25,9 @@ from pytest_nixproc.machines.nspawn import boot as booting
 from pytest_nixproc.machines.package import PACKAGE_ROOT
 from pytest_nixproc.machines.process_table import environment_of, parents
 from pytest_nixproc.machines.waiting import wait_until
+from pytest_nixproc.values.addresses import IPV4_LOOPBACK, url_of
 from pytest_nixproc.values.commands import Spawn
 from tests.machines.conftest import Boot
-
-SERVE = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port={port}, bind='127.0.0.1')"
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +51,16 @@ def traces(machine: Machine) -> list[str]:
     return found + own + [lease.root for lease in Leases().all() if lease.root == machine.spec.directory]
 
 
-def serve(machine: Machine, port: int) -> None:
+def serve(machine: Machine, port: int, host: str = IPV4_LOOPBACK) -> None:
     """Have a web server listen on a port of a machine."""
-    argv = (machine.facts.python, "-c", SERVE.format(port=port))
+    argv = (machine.facts.python, "-m", "http.server", str(port), "--bind", host, "--directory", "/")
     machine.processes.spawn(Spawn(argv, {"PATH": machine.facts.path_variable}, "/root/log"))
-    machine.wait_for_open_port(port, timeout=10)
+    machine.wait_for_open_port(port, host, timeout=10)
 
 
-def url(machine: Machine, port: int) -> str:
+def url(machine: Machine, port: int, host: str = IPV4_LOOPBACK) -> str:
     """Return where the tests reach a port of a machine."""
-    host, forwarded = machine.address(port)
-    return f"http://{host}:{forwarded}/"
+    return f"{url_of(*machine.address(port, host))}/"
 
 
 def test_accounts_are_its_own(machine: Machine) -> None:
@@ -201,6 +199,19 @@ def test_equal_ports_of_private_networks(boot: Boot) -> None:
         for number, machine in enumerate((one, two)):
             assert requests.get(f"{url(machine, 80)}srv/w/name", timeout=5).text == f"{number}\n"
         assert url(one, 80) != url(two, 80)
+
+
+def test_addresses_of_a_private_network(boot: Boot) -> None:
+    """Servers on any addresses of a machine are reached, each by an address of this host's."""
+    with boot(private_network=True) as machine:
+        hosts = ("127.0.0.2", "::1")
+        for host in hosts:
+            serve(machine, 80, host)
+        assert set((machine.network.open_ports() or {})[80]) == set(hosts)
+        assert {requests.get(url(machine, 80, host), timeout=5).status_code for host in hosts} == {200}
+        assert len({machine.address(80, host) for host in (*hosts, *hosts)}) == len(hosts)
+        assert not machine.network.port_is_free(80, "::1")
+        assert machine.network.port_is_free(80, "127.0.0.1")
 
 
 def test_block_and_unblock(boot: Boot) -> None:

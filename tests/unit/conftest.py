@@ -6,7 +6,7 @@ Its units are scripted processes of the fake machine.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine
 from pytest_nixproc.values.commands import Spawn, describe_status
+from pytest_nixproc.values.machine import Listener
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import File, Link, Status, Unit
@@ -69,6 +70,7 @@ class FakeDriver(Driver):
         super().__init__(machine, target)
         self.fake = machine
         self.pids: dict[str, int] = {}
+        self.forwarded: list[Listener] = []
         self.orders = orders
 
     def note(self, verb: str, *units: Unit) -> None:
@@ -123,6 +125,10 @@ class FakeDriver(Driver):
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Look at the processes."""
         return {unit.name: self._status(unit) for unit in units}
+
+    def listeners(self, statuses: Mapping[str, Status]) -> Sequence[Listener]:  # noqa: ARG002
+        """Return the ports that are to be forwarded."""
+        return self.forwarded
 
     def _status(self, unit: Unit) -> Status:
         pid = self.pids.get(unit.name)

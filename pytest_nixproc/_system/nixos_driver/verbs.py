@@ -13,6 +13,7 @@ from typing import Any, Final
 from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import CommandFailed, MachineError
 from pytest_nixproc.machines.waiting import wait_until
+from pytest_nixproc.values.addresses import LOCALHOST
 from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn, describe_failure
 from pytest_nixproc.values.tags import DEPLOYMENT
 
@@ -21,8 +22,6 @@ COMMAND_SECONDS: Final = 900
 
 LEAST_SECONDS: Final = 0.1
 """The least time limit of a command that is tried again and again: its last try has that."""
-
-LOCALHOST: Final = "localhost"
 
 SU: Final = """#!/bin/sh
 # Stands for su in the scripts of tests that run without privileges: whom they become has started them already.
@@ -139,11 +138,11 @@ class DriverMachine:
 
     def wait_for_open_port(self, port: int, addr: str = LOCALHOST, timeout: float | None = None) -> None:
         """Wait until a TCP port accepts connections."""
-        self._machine.wait_for_open_port(port, host_of(addr), timeout=timeout or self._seconds)
+        self._machine.wait_for_open_port(port, addr, timeout=timeout or self._seconds)
 
     def wait_for_closed_port(self, port: int, addr: str = LOCALHOST, timeout: float | None = None) -> None:
         """Wait until a TCP port refuses connections."""
-        self._machine.wait_for_closed_port(port, host_of(addr), timeout=timeout or self._seconds)
+        self._machine.wait_for_closed_port(port, addr, timeout=timeout or self._seconds)
 
     def wait_for_open_unix_socket(
         self,
@@ -217,8 +216,3 @@ def stand_ins(system: System) -> tuple[str, ...]:
 def say(text: str) -> None:
     """Print a line to the test's output."""
     sys.stdout.write(f"{text}\n")
-
-
-def host_of(address: str) -> str:
-    """Return an address that does not depend on how a machine names itself."""
-    return "127.0.0.1" if address == LOCALHOST else address

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from threading import RLock
 
 from pytest_nixproc.machines.guardian.connection import GuardianConnection
-from pytest_nixproc.machines.listeners import listening_sockets
 from pytest_nixproc.machines.parts import Lifecycle
 
 
@@ -17,9 +15,6 @@ class OwnGuardian:
 
     def __init__(self) -> None:
         self.running: GuardianConnection | None = None
-        self.older_sockets: frozenset[int] = frozenset()
-        """Sockets that listened before the guardian had started anything."""
-
         self._starting = RLock()
 
     @property
@@ -28,8 +23,6 @@ class OwnGuardian:
         with self._starting:
             if self.running is None:
                 self.running = GuardianConnection.start()
-                with contextlib.suppress(OSError):
-                    self.older_sockets = frozenset(listening_sockets())
             return self.running
 
     @property

@@ -23,6 +23,7 @@ from pytest_nixproc.machines.nspawn.control_groups import control_groups, remove
 from pytest_nixproc.machines.nspawn.files import NspawnFiles
 from pytest_nixproc.machines.nspawn.lifecycle import NspawnLifecycle
 from pytest_nixproc.machines.nspawn.remote import RemoteClock, RemoteNetwork, RemoteProcesses
+from pytest_nixproc.values.addresses import IPV4_LOOPBACK
 from pytest_nixproc.values.machine import Facts, MachineSpec
 
 
@@ -81,9 +82,9 @@ class Nspawn(Machine):
         """Kill the machine with everything on it."""
         self._container.crash()
 
-    def address(self, port: int) -> tuple[str, int]:
+    def address(self, port: int, host: str = IPV4_LOOPBACK) -> tuple[str, int]:
         """Return an address of this host that reaches a port of the machine, forwarded if its network is private."""
-        return self._container.forwards.address(port)
+        return self._container.forwards.address(port, host)
 
     def block(self) -> None:
         """Stop forwarding ports to the machine."""

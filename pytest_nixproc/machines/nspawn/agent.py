@@ -51,7 +51,7 @@ class Agent:
             "forward": self.forward,
             "end_forward": self.end_forward,
         }
-        self.forwarders: dict[int, subprocess.Popen[bytes]] = {}
+        self.forwarders: dict[tuple[int, str], subprocess.Popen[bytes]] = {}
         self.is_busy = False
         signal.signal(signal.SIGINT, self.interrupt)
 
@@ -92,16 +92,16 @@ class Agent:
         processes = self.host.processes
         return list(dict.fromkeys([*processes.strays(tag), *processes.tagged(tag)]))
 
-    def forward(self, port: int) -> None:
+    def forward(self, port: int, host: str) -> None:
         """Forward connections from a listening socket, received after the request, to a port of this machine."""
         listener = socket.socket(fileno=recv_handle(self.connection))
         with listener:
-            argv = ["/bin/sh", "-c", FORWARD, FORWARDER, f"127.0.0.1:{port}"]
-            self.forwarders[port] = subprocess.Popen(argv, stdin=listener.fileno(), start_new_session=True)
+            argv = ["/bin/sh", "-c", FORWARD, FORWARDER, f"{host}:{port}"]
+            self.forwarders[port, host] = subprocess.Popen(argv, stdin=listener.fileno(), start_new_session=True)
 
-    def end_forward(self, port: int) -> None:
+    def end_forward(self, port: int, host: str) -> None:
         """Stop forwarding to a port, and cut the connections that there are."""
-        forwarder = self.forwarders.pop(port)
+        forwarder = self.forwarders.pop((port, host))
         forwarder.kill()
         forwarder.wait()
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from pytest_nixproc.errors import MachineError
-
-LOCALHOST: Final = "127.0.0.1"
+from pytest_nixproc.values.addresses import IPV4_LOOPBACK
 
 
 class AskWithHandle(Protocol):
@@ -27,26 +26,26 @@ class PortForwards:
         self._machine = machine
         self._ask = ask
         self._private_network = private_network
-        self._listeners: dict[int, socket.socket] = {}
+        self._listeners: dict[tuple[int, str], socket.socket] = {}
         self._is_blocked = False
 
-    def address(self, port: int) -> tuple[str, int]:
-        """Return an address of this host that reaches a port of the machine."""
+    def address(self, port: int, host: str) -> tuple[str, int]:
+        """Return an address of this host that reaches a port of the machine, at one of the machine's addresses."""
         if not self._private_network:
-            return LOCALHOST, port
-        if port not in self._listeners:
-            listener = socket.create_server((LOCALHOST, 0))
-            self._listeners[port] = listener
+            return host, port
+        if (port, host) not in self._listeners:
+            listener = socket.create_server((IPV4_LOOPBACK, 0))
+            self._listeners[port, host] = listener
             if not self._is_blocked:
-                self._ask("forward", port, handle=listener.fileno())
-        return LOCALHOST, int(self._listeners[port].getsockname()[1])
+                self._ask("forward", port, host, handle=listener.fileno())
+        return IPV4_LOOPBACK, int(self._listeners[port, host].getsockname()[1])
 
     def block(self) -> None:
         """Stop forwarding: connections are cut, and new ones stay without an answer."""
         self._refuse_shared_network()
         if not self._is_blocked:
-            for port in self._listeners:
-                self._ask("end_forward", port)
+            for port, host in self._listeners:
+                self._ask("end_forward", port, host)
         self._is_blocked = True
 
     def unblock(self) -> None:
@@ -54,8 +53,8 @@ class PortForwards:
         self._refuse_shared_network()
         if self._is_blocked:
             self._is_blocked = False
-            for port, listener in self._listeners.items():
-                self._ask("forward", port, handle=listener.fileno())
+            for (port, host), listener in self._listeners.items():
+                self._ask("forward", port, host, handle=listener.fileno())
 
     def _refuse_shared_network(self) -> None:
         if not self._private_network:

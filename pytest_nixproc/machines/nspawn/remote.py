@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from pytest_nixproc.machines.parts import Files, Network, Processes
@@ -182,9 +182,13 @@ class RemoteNetwork(Network):
         """Return the listening sockets of the machine's network."""
         return cast("list[Listener]", self._ask("network.listeners", list(likely), wanted))
 
-    def port_is_free(self, port: int) -> bool:
+    def open_ports(self) -> Mapping[int, Sequence[str]] | None:
+        """Return the ports that are listened on, with the addresses at which they are reached there."""
+        return cast("Mapping[int, Sequence[str]] | None", self._ask("network.open_ports"))
+
+    def port_is_free(self, port: int, host: str = "") -> bool:
         """Tell whether a server on the machine could listen on a port."""
-        return cast("bool", self._ask("network.port_is_free", port))
+        return cast("bool", self._ask("network.port_is_free", port, host))
 
     def connection_problem(self, address: tuple[str, int] | str) -> str:
         """Connect from the machine; return why that fails, or an empty text."""

@@ -15,6 +15,7 @@ the reason, and the others are left out. Fixtures can be overridden.
 
 from __future__ import annotations
 
+from pytest_nixproc.testing.conformance.answering import Answering
 from pytest_nixproc.testing.conformance.bench import (
     Bench,
     Build,
@@ -56,6 +57,7 @@ __all__ = [
     "MODES",
     "OTHER_STATE_ROOTS",
     "SPECIAL_NAMES",
+    "Answering",
     "Bench",
     "Build",
     "Declarations",
@@ -83,5 +85,5 @@ __all__ = [
 ]
 
 
-class ManagerConformance(Declarations, Surroundings, Starting, PidFiles, Stopping, Living):
+class ManagerConformance(Declarations, Surroundings, Starting, Answering, PidFiles, Stopping, Living):
     """The conformance tests that create no accounts; set ``manager`` to its name, or let the options choose."""

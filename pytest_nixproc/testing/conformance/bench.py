@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 from pytest_nixproc._persistence.assigner import Assigner
 from pytest_nixproc._persistence.directory import DeploymentDirectory
@@ -289,8 +290,9 @@ def read_text(path: str) -> str:
 
 
 def http_body(instance: RunningInstance) -> str:
-    """Ask a program over HTTP for its pid."""
-    with socket.create_connection(("127.0.0.1", instance.port), timeout=5) as connection:
+    """Ask a program at its URL for its pid."""
+    url = urlsplit(instance.url)
+    with socket.create_connection((url.hostname, url.port), timeout=5) as connection:
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return connection.makefile("rb").read().rpartition(b"\r\n")[2].decode()
 

@@ -10,6 +10,8 @@ the daemon does not die; just before, it writes the time into ``left=PATH``. Beh
 - ``escapes``: a grandchild leaves the session, ignores SIGTERM and writes its pid into ``escaped=PATH``;
 - ``leaves-children``: a child, whose pid is in ``escaped=PATH``, is not told when the program ends;
 - ``forks``: a child serves in its place, and is told, and waited for, when the program ends;
+- ``wraps``: a child serves in its place, and is not told when the program ends, which it does when the child has;
+- ``ends-before-ready``: a child kills the program, and says ``ready`` when it has ended;
 - ``ends-slowly``: needs ``delay=SECONDS`` to end after SIGTERM, and says so when it does;
 - ``never-ready``: runs and does not listen;
 - ``listens-elsewhere``: listens on ``other_port=N``;
@@ -17,7 +19,8 @@ the daemon does not die; just before, it writes the time into ``left=PATH``. Beh
   ``delay=SECONDS`` after its starter has ended, and ``first=TEXT`` into it before; with the pid of its starter, which
   has ended; not at all; and that does not remove it.
 
-The others listen on ``port=N``, when it is given, say ``ready`` when told to with ``ready=1``, and stay until SIGTERM.
+The others listen on ``port=N``, when it is given, say ``ready`` when told to with ``ready=1`` (with ``ready=crlf`` in a
+line that ends in CR LF), and stay until SIGTERM.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ def serve(options: Options) -> NoReturn:
     if listener:
         listener.listen()
     if "ready" in options:
-        serving.say("ready")
+        serving.say("ready\r" if options["ready"] == "crlf" else "ready")
     serving.stay(listener)
 
 
@@ -104,6 +107,25 @@ def fork(options: Options) -> NoReturn:
     serving.stay(None)
 
 
+def wrap(options: Options) -> NoReturn:
+    """Have a child serve, and end with its status, as a script does that runs a server."""
+    if not (worker := os.fork()):
+        serve(options)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) & 0xFF)
+
+
+def end_before_ready(_: Options) -> NoReturn:
+    """Have a child say that the program is ready once it has killed it."""
+    program = os.getpid()
+    if not os.fork():
+        os.kill(program, signal.SIGKILL)
+        while os.getppid() == program:
+            time.sleep(0)
+        serving.say("ready")
+        os._exit(0)
+    serving.stay(None)
+
+
 def end_slowly(options: Options) -> NoReturn:
     """Serve, and take a while to end."""
 
@@ -133,6 +155,8 @@ BEHAVIOURS: Mapping[str, Callable[[Options], NoReturn]] = {
     "escapes": partial(serve_beside, leave_session=True),
     "leaves-children": partial(serve_beside, leave_session=False),
     "forks": fork,
+    "wraps": wrap,
+    "ends-before-ready": end_before_ready,
     "ends-slowly": end_slowly,
     "never-ready": lambda _: serving.stay(None),
     "listens-elsewhere": lambda options: serve({"port": options["other_port"]}),

@@ -4,6 +4,7 @@ Its arguments are free for the test; ``-D`` as the last one makes it a daemon. E
 
 - ``PROBE_DUMP``: the JSON file that it writes before it listens; bytes are in hexadecimal digits; removed at SIGTERM;
 - ``PROBE_PORT``: the TCP port to listen on; none, when it is not set;
+- ``PROBE_HOST``: the address to listen on; 127.0.0.1, when it is not set;
 - ``PROBE_DELAY``: seconds to wait before listening;
 - ``PROBE_MEETS``: ``NUMBER:DIRECTORY``: to wait, after that, until as many probes have come to a directory;
 - ``PROBE_PID_FILE``: where the daemon writes its PID; removed again at SIGTERM.
@@ -102,7 +103,8 @@ def main() -> None:
     serving.say("the probe is up", descriptor=1)
     time.sleep(float(os.environ.get("PROBE_DELAY", "0")))
     meet()
-    listener = serving.bound_to(int(os.environ["PROBE_PORT"])) if "PROBE_PORT" in os.environ else None
+    host = os.environ.get("PROBE_HOST", "127.0.0.1")
+    listener = serving.bound_to(int(os.environ["PROBE_PORT"]), host) if "PROBE_PORT" in os.environ else None
     serving.write_atomically(dump, json.dumps(found | {"pid": os.getpid(), "listening": time.monotonic()}))
     if listener:
         listener.listen()

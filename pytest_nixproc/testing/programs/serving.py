@@ -59,11 +59,11 @@ def write_atomically(path: str, text: str) -> None:
     os.rename(temporary, path)
 
 
-def bound_to(port: int) -> socket.socket:
+def bound_to(port: int, host: str = "127.0.0.1") -> socket.socket:
     """Return a socket that is bound and does not listen yet."""
-    listener = socket.socket()
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
+    listener.bind((host, port))
     return listener
 
 

@@ -11,7 +11,8 @@ from pytest_nixproc.checks.api import RuleInput
 from pytest_nixproc.checks.claims import OtherDeployment
 from pytest_nixproc.checks.environment import nixproc_checks
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.model.instance import Endpoint, Instance
+from pytest_nixproc.model.endpoint import Endpoint
+from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.machine import Account, Facts

@@ -60,6 +60,9 @@ def told(content: str | None, owner: str | None, *others: str, is_required: bool
 
 STRICT = {"umask": "077", "directory": "/srv/x/"}
 STRICT_MODEL = ProcessesModel({"web": instance("web", 80, STRICT), "db": instance("db", 81)})
+TWO_ADDRESSES = ProcessesModel(
+    {"web": instance("web", 80, bind_ip=LOCAL), "db": instance("db", 80, bind_ip="127.0.0.2")}
+)
 LOCAL_MODEL = ProcessesModel({"web": instance("web", 80, bind_ip=LOCAL), "db": instance("db", 81)})
 FOREGROUND = {name: replace(unit(name), mode="foreground") for name in ("web", "db")}
 
@@ -111,6 +114,15 @@ FOUND: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
         listening((80, None, None), DB),
         ("web",),
         ["but a process of another user, which is not part of it", "processes.web.port = 80", "fix: end that"],
+    ),
+    (
+        "NP202",
+        {
+            "model": TWO_ADDRESSES,
+            "owners": {Listener(LOCAL, 80, WEB_PID): "web", Listener("127.0.0.2", 80, ALIEN_PID): None},
+        },
+        ("db",),
+        ["db declares TCP port 80 of 127.0.0.2, but process 666 (nc -l 80)", "processes.db.port = 80", "fix: end that"],
     ),
     (
         "NP202",
@@ -294,6 +306,13 @@ NEAR_MISSES: list[tuple[str, dict[str, Any]]] = [
     ("NP201", {}),
     ("NP202", {}),
     ("NP202", listening(WEB, (80, ALIEN_PID, None), DB)),
+    (
+        "NP202",
+        {
+            "model": TWO_ADDRESSES,
+            "owners": {Listener(LOCAL, 80, WEB_PID): "web", Listener("127.0.0.2", 80, DB_PID): "db"},
+        },
+    ),
     ("NP203", listening(WEB, DB, (99, ALIEN_PID, None))),
     ("NP203", {"owners": {Listener(LOCAL, 40000, WEB_PID, "udp"): "web"}, "client_ports": range(32768, 61000)}),
     ("NP204", {}),

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,6 +253,18 @@ def test_held_port_names_its_holder(refused: Any, make_model: MakeModel, machine
     assert brief.startswith("web cannot have TCP port 80 (processes.web.port): process ")
     assert "(/bin/nc -l 80)" in brief
     assert orders.asked == []
+
+
+@pytest.mark.parametrize(("said", "is_free"), [("127.0.0.2", True), ("::1", True), ("127.0.0.1", False), ("", False)])
+def test_held_port_at_an_address(
+    system: System, make_model: MakeModel, machine: FakeMachine, said: str, *, is_free: bool
+) -> None:
+    """A port that somebody holds on one address is refused to those who are told that one, or all, and to no others."""
+    machine.network.listen(80, machine.processes.spawn(Spawn(("/bin/nc",))))
+    machine.processes.program("/fake/web", listens(80, host=said or "127.0.0.2"))
+    with nullcontext() if is_free else pytest.raises(DeploymentError, match="web cannot have TCP port 80"):
+        system.start(lambda _: make_model(web={"port": 80, "bind_address": said}))
+    system.stop()
 
 
 def test_live_check_refuses_a_deaf_instance(system: System, make_model: MakeModel, machine: FakeMachine) -> None:
@@ -504,6 +517,17 @@ def test_what_had_to_be_killed_is_started_again(
         act(system)
     assert system["web"].is_running
     assert system["web"].pid != before
+
+
+def test_one_port_on_two_addresses(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """Two instances may have one port: each has a URL of its own, and a stop of one neither touches nor blames one."""
+    hosts = {"one": "127.0.0.1", "two": "127.0.0.2"}
+    for name, host in hosts.items():
+        machine.processes.program(f"/fake/{name}", listens(80, host=host, after=0.5))
+    system = deploy(make_model(**{name: {"port": 80, "bind_address": host} for name, host in hosts.items()}))
+    assert {name: it.url for name, it in system.items()} == {"one": "http://127.0.0.1:80", "two": "http://127.0.0.2:80"}
+    assert [system.restart_alone(name) for name in hosts] == [[], []]
+    assert system.findings == ()
 
 
 def test_pausing_freezes_all_processes(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:

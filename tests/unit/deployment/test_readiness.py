@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
-from pytest_nixproc._deployment.readiness import ReadinessChecker, condition_of
+from pytest_nixproc._deployment.readiness import Candidate, ReadinessChecker, condition_of
+from pytest_nixproc._inspection.answers import Answers
+from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
@@ -19,11 +22,15 @@ OPEN, SHUT = ready.tcp(80), ready.tcp(81)
 
 
 class FakeSubject:
-    """A running instance with a URL and a log."""
+    """A running instance with a log."""
 
-    def __init__(self, url: str = "", log: str = "") -> None:
-        self.url = url
+    def __init__(self, log: str = "") -> None:
         self.log = log
+
+
+def candidate(machine: FakeMachine, log: str = "", **attributes: Any) -> Candidate:
+    """Return an instance with some attributes, and a log, as its condition is applied to it."""
+    return Candidate("web", Instance(WEB, **attributes), FakeSubject(log), Answers(machine.network))
 
 
 @pytest.fixture
@@ -48,6 +55,8 @@ HOLDING = [
     ready.file("/f"),
     ready.log("listening on [0-9]+$"),
     ready.log("^second"),
+    ready.log("^of a network$"),
+    ready.log("network\r$"),
     ready.when(lambda subject: subject.log),
     OPEN & ready.file("/f"),
     SHUT | OPEN,
@@ -65,15 +74,17 @@ MISSING = [
 
 
 @pytest.mark.parametrize("condition", HOLDING, ids=str)
-def test_condition_that_holds(checker: ReadinessChecker, condition: ready.Condition) -> None:
+def test_condition_that_holds(machine: FakeMachine, checker: ReadinessChecker, condition: ready.Condition) -> None:
     """Nothing is unmet when a condition holds."""
-    assert checker.unmet(condition, FakeSubject(log="listening on 80\nsecond line\n")) == ""
+    assert checker.unmet(condition, candidate(machine, "listening on 80\nsecond line\nof a network\r\n")) == ""
 
 
 @pytest.mark.parametrize(("condition", "unmet"), MISSING, ids=lambda value: str(value)[:30])
-def test_condition_that_does_not_hold(checker: ReadinessChecker, condition: ready.Condition, unmet: str) -> None:
+def test_condition_that_does_not_hold(
+    machine: FakeMachine, checker: ReadinessChecker, condition: ready.Condition, unmet: str
+) -> None:
     """What is unmet is named, with what was seen."""
-    assert checker.unmet(condition, FakeSubject(log="listening on 80\n")) == unmet
+    assert checker.unmet(condition, candidate(machine, "listening on 80\n")) == unmet
 
 
 @pytest.mark.parametrize(
@@ -83,7 +94,7 @@ def test_command(machine: FakeMachine, checker: ReadinessChecker, status: int | 
     """A command holds when it succeeds; what runs too long is killed, and does not."""
     if status is not None:
         machine.processes.program("/bin/sh", ends(status))
-    text = checker.unmet(ready.command("check", "it"), FakeSubject())
+    text = checker.unmet(ready.command("check", "it"), candidate(machine))
     assert unmet in text
     assert bool(text) is bool(unmet)
     (process,) = machine.processes.by_pid.values()
@@ -91,13 +102,13 @@ def test_command(machine: FakeMachine, checker: ReadinessChecker, status: int | 
     assert (process.command.environment, process.runs) == ({"PATH": "/usr/bin"}, False)
 
 
-def test_something_else_is_no_condition(checker: ReadinessChecker) -> None:
+def test_something_else_is_no_condition(machine: FakeMachine, checker: ReadinessChecker) -> None:
     """What is no condition is an error of the program, not a wait."""
     with pytest.raises(TypeError, match="5 is no condition"):
-        checker.unmet(5, FakeSubject())
+        checker.unmet(5, candidate(machine))
 
 
-class Answers(BaseHTTPRequestHandler):
+class Server(BaseHTTPRequestHandler):
     """Answers with the status that the path names."""
 
     def do_GET(self) -> None:
@@ -112,12 +123,12 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Return the URL of a server in a thread of this process."""
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+def port() -> Iterator[int]:
+    """Return the port of a server in a thread of this process."""
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
         thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server.server_port
         server.shutdown()
         thread.join()
 
@@ -126,23 +137,37 @@ def url() -> Iterator[str]:
     ("path", "status", "holds"),
     [("/200", None, True), ("/302", None, True), ("/404", None, False), ("/503", 503, True), ("/200", 503, False)],
 )
-def test_http_answer(checker: ReadinessChecker, url: str, path: str, status: int | None, holds: bool) -> None:  # noqa: FBT001
+def test_http_answer(
+    machine: FakeMachine, checker: ReadinessChecker, port: int, path: str, status: int | None, *, holds: bool
+) -> None:
     """An answer holds by its own status, without following it elsewhere; a path goes to the instance's own port."""
-    for address in (path, f"{url}{path}"):
-        unmet = checker.unmet(ready.http(address, status=status), FakeSubject(url))
-        assert unmet == ("" if holds else f"HTTP answer of {address}: status {path[1:]}")
+    for address in (path, f"http://127.0.0.1:{port}{path}"):
+        own = candidate(machine, port=port)
+        assert checker.unmet(ready.http(address, status=status), own) == (
+            "" if holds else f"HTTP answer of {address}: status {path[1:]}"
+        )
+        assert own.answers.given == ([("web", "127.0.0.1", port)] if holds else [])
 
 
-def test_http_does_not_ask_a_proxy(checker: ReadinessChecker, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_does_not_ask_a_proxy(
+    machine: FakeMachine, checker: ReadinessChecker, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An instance is asked itself, even where the environment names a proxy for the outside world."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
-    assert checker.unmet(ready.http("/200"), FakeSubject(url)) == ""
+    assert checker.unmet(ready.http("/200"), candidate(machine, port=port)) == ""
 
 
-def test_http_without_an_answer(checker: ReadinessChecker) -> None:
-    """Where nobody answers, the reason is what is unmet."""
-    assert "HTTP answer of http://127.0.0.1:1/" in checker.unmet(ready.http("http://127.0.0.1:1/"), FakeSubject())
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "http://127.0.0.1:123456/"])
+def test_http_without_an_answer(machine: FakeMachine, checker: ReadinessChecker, address: str) -> None:
+    """Where nobody answers, the reason is what is unmet, also where nobody ever could."""
+    assert f"HTTP answer of {address}" in checker.unmet(ready.http(address), candidate(machine, port=1))
+
+
+def test_path_without_a_single_port(machine: FakeMachine, checker: ReadinessChecker) -> None:
+    """A path alone needs a port of the instance's own to go to."""
+    with pytest.raises(NixprocError, match="web has no single port to make a URL of"):
+        checker.unmet(ready.http("/"), candidate(machine, ports={"a": 1, "b": 2}))
 
 
 def test_what_has_to_hold_by_default() -> None:

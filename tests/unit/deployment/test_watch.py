@@ -26,9 +26,16 @@ if TYPE_CHECKING:
 
 
 class FakeSubject:
-    """An instance that never logs."""
+    """An instance that has logged something."""
 
-    url = log = ""
+    def __init__(self, machine: FakeMachine, path: str) -> None:
+        self.machine = machine
+        self.path = path
+
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return (self.machine.files.read(self.path) or b"").decode()
 
 
 class Started:
@@ -62,7 +69,7 @@ def start(
         model = make_model(**{name: attributes for name, (attributes, _) in instances.items()})
         by_name = units(model)
         told = replace(settings, progress=lambda text: started.progress.append((machine.clock.now(), text)))
-        subjects = dict.fromkeys(by_name, FakeSubject())
+        subjects = {name: FakeSubject(machine, unit.log_file) for name, unit in by_name.items()}
         journal = Journal(f"{tmp_path}/journal")
         watch = Watch(DeploymentContext(model, by_name, driver, journal, Timeline(machine.clock.now), told), subjects)
         started = Started(machine, watch)
@@ -185,6 +192,73 @@ def test_unseen_holder(start: Callable[..., Started], machine: FakeMachine) -> N
     """Once the instance has ended, its port is somebody else's, even if that cannot be seen."""
     machine.network.listen(80)
     assert "TCP port 80: a process of another user holds it\n" in start(web=(NEVER, ends(1, after=0.1))).error()
+
+
+@pytest.mark.parametrize(("bound", "said"), [("127.0.0.2", {}), ("::1", {}), ("::1", {"bind_address": "localhost"})])
+def test_ready_where_it_listens(start: Callable[..., Started], bound: str, said: dict[str, str]) -> None:
+    """A server is ready on whichever address it listens, if its model does not say another one."""
+    started = start(web=({"port": 80, **said}, listens(80, host=bound)))
+    started.wait()
+    assert started.machine.clock.now() == 0
+    assert "of 127.0.0.3" not in start(db=({"port": 81, "bind_address": "127.0.0.3"}, listens(81))).error(5)
+
+
+def test_declared_address_is_looked_at_alone(start: Callable[..., Started]) -> None:
+    """Who listens on another address than the declared one is not ready."""
+    error = start(web=({"port": 80, "bind_address": "127.0.0.2"}, listens(80))).error(5)
+    assert "last seen: web: port 80: Connection refused" in error
+
+
+def test_one_port_on_two_addresses(start: Callable[..., Started]) -> None:
+    """Each of two servers is ready by its own answers only."""
+    one = ({"port": 80, "bind_address": "127.0.0.1"}, listens(80))
+    two = ({"port": 80, "bind_address": "127.0.0.2"}, listens(80, after=2, host="127.0.0.2"))
+    started = start(one=one, two=two)
+    started.wait()
+    events = {event.instance: event.seconds for event in started.watch.context.timeline}
+    assert events["one"] == 0
+    assert events["two"] >= 2
+
+
+@pytest.mark.parametrize("condition", [{}, {"ready": ready.tcp(80)}, {"ready": ready.tcp(80, "127.0.0.1")}])
+def test_answer_of_somebody_else(start: Callable[..., Started], condition: dict[str, Any]) -> None:
+    """Whoever else answers on an instance's port does not make it ready, and is named."""
+    started = start(web=({"port": 80, **condition}, taken))
+    error = started.error(5)
+    assert re.search(
+        r"^last seen: web: port 80.*: process \d+ holds it \(/bin/nc -l 80\), which is none of web's$",
+        error,
+        re.MULTILINE,
+    )
+    assert started.watch.context.timeline.order("ready") == []
+
+
+def test_port_that_it_does_not_declare(start: Callable[..., Started]) -> None:
+    """A condition about a port that is not the instance's own holds whoever answers there, on any address."""
+    for condition in (ready.tcp(80), ready.tcp(80, "127.0.0.1")):
+        start(web=({"ready": condition}, taken)).wait()
+    start(web=({"ready": ready.tcp(82)}, lambda machine, _: machine.network.listen(82, host="::1"))).wait()
+
+
+def test_other_part_of_a_condition(start: Callable[..., Started]) -> None:
+    """When somebody else answers, another part of the condition, or another address, may still do."""
+    said = ends(after=60, output="up\n")
+    start(web=({"port": 80, "ready": ready.tcp(80) | ready.log("^up$")}, each(taken, said))).wait()
+    start(web=({"port": 80}, each(taken, listens(80, host="127.0.0.2")))).wait()
+
+
+def test_last_line_of_a_dying_program(start: Callable[..., Started]) -> None:
+    """An instance that has ended when its condition comes to hold is not ready: that is an end like any other."""
+    error = start(web=({"ready": ready.log("^bye$")}, ends(3, output="bye\n"))).error()
+    assert error.startswith("web did not start: it ended with status 3")
+
+
+def test_end_while_its_manager_is_at_work(start: Callable[..., Started]) -> None:
+    """While its manager still starts it, an instance whose condition holds and that does not run is waited for."""
+    started = start(web=({"ready": ready.log("^bye$")}, ends(3, output="bye\n")))
+    started.watch.add(["web"], started.machine.deadline(5), ["web"])
+    assert started.watch.look() == []
+    assert started.watch.waits["web"].unmet == "ended with status 3"
 
 
 def test_progress_is_told_now_and_then(start: Callable[..., Started]) -> None:

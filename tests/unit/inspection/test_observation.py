@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_nixproc._inspection.answers import ProcessAttribution
 from pytest_nixproc._inspection.observation import (
     PASSING_SECONDS,
     PidFileReader,
-    ProcessAttribution,
     changed_paths,
     inspect_processes,
     real_directories,

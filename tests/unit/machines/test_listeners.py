@@ -6,10 +6,10 @@ import os
 import socket
 import sys
 from collections.abc import Container, Iterator
-from collections.abc import Set as AbstractSet
 
 import pytest
 
+from pytest_nixproc.machines import listeners as listening
 from pytest_nixproc.machines import process_table
 from pytest_nixproc.machines.listeners import listeners, listening_sockets
 from pytest_nixproc.values.machine import Listener
@@ -32,15 +32,9 @@ def offspring(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(process_table, "HAS_CHILDREN", request.param == "children")
 
 
-def holder(
-    port: int,
-    likely: list[int],
-    starter: list[int],
-    wanted: Container[int] | None,
-    older: AbstractSet[int] = frozenset(),
-) -> int | None:
+def holder(port: int, likely: list[int], starter: list[int], wanted: Container[int] | None) -> int | None:
     """Return who holds a port, as far as it is looked for."""
-    (found,) = (item for item in listeners(likely, starter, older, wanted) if item.port == port)
+    (found,) = (item for item in listeners(likely, starter, wanted) if item.port == port)
     assert found.host == "127.0.0.1"
     return found.pid
 
@@ -51,10 +45,19 @@ def test_likely_process(port: int) -> None:
 
 
 @pytest.mark.usefixtures("offspring")
-def test_offspring(port: int) -> None:
-    """So are the children of likely processes, and those of the starter."""
-    assert holder(port, [os.getppid()], [], ()) == os.getpid()
-    assert holder(port, [], [os.getppid()], ()) == os.getpid()
+def test_offspring(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a wanted port the children of likely processes are looked at, and then those of the starter."""
+    monkeypatch.setattr(listening, "all_processes", list)
+    assert holder(port, [os.getppid()], [], {port}) == os.getpid()
+    assert holder(port, [], [os.getppid()], {port}) == os.getpid()
+    assert holder(port, [], [], {port}) is None
+
+
+def test_nobody_is_looked_at_in_vain(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the likely processes hold all that is wanted, no others are looked at."""
+    monkeypatch.setattr(listening, "offspring", lambda _: pytest.fail("others are looked at"))
+    assert holder(port, [os.getpid()], [os.getppid()], {port}) == os.getpid()
+    assert holder(port, [], [os.getppid()], ()) is None
 
 
 def test_strangers_are_looked_at_for_wanted_ports(port: int) -> None:
@@ -63,17 +66,26 @@ def test_strangers_are_looked_at_for_wanted_ports(port: int) -> None:
     assert holder(port, [], [], None) == os.getpid()
 
 
-def test_strangers_are_not_looked_at_for_other_ports(port: int) -> None:
-    """Who holds a port that nobody wants to know of is left out."""
-    assert holder(port, [], [], ()) is None
-
-
-def test_older_sockets(port: int) -> None:
-    """The offspring of a starter is not looked at for sockets that are older, but for each new one."""
-    older = listening_sockets().keys()
-    assert holder(port, [], [os.getppid()], (), older) is None
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        assert holder(server.getsockname()[1], [], [os.getppid()], (), older) == os.getpid()
+@pytest.mark.parametrize(
+    ("family", "host", "ipv6_only", "seen"),
+    [
+        (socket.AF_INET, "127.0.0.2", 0, "127.0.0.2"),
+        (socket.AF_INET, "0.0.0.0", 0, "0.0.0.0"),  # noqa: S104 - for a moment, and nobody is answered
+        (socket.AF_INET6, "::1", 1, "::1"),
+        (socket.AF_INET6, "::", 1, "::"),
+        (socket.AF_INET6, "::", 0, "*"),
+        (socket.AF_INET6, "::ffff:127.0.0.1", 0, "127.0.0.1"),
+    ],
+)
+def test_address(family: int, host: str, ipv6_only: int, seen: str) -> None:
+    """A socket's address is its own; one of IPv6 that has IPv4, too, is told from one that has not."""
+    with socket.socket(family) as server:
+        if family == socket.AF_INET6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
+        server.bind((host, 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert [item.host for item in listening_sockets().values() if item.port == port] == [seen]
 
 
 def test_datagrams() -> None:
@@ -82,7 +94,7 @@ def test_datagrams() -> None:
         server.bind(("127.0.0.1", 0))
         client.connect(server.getsockname())
         ports = {server.getsockname()[1], client.getsockname()[1]}
-        found = [item for item in listeners([os.getpid()], [], frozenset(), ()) if item.port in ports]
+        found = [item for item in listeners([os.getpid()], [], ()) if item.port in ports]
         assert found == [Listener("127.0.0.1", server.getsockname()[1], os.getpid(), "udp")]
 
 

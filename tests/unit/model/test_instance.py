@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.model.instance import Endpoint, Instance
+from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 
 WEB = create_managed_process(name="web", process="/bin/web")
@@ -101,11 +101,3 @@ def test_faults_of_the_process_are_the_instances() -> None:
 def test_repr_shows_process_and_attributes() -> None:
     """The text of an instance is how to make it."""
     assert repr(Instance(WEB, port=80)) == "Instance(<ManagedProcess 'web'>, port=80)"
-
-
-@pytest.mark.parametrize("text", ["tcp 80", "udp 53", "tcp 127.0.0.1:80", "udp ::1:53"])
-def test_endpoint_as_text(text: str) -> None:
-    """An endpoint that is read from its text has the same one, and meets itself."""
-    endpoint = Endpoint.read(text)
-    assert endpoint.text == text
-    assert endpoint.meets(Endpoint.read(text))
