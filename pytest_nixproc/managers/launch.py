@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -90,6 +91,11 @@ class Launch:
     def process(self) -> ManagedProcess:
         """The process as its model describes it."""
         return self.model[self.key].pkg
+
+    @property
+    def whole_stop_seconds(self) -> int:
+        """How long it may take to stop, for managers that count whole seconds: never less than that."""
+        return max(1, math.ceil(self.stop_seconds))
 
     @property
     def declared_pid_file(self) -> str | None:

@@ -115,7 +115,7 @@ def common_settings(launch: Launch) -> dict[str, Any]:
         "autorestart": "false",
         "startsecs": 0,
         "startretries": 0,
-        "stopwaitsecs": max(1, round(launch.target.stop_seconds)) + GRACE_OF_MANAGER,
+        "stopwaitsecs": launch.whole_stop_seconds + GRACE_OF_MANAGER,
         "killasgroup": "true",
         "redirect_stderr": "true",
         "stdout_logfile": escaped(escaped(launch.log_file)),
