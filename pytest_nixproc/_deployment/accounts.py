@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Final
 
-from pytest_nixproc._deployment.stopping import collect_problems
+from pytest_nixproc._deployment.problems import collect_problems
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc.errors import CommandFailed, DeploymentError, MachineError, WaitTimeout
 from pytest_nixproc.machines.api import Machine

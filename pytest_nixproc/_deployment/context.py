@@ -38,11 +38,17 @@ class DeploymentContext:
     journal: Journal
     timeline: Timeline
     settings: Settings
+    manager: str
+    """The manager's name."""
+
     running: dict[str, None] = field(default_factory=dict)
     """Instances that were started and not stopped again, in that order; changed in place, even by several threads."""
 
     pids: dict[str, int] = field(default_factory=dict)
     """Main processes as last seen, by instance."""
+
+    logged: dict[str, int] = field(default_factory=dict)
+    """How much each instance had logged when it was last asked to stop."""
 
     @property
     def machine(self) -> Machine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
@@ -12,8 +12,8 @@ from pytest_nixproc._deployment.context import DeploymentContext, Subject
 from pytest_nixproc._deployment.installation import Installation
 from pytest_nixproc._deployment.lease import LeaseHolder
 from pytest_nixproc._deployment.operation import Operation
+from pytest_nixproc._deployment.problems import collect_problems
 from pytest_nixproc._deployment.refusals import held_ports, refuse_conflicts, refuse_held_ports
-from pytest_nixproc._deployment.stopping import collect_problems, end_strays
 from pytest_nixproc._deployment.timeline import Timeline
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._persistence.shared_deployments import SharedDeployment
@@ -106,9 +106,9 @@ class Deployment:
 
     def _operate(self, plan: Plan, *, is_guest: bool = False) -> None:
         """Make the operation, which works with a plan's instances."""
-        driver = self.planner.manager.driver(self.machine, plan.target)
+        driver, manager = self.planner.manager.driver(self.machine, plan.target), self.planner.manager.name
         journal, settings = self.installation.journal, self.planner.settings
-        context = DeploymentContext(plan.model, plan.unit_set.units, driver, journal, self.timeline, settings)
+        context = DeploymentContext(plan.model, plan.unit_set.units, driver, journal, self.timeline, settings, manager)
         self._operation = Operation(plan, context, is_guest=is_guest)
 
     def _attach(self, load: LoadModel) -> None:
@@ -131,8 +131,8 @@ class Deployment:
         new.model.provide(new.directory.root)
         steps = steps_between(old.unit_set, new.unit_set)
         starts = [step for step in steps if step.verb == "start"]
-        if problems := operation.stop(step for step in steps if step.verb == "stop"):
-            raise TeardownError(problems)
+        if problems := operation.stop_wholly(step for step in steps if step.verb == "stop"):
+            raise self._teardown_error(problems)
         operation.adopt(new)
         with self._undone_on_error():
             installation.clean(old.unit_set, new.unit_set)
@@ -143,7 +143,7 @@ class Deployment:
             self._refuse_live_conflicts()
         needed = {item.key for item in installation.accounts.items(new.model, new.target)}
         if problems := installation.accounts.release(needed):
-            raise TeardownError(problems)
+            raise self._teardown_error(problems)
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
@@ -219,8 +219,11 @@ class Deployment:
             self.installation.journal.close()
         self.phase = Phase.OVER
         if problems:
-            # A manager that does not answer is told of once, however often it was asked.
-            raise TeardownError(list(dict.fromkeys(problems)))
+            raise self._teardown_error(problems)
+
+    def _teardown_error(self, problems: Iterable[str]) -> TeardownError:
+        # A manager that does not answer is told of once, however often it was asked.
+        return TeardownError(list(dict.fromkeys(problems)), f"the system on {self.planner.manager.name}")
 
     @property
     def _has_lost_machine(self) -> bool:
@@ -252,7 +255,7 @@ class Deployment:
             problems += collect_problems(
                 lambda: [f"left after the teardown: {item}" for item in operation.driver.remains()]
             )
-        problems += collect_problems(lambda: end_strays(self.machine, strays))
+        problems += collect_problems(partial(operation.end_left_behind, strays))
         return problems + collect_problems(lambda: held_ports(self.machine, operation.plan.model))
 
     def _close(self) -> list[str]:

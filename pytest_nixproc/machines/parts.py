@@ -86,6 +86,10 @@ class Processes(ABC):
         """Tell whether a process was started with ``tag`` in its environment."""
 
     @abstractmethod
+    def variable(self, pid: int, name: str) -> str:
+        """Return the value of a variable with which a process was started; empty without it."""
+
+    @abstractmethod
     def describe(self, pid: int) -> str:
         """Return a process's command line for people."""
 

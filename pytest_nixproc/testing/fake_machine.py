@@ -214,6 +214,10 @@ class FakeProcesses(Processes):
         name, _, value = tag.partition("=")
         return pid in self.by_pid and self.by_pid[pid].command.environment.get(name) == value
 
+    def variable(self, pid: int, name: str) -> str:
+        """Return the value of a variable in the environment of a process."""
+        return self.by_pid[pid].command.environment.get(name, "") if pid in self.by_pid else ""
+
     def describe(self, pid: int) -> str:
         """Return a process's command line."""
         return " ".join(self.by_pid[pid].command.argv) if pid in self.by_pid else ""
