@@ -178,6 +178,38 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     return (yield)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: Any) -> None:
+    """Remember the point for which fixtures are set up."""
+    if fixturedef.argname == "nixproc_point":
+        from pytest_nixproc._plugin.active_point import KEY, ActivePoint
+
+        request.config.stash[KEY] = ActivePoint(fixturedef, request)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """End what was set up for a point with its last test."""
+    try:
+        yield
+    except (Exception, pytest.fail.Exception) as error:
+        try:
+            end_point(item, nextitem)
+        except (Exception, pytest.fail.Exception) as other:  # noqa: BLE001 - both are raised
+            raise BaseExceptionGroup("errors during test teardown", [error, other]) from None
+        raise
+    end_point(item, nextitem)
+
+
+def end_point(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End what was set up for a point, if a test was its last one."""
+    if session_in_use(item.config):
+        from pytest_nixproc._plugin.active_point import KEY
+
+        if active := item.config.stash.get(KEY, None):
+            active.end_after(item, nextitem)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the systems' logs and statuses to the report of a failing test, of those too that are gone by now."""
