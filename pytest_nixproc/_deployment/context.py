@@ -60,6 +60,11 @@ class DeploymentContext:
         usual = self.settings.start_seconds if verb == "start" else self.settings.stop_seconds
         return float(self.model[name].attributes.get(f"{verb}_timeout", usual))
 
+    @property
+    def longest_stop(self) -> float:
+        """How many seconds the stop of the whole system may take, level after level."""
+        return sum(max(self.limit("stop", name) for name in level) for level in self.model.levels)
+
     def by_limit(self, steps: Iterable[Step]) -> Iterator[tuple[float, list[Step]]]:
         """Yield steps that can be taken together, with the seconds that each of them has."""
         lots: dict[float, list[Step]] = {}

@@ -102,7 +102,12 @@ class Deployment:
         plan = self.planner.settled(plan)
         plan.model.provide(plan.directory.root)
         self.installation.write(plan)
+        self._adopt(plan)
+
+    def _adopt(self, plan: Plan) -> None:
+        """Go on with a plan whose files are in place; its programs have their time to stop in a recovery, too."""
         self.operation.adopt(plan)
+        self.lease.be_guarded(self.operation.context.longest_stop)
 
     def _operate(self, plan: Plan, *, is_guest: bool = False) -> None:
         """Make the operation, which works with a plan's instances."""
@@ -116,6 +121,7 @@ class Deployment:
         plan = self.lease.joined(load)
         self.installation.join()
         self._operate(plan, is_guest=True)
+        self.lease.be_guarded(self.operation.context.longest_stop)
         self.operation.context.running.update(dict.fromkeys(plan.model))
         self.phase = Phase.OPEN
         self.operation.snapshot()
@@ -133,7 +139,7 @@ class Deployment:
         starts = [step for step in steps if step.verb == "start"]
         if problems := operation.stop_wholly(step for step in steps if step.verb == "stop"):
             raise self._teardown_error(problems)
-        operation.adopt(new)
+        self._adopt(new)
         with self._undone_on_error():
             installation.clean(old.unit_set, new.unit_set)
             refuse_held_ports(self.machine, new.model, (step.name for step in starts))

@@ -81,9 +81,12 @@ class GuardianConnection:
         """Wait until the ends of all processes that have ended by now are reported."""
         self._ask("synchronize")
 
-    def guard(self, root: str, recovery: Sequence[str]) -> None:
-        """Give a deployment to the guardian, with the command that recovers it; return when it has it."""
-        self._ask("guard", root=root, argv=list(recovery))
+    def guard(self, root: str, recovery: Sequence[str], seconds: float) -> None:
+        """Give a deployment to the guardian, with the command that recovers it; return when it has it.
+
+        ``seconds`` is how long its programs may take to stop.
+        """
+        self._ask("guard", root=root, argv=list(recovery), seconds=seconds)
 
     def unguard(self, root: str) -> None:
         """Take a deployment back from the guardian."""

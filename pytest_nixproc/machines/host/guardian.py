@@ -85,9 +85,9 @@ class HostLifecycle(Lifecycle):
         """Let the processes live on after :meth:`close`."""
         self.guardian.connection.release()
 
-    def guard(self, root: str, recovery: Sequence[str]) -> int | None:
+    def guard(self, root: str, recovery: Sequence[str], seconds: float = 0) -> int | None:
         """Give a deployment to the guardian."""
-        self.guardian.connection.guard(root, recovery)
+        self.guardian.connection.guard(root, recovery, seconds)
         return self.guardian.connection.process.pid
 
     def unguard(self, root: str) -> None:

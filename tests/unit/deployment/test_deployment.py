@@ -89,6 +89,14 @@ def test_start_follows_the_levels(deploy: Any, three_levels: ProcessesModel, ord
     assert list(system) == ["cache", "db", "web", "proxy"]
 
 
+def test_guardian_knows_how_long_a_stop_may_take(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """Who takes the system down in our place may wait for its programs: level by level, for the slowest of each."""
+    system = deploy(make_model(db={"stop_timeout": 40}, cache={"stop_timeout": 1}, web={"needs": ["db"]}))
+    assert machine.lifecycle.recovery_seconds == {system.root: 45}
+    system.switch(make_model(web={}))
+    assert machine.lifecycle.recovery_seconds == {system.root: 5}
+
+
 def test_stop_is_the_exact_reverse(deploy: Any, three_levels: ProcessesModel, orders: Orders) -> None:
     """Everything stops in reverse order of its start, and the manager last."""
     system = deploy(three_levels)
