@@ -90,7 +90,7 @@ class UnguardedLifecycle(HostLifecycle):
     def prepare(self) -> None:
         """Have nothing to prepare."""
 
-    def guard(self, root: str, recovery: Sequence[str]) -> int | None:  # noqa: ARG002 - there is nobody to tell
+    def guard(self, root: str, recovery: Sequence[str], seconds: float = 0) -> int | None:  # noqa: ARG002 - there is nobody to tell
         """Give the deployment to nobody."""
         return None
 

@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Final, Protocol
 
 from pytest_nixproc._deployment.accounts import AccountProvisioner
-from pytest_nixproc._deployment.stopping import collect_problems, end_strays, stop_units
+from pytest_nixproc._deployment.leftovers import end_all, end_left_behind
+from pytest_nixproc._deployment.problems import collect_problems
+from pytest_nixproc._deployment.unit_stop import UnitStop
 from pytest_nixproc._persistence import journal
 from pytest_nixproc._persistence.directory import DeploymentDirectory
 from pytest_nixproc._persistence.leases import DeploymentLease, Leases
@@ -21,9 +24,6 @@ from pytest_nixproc.managers.api import Driver, Manager
 from pytest_nixproc.values.units import Status
 
 CLOSE_SECONDS: Final = 5.0
-ORDERLY_SECONDS: Final = 5.0
-"""How long recovery asks politely; after that, everything is killed."""
-
 LOCAL: Final = "host"
 """The machine on which the journals, and all processes as this host sees them, are."""
 
@@ -90,14 +90,15 @@ def clear_away(directory: DeploymentDirectory, finder: Finder, leases: Leases) -
     """
     kind = machine_of(directory, finder)
     machine = finder.machine(LOCAL)()
+    strays = partial(machine.processes.tagged, directory.tag)
     is_complete = True
     try:
         if kind.throwaway:
-            end_strays(machine, lambda: machine.processes.tagged(directory.tag))
+            end_all(machine, strays)
             problems = kind.clear_away(directory.root)
         else:
             problems, is_complete = undo_as_far_as_possible(finder, machine, directory)
-            problems += end_strays(machine, lambda: machine.processes.tagged(directory.tag))
+            problems += [leftover.problem for leftover in end_left_behind(machine, strays)]
         if is_complete:
             problems += collect_any_problems(AccountProvisioner(machine, leases, directory.root).release)
             problems += collect_any_problems(lambda: remove(machine, leases, directory))
@@ -149,14 +150,14 @@ def undo(finder: Finder, machine: Machine, directory: DeploymentDirectory) -> li
     if record is None:
         return []
     driver = finder.manager(record.manager).driver(machine, record.target)
-    deadline = machine.deadline(ORDERLY_SECONDS)
     problems: list[str] = []
     for step in reversed(record.started):
-        units = {unit.name: unit for unit in step}
         pids = own_pids(driver.status(step), record.pids, machine, directory)
-        if pids:
-            seconds = min(record.target.stop_seconds, deadline.remaining)
-            problems += stop_units(driver, {name: units[name] for name in pids}, pids, seconds)
+        living = sorted((unit for unit in step if unit.name in pids), key=record.limit_of)
+        for seconds, units in groupby(living, record.limit_of):
+            by_name = {unit.name: unit for unit in units}
+            own = {name: pids[name] for name in by_name}
+            problems += UnitStop(driver, by_name, own, seconds).carry_out()
     if record.opened:
         problems += close(driver)
     return problems

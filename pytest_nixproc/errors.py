@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Protocol
 
 
@@ -131,7 +132,7 @@ class StartError(DeploymentError):
 class TeardownError(NixprocError):
     """A system that was not stopped cleanly, with all its problems; the teardown went on past each of them."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], subject: str = "the system") -> None:
         self.problems = tuple(problems)
-        details = "\n".join(f"  {problem}" for problem in self.problems)
-        super().__init__("the system was not stopped cleanly", details=details)
+        details = "\n".join(indent(problem, "  ") for problem in self.problems)
+        super().__init__(f"{subject} was not stopped cleanly", details=details)

@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Final
 
-from pytest_nixproc._deployment.stopping import collect_problems
+from pytest_nixproc._deployment.problems import collect_problems
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc.errors import CommandFailed, DeploymentError, MachineError, WaitTimeout
 from pytest_nixproc.machines.api import Machine
@@ -237,7 +237,9 @@ class AccountProvisioner:
     def release(self, keep: Collection[str] = ()) -> list[str]:
         """Remove the deployment's items that no other one uses, except ``keep``; return the problems.
 
-        What has lost its users in other ways, in a crash of the machine say, is removed with it.
+        What has lost its users in other ways, in a crash of the machine say, is removed with it. What stays on a
+        throwaway machine is no problem: a user's session may outlive the programs that were the user's, and ends with
+        the machine.
         """
         if self.machine.files.read(self.place) is None:
             return []
@@ -252,7 +254,7 @@ class AccountProvisioner:
                     ledger.forget([item])
                 problems += found
             self._write(ledger)
-        return problems
+        return [] if self.machine.throwaway else problems
 
     def _living(self, ledger: Ledger) -> set[str]:
         """Return the deployments that are not over: those with a lease or a directory."""

@@ -54,6 +54,9 @@ class DeploymentContext:
     journal: Journal
     timeline: Timeline
     settings: Settings
+    manager: str
+    """The manager's name."""
+
     running: dict[str, None] = field(default_factory=dict)
     """Instances that were started and not stopped again, in that order; changed in place, even by several threads."""
 
@@ -62,6 +65,9 @@ class DeploymentContext:
 
     ends: EndRecord = field(default_factory=EndRecord)
     """What is known about the ends of main processes."""
+
+    logged: dict[str, int] = field(default_factory=dict)
+    """How much each instance had logged when it was last asked to stop."""
 
     @property
     def machine(self) -> Machine:
@@ -72,6 +78,11 @@ class DeploymentContext:
         """Return how many seconds an instance has until it has to be ready, or until it is ended by force."""
         usual = self.settings.start_seconds if verb == "start" else self.settings.stop_seconds
         return float(self.model[name].attributes.get(f"{verb}_timeout", usual))
+
+    @property
+    def longest_stop(self) -> float:
+        """How many seconds the stop of the whole system may take, level after level."""
+        return sum(max(self.limit("stop", name) for name in level) for level in self.model.levels)
 
     def by_limit(self, steps: Iterable[Step]) -> Iterator[tuple[float, list[Step]]]:
         """Yield steps that can be taken together, with the seconds that each of them has."""

@@ -12,8 +12,8 @@ from pytest_nixproc._deployment.context import DeploymentContext, Subject
 from pytest_nixproc._deployment.installation import Installation
 from pytest_nixproc._deployment.lease import LeaseHolder
 from pytest_nixproc._deployment.operation import Operation
+from pytest_nixproc._deployment.problems import collect_problems
 from pytest_nixproc._deployment.refusals import held_ports, refuse_conflicts, refuse_held_ports
-from pytest_nixproc._deployment.stopping import collect_problems, end_strays
 from pytest_nixproc._deployment.timeline import Timeline
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._persistence.shared_deployments import SharedDeployment
@@ -107,13 +107,18 @@ class Deployment:
         plan = self.planner.settled(plan)
         plan.model.provide(plan.directory.root)
         self.installation.write(plan)
+        self._adopt(plan)
+
+    def _adopt(self, plan: Plan) -> None:
+        """Go on with a plan whose files are in place; its programs have their time to stop in a recovery, too."""
         self.operation.adopt(plan)
+        self.lease.be_guarded(self.operation.context.longest_stop)
 
     def _operate(self, plan: Plan, *, is_guest: bool = False) -> None:
         """Make the operation, which works with a plan's instances."""
-        driver = self.planner.manager.driver(self.machine, plan.target)
+        driver, manager = self.planner.manager.driver(self.machine, plan.target), self.planner.manager.name
         journal, settings = self.installation.journal, self.planner.settings
-        context = DeploymentContext(plan.model, plan.unit_set.units, driver, journal, self.timeline, settings)
+        context = DeploymentContext(plan.model, plan.unit_set.units, driver, journal, self.timeline, settings, manager)
         self._operation = Operation(plan, context, is_guest=is_guest)
 
     def _attach(self, load: LoadModel) -> None:
@@ -121,6 +126,7 @@ class Deployment:
         plan = self.lease.joined(load)
         self.installation.join()
         self._operate(plan, is_guest=True)
+        self.lease.be_guarded(self.operation.context.longest_stop)
         self.operation.context.running.update(dict.fromkeys(plan.model))
         self.phase = Phase.OPEN
         self.operation.snapshot()
@@ -137,9 +143,9 @@ class Deployment:
         new.model.provide(new.directory.root)
         steps = steps_between(old.unit_set, new.unit_set)
         starts = [step for step in steps if step.verb == "start"]
-        if problems := operation.stop(step for step in steps if step.verb == "stop"):
-            raise TeardownError(problems)
-        operation.adopt(new)
+        if problems := operation.stop_wholly(step for step in steps if step.verb == "stop"):
+            raise teardown_error(problems, self.planner.manager.name)
+        self._adopt(new)
         with self._undone_on_error():
             installation.clean(old.unit_set, new.unit_set)
             refuse_held_ports(self.machine, new.model, (step.name for step in starts))
@@ -149,13 +155,13 @@ class Deployment:
             self._refuse_live_conflicts(step.name for step in starts)
         needed = {item.key for item in installation.accounts.items(new.model, new.target)}
         if problems := installation.accounts.release(needed):
-            raise TeardownError(problems)
+            raise teardown_error(problems, self.planner.manager.name)
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
         """Stop everything when the block fails; problems of that become a note of the error."""
         try:
-            with self._told_plainly():
+            with told_plainly(self.directory.root):
                 yield
         except BaseException as error:
             keep = self.planner.settings.keep_failed and self.phase is not Phase.CLAIMED
@@ -166,17 +172,6 @@ class Deployment:
             if keep:
                 error.add_note(f"the state is kept in {self.directory.root}")
             raise
-
-    @contextmanager
-    def _told_plainly(self) -> Iterator[None]:
-        """Turn an error of the operating system into one of ours that names the place: a full disk, most of all."""
-        try:
-            yield
-        except OSError as error:
-            brief = f"cannot deploy in {self.directory.root}: {error.strerror or error}"
-            details = f"file: {error.filename}" if error.filename else ""
-            remedy = "make room there, or choose another --nixproc-state-root"
-            raise DeploymentError(brief, details=details, remedy=remedy) from error
 
     def _refuse_live_conflicts(self, started: Iterable[str]) -> None:
         """Inspect the system; what ends the deployment are ends of ``started`` instances, and errors.
@@ -250,8 +245,7 @@ class Deployment:
             for name in self.operation.plan.model:
                 self.timeline.add("removed", name)
         if problems:
-            # A manager that does not answer is told of once, however often it was asked.
-            raise TeardownError(list(dict.fromkeys(problems)))
+            raise teardown_error(problems, self.planner.manager.name)
 
     @property
     def _has_lost_machine(self) -> bool:
@@ -283,7 +277,7 @@ class Deployment:
             problems += collect_problems(
                 lambda: [f"left after the teardown: {item}" for item in operation.driver.remains()]
             )
-        problems += collect_problems(lambda: end_strays(self.machine, strays))
+        problems += collect_problems(partial(operation.end_left_behind, strays))
         return problems + collect_problems(lambda: held_ports(self.machine, operation.plan.model))
 
     def _close(self) -> list[str]:
@@ -308,3 +302,20 @@ class Deployment:
         self.machine.lifecycle.unguard(self.directory.root)
         self.installation.journal.close()
         self.phase = Phase.OVER
+
+
+@contextmanager
+def told_plainly(root: str) -> Iterator[None]:
+    """Turn an error of the operating system into one of ours that names the place: a full disk, most of all."""
+    try:
+        yield
+    except OSError as error:
+        brief = f"cannot deploy in {root}: {error.strerror or error}"
+        details = f"file: {error.filename}" if error.filename else ""
+        remedy = "make room there, or choose another --nixproc-state-root"
+        raise DeploymentError(brief, details=details, remedy=remedy) from error
+
+
+def teardown_error(problems: Iterable[str], manager: str) -> TeardownError:
+    """Return the error of a teardown; a manager that does not answer is told of once, however often it was asked."""
+    return TeardownError(list(dict.fromkeys(problems)), f"the system on {manager}")

@@ -29,9 +29,14 @@ class LeaseHolder:
 
     def acquire(self) -> bool:
         """Give the deployment to a guardian, before anything is done for it; tell whether it is ours to start."""
-        pid = self.machine.lifecycle.guard(self.directory.root, recovery_command(self.directory.root, self.leases))
+        pid = self.be_guarded()
         self.guardian = ProcessIdentity.of(pid) if pid else None
         return self.share is None or self.share.join(self.machine, self.guardian)
+
+    def be_guarded(self, seconds: float = 0) -> int | None:
+        """Have a guardian recover the deployment, whose programs may take some seconds to stop; return its pid."""
+        root = self.directory.root
+        return self.machine.lifecycle.guard(root, recovery_command(root, self.leases), seconds)
 
     def take(self) -> None:
         """Lease the directory; that of a shared one is leased already."""

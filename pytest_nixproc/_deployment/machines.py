@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pytest_nixproc._deployment.stopping import collect_problems
+from pytest_nixproc._deployment.problems import collect_problems
 from pytest_nixproc._persistence.directory import DeploymentDirectory
 from pytest_nixproc._persistence.journal import begin_machine
 from pytest_nixproc._persistence.leases import DeploymentLease, Leases

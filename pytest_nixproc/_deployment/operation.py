@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
 from pytest_nixproc._deployment.ends import EndObserver
+from pytest_nixproc._deployment.leftovers import Remains, StillRunning, end_left_behind
+from pytest_nixproc._deployment.problems import with_log
 from pytest_nixproc._deployment.starting import Startup
 from pytest_nixproc._deployment.stopping import Shutdown
 from pytest_nixproc._deployment.watching import Watch, start_error
@@ -52,7 +54,7 @@ class Operation:
             Startup(self.context, steps, subjects).carry_out()
 
     def stop(self, steps: Iterable[Step]) -> list[str]:
-        """Stop instances; return the problems."""
+        """Stop instances; return the problems, of which what they leave behind is none yet."""
         steps = list(steps)
         with self._busy_with(steps):
             return Shutdown(self.context, steps).carry_out()
@@ -96,6 +98,21 @@ class Operation:
                 brief = f"{name} did not start: it {ending} as soon as it was ready"
                 says = f"its manager says: {status.text}"
                 raise start_error(self.driver, self.context.units[name], instance, brief, says)
+
+    def stop_wholly(self, steps: Iterable[Step]) -> list[str]:
+        """Stop instances while others run on, and end what they leave behind; return the problems."""
+        steps = list(steps)
+        remains = Remains(self.observer, [step.name for step in steps])
+        return self.stop(steps) + self.end_left_behind(remains.look)
+
+    def end_left_behind(self, look: StillRunning) -> list[str]:
+        """End the processes that stops have left behind; return a problem for each, with its instance's log."""
+        problems, logged = [], dict(self.context.logged)
+        for leftover in end_left_behind(self.machine, look):
+            # One log is enough for all processes of an instance.
+            unit, start = self.context.units.get(leftover.instance), logged.pop(leftover.instance, None)
+            problems.append(with_log(leftover.problem, self.driver, unit, start) if unit else leftover.problem)
+        return problems
 
     def await_ready(self, name: str, subject: Subject) -> None:
         """Wait until an instance is ready again; raises :class:`~pytest_nixproc.errors.StartError`."""

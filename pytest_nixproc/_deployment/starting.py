@@ -11,7 +11,7 @@ from typing import Final
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
 from pytest_nixproc._deployment.programs import refuse_program
 from pytest_nixproc._deployment.watching import Watch, start_error
-from pytest_nixproc._persistence.journal import facts_of
+from pytest_nixproc._persistence.journal import start_facts
 from pytest_nixproc._planning.steps import Step
 from pytest_nixproc.machines.waiting import LONGEST_PAUSE, Deadline
 
@@ -76,7 +76,8 @@ class Startup:
         units = [context.units[name] for name in names]
         for name in names:
             refuse_program(context, name)
-        context.journal.write("start", units=[facts_of(unit) for unit in units], reason=steps[0].reason)
+        limits = {context.units[name]: context.limit("stop", name) for name in names}
+        context.journal.write("start", **start_facts(limits), reason=steps[0].reason)
         context.running.update(dict.fromkeys(names))
         for known in (context.ends.over, context.ends.reported):
             known.difference_update(names)

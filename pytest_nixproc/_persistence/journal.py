@@ -52,8 +52,15 @@ class Record:
     pids: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """Main processes by unit, each with the time of its start."""
 
+    stop_seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long units may take to stop; the target says it of those that are not here."""
+
     assigned: Mapping[str, Any] = field(default_factory=dict)
     """Ids and ports that were assigned."""
+
+    def limit_of(self, unit: Unit) -> float:
+        """Return how many seconds a unit may take to stop."""
+        return self.stop_seconds.get(unit.name, self.target.stop_seconds)
 
 
 def begin(journal: Journal, manager: str, machine: str, target: Target) -> None:
@@ -124,8 +131,7 @@ def recall(path: str) -> Record | None:
                 pids = {name: (pid, started) for name, (pid, started) in event["pids"].items()}
                 record = replace(record, pids={**record.pids, **pids})
             case "start" if record:
-                units = tuple(Unit(**facts, files=()) for facts in event["units"])
-                record = replace(record, started=(*record.started, units))
+                record = with_started(record, event)
             case "stopped" if record:
                 left = (tuple(unit for unit in step if unit.name not in event["units"]) for step in record.started)
                 record = replace(record, started=tuple(step for step in left if step))
@@ -143,6 +149,22 @@ def beginning(event: Mapping[str, Any]) -> Record:
         force_disable_user_change=event["force_disable_user_change"],
     )
     return Record(event["manager"], event["machine"], target, opened=False, started=())
+
+
+def with_started(record: Record, event: Mapping[str, Any]) -> Record:
+    """Return a record with the units of a start; earlier versions have not written how long those may take to stop."""
+    units = tuple(Unit(**facts, files=()) for facts in event["units"])
+    seconds = {**record.stop_seconds, **event.get("stop_seconds", {})}
+    return replace(record, started=(*record.started, units), stop_seconds=seconds)
+
+
+def start_facts(stop_seconds: Mapping[Unit, float]) -> dict[str, Any]:
+    """Return the facts about units that are going to be started, and how long each may take to stop.
+
+    That stands beside the facts of the units: earlier versions would refuse a fact of a unit that they do not know.
+    """
+    seconds = {unit.name: seconds for unit, seconds in stop_seconds.items()}
+    return {"units": [facts_of(unit) for unit in stop_seconds], "stop_seconds": seconds}
 
 
 def facts_of(unit: Unit) -> dict[str, Any]:

@@ -204,7 +204,38 @@ def look_for_ends(item: pytest.Item, *, has_failed: bool) -> None:
 
 pytest_runtest_setup = pytest.hookimpl(wrapper=True)(watched)
 pytest_runtest_call = pytest.hookimpl(wrapper=True)(watched)
-pytest_runtest_teardown = pytest.hookimpl(wrapper=True)(watched)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: Any) -> None:
+    """Remember the point for which fixtures are set up."""
+    if fixturedef.argname == "nixproc_point":
+        from pytest_nixproc._plugin.active_point import KEY, ActivePoint
+
+        request.config.stash[KEY] = ActivePoint(fixturedef, request)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, None]:
+    """Look for ends, and end what was set up for a point with its last test."""
+    try:
+        yield from watched(item)
+    except (Exception, pytest.fail.Exception) as error:
+        try:
+            end_point(item, nextitem)
+        except (Exception, pytest.fail.Exception) as other:  # noqa: BLE001 - both are raised
+            raise BaseExceptionGroup("errors during test teardown", [error, other]) from None
+        raise
+    end_point(item, nextitem)
+
+
+def end_point(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End what was set up for a point, if a test was its last one."""
+    if session_in_use(item.config):
+        from pytest_nixproc._plugin.active_point import KEY
+
+        if active := item.config.stash.get(KEY, None):
+            active.end_after(item, nextitem)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 import pytest
 
-from pytest_nixproc._deployment.stopping import collect_problems
+from pytest_nixproc._deployment.problems import collect_problems
 from pytest_nixproc._persistence.directory import default_state_root
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._persistence.recovery_command import recovery_command

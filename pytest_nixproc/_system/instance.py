@@ -94,11 +94,14 @@ class RunningInstance:
         self._operation.status_of(self.name)
 
     def stop(self) -> None:
-        """Stop it and wait for its end; raises :class:`~pytest_nixproc.errors.TeardownError` if force was needed."""
+        """Stop it and wait for its end, and end the processes that it leaves behind.
+
+        Raises :class:`~pytest_nixproc.errors.TeardownError` if force was needed, or anything was left behind.
+        """
         self._operation.status_of(self.name)
         self._operation.note_ends(self.name)
-        if problems := self._operation.stop([Step("stop", self.name, (), ASKED_FOR)]):
-            raise TeardownError(problems)
+        if problems := self._operation.stop_wholly([Step("stop", self.name, (), ASKED_FOR)]):
+            raise TeardownError(problems, f"{self.name} on {self._operation.context.manager}")
 
     def restart(self) -> None:
         """Stop it if it runs, and start it, even if it had to be killed; raises the errors of both."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
+from pytest_nixproc._deployment.leftovers import Remains, end_all, left_behind
 from pytest_nixproc._deployment.operation import Operation
 from pytest_nixproc._inspection.answers import is_at, who_holds
+from pytest_nixproc._planning.steps import Step
 from pytest_nixproc._system.instance import RunningInstance
 from pytest_nixproc._system.instance_runs import be_ready, instance_runs
 from pytest_nixproc.checks.api import StopReport
 from pytest_nixproc.checks.claims import Inventory
-from pytest_nixproc.errors import DeploymentError
+from pytest_nixproc.errors import DeploymentError, TeardownError
 from pytest_nixproc.model.endpoint import Endpoint
-from pytest_nixproc.values.tags import INSTANCE
-
-LEFT_SECONDS: Final = 1.0
-"""How long processes of a stopped instance may still take: whoever ended last may not have been waited for yet."""
 
 
 class StopObserver:
@@ -32,7 +29,7 @@ class StopObserver:
         self.machine = operation.machine
         self.model = operation.context.model
         self.name = name
-        self.pids = operation.pids_of(name)
+        self.remains = Remains(operation.observer, [name])
         snapshot = operation.snapshot()
         own = [listener for listener, owner in snapshot.owners.items() if owner == name]
         self.endpoints = {
@@ -57,10 +54,23 @@ class StopObserver:
         unanswered = operation.observer.unanswered(tcp, snapshot.statuses)
         self.answering = [entry for entry in tcp if entry not in unanswered]
 
+    def stop(self) -> None:
+        """Stop the instance; what it leaves behind stays, to be reported, unless that is an error already.
+
+        Raises :class:`~pytest_nixproc.errors.TeardownError` if force was needed.
+        """
+        if problems := self.operation.stop([Step("stop", self.name, (), "asked for by a check")]):
+            left = self.operation.end_left_behind(self.remains.look)
+            raise TeardownError([*problems, *left], f"{self.name} on {self.operation.context.manager}")
+
+    def end_left_behind(self) -> None:
+        """End what the instance has left behind, which has been reported: it must not stand for the next run."""
+        end_all(self.machine, self.remains.look)
+
     def while_stopped(self) -> StopReport:
         """Return the report about the remains of the instance, and about the others that do not depend on it."""
         when = f"while {self.name} was stopped"
-        left = self._processes()
+        left = left_behind(self.machine, self.remains.look)
         return StopReport(
             self.name,
             when,
@@ -76,14 +86,6 @@ class StopObserver:
         """Return the report about all others when the instance runs again."""
         when = f"when {self.name} was started again"
         return StopReport(self.name, when, ended=self._ended(), unready=self._unready(self.instance_runs))
-
-    def _processes(self) -> list[int]:
-        """Return the processes of the instance that do not end, with those that its stop has started."""
-        tag = f"{INSTANCE}={self.name}"
-        tagged = [pid for pid in self.operation.observer.strays() if self.machine.processes.has_tag(pid, tag)]
-        pids = list(dict.fromkeys([*self.pids, *tagged]))
-        self.machine.processes.wait_ended(pids, self.machine.deadline(LEFT_SECONDS))
-        return sorted(set(pids) - self.machine.processes.ended(pids))
 
     def _held(self, left: Iterable[int]) -> dict[str, str]:
         """Return the ports of the instance that others hold; its own processes are reported themselves."""

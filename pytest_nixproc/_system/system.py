@@ -141,9 +141,10 @@ class System(Mapping[str, "RunningInstance"]):
         observer = StopObserver(self._deployment.operation, self, name)
         findings: list[Finding] = []
         try:
-            self[name].stop()
+            observer.stop()
             findings += self._deployment.check_stop(observer.while_stopped())
         finally:
+            observer.end_left_behind()
             start_again(self[name], findings)
         return findings + self._deployment.check_stop(observer.when_back())
 

@@ -72,8 +72,9 @@ RULES: Final = [
         "no process of a stopped instance is left",
         leak=processes_left,
         explanation="It checks the processes that the instance had, and those that name it by `NIXPROC_INSTANCE` in"
-        " their environment and descend from the guardian. A process that has just ended may take a second to be"
-        " waited for. A process that cleans its environment, and was started by the stop, is not known.",
+        " their environment and descend from the guardian. Helpers that end within a second are not left: a shell's"
+        " last `sleep`, the child of a connection. A process that cleans its environment, and was started by the stop,"
+        " is not known.",
     ),
     Rule(
         "NP302",

@@ -86,6 +86,10 @@ class Processes(ABC):
         """Tell whether a process was started with ``tag`` in its environment."""
 
     @abstractmethod
+    def variable(self, pid: int, name: str) -> str:
+        """Return the value of a variable with which a process was started; empty without it."""
+
+    @abstractmethod
     def describe(self, pid: int) -> str:
         """Return a process's command line as human-readable text."""
 
@@ -264,9 +268,10 @@ class Lifecycle(ABC):
         """Let the processes live on after :meth:`close`."""
 
     @abstractmethod
-    def guard(self, root: str, recovery: Sequence[str]) -> int | None:
+    def guard(self, root: str, recovery: Sequence[str], seconds: float = 0) -> int | None:
         """Have a command run if this process ends before :meth:`unguard`; return the pid of the one that will run it.
 
+        ``seconds`` is how long the programs may take to stop that it ends; a later call for the root says it anew.
         Raises :class:`~pytest_nixproc.errors.MachineError` when nobody can be had for that.
         """
 

@@ -185,7 +185,7 @@ def default_parameters(launch: Launch) -> dict[str, Any]:
         "enable_daemon_output_logging": True,
         "reload_signal": "HUP",
         "stop_signal": "TERM",
-        "stop_seconds": max(1, round(launch.target.stop_seconds)),
+        "stop_seconds": launch.whole_stop_seconds,
         "env_file": None,
         "fib": None,
         "limits": None,

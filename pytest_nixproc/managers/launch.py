@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,6 +98,11 @@ class Launch:
         """The program of the process, whatever stands before it on the command line that its manager gets."""
         _, command = self.process.command_for(self.mode)
         return command.program
+
+    @property
+    def whole_stop_seconds(self) -> int:
+        """How long it may take to stop, for managers that count whole seconds: never less than that."""
+        return max(1, math.ceil(self.stop_seconds))
 
     @property
     def declared_pid_file(self) -> str | None:

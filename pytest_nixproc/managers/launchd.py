@@ -170,7 +170,7 @@ def common_settings(launch: Launch) -> dict[str, Any]:
         "KeepAlive": False,
         "StandardOutPath": launch.log_file,
         "StandardErrorPath": launch.log_file,
-        "ExitTimeOut": max(1, round(launch.target.stop_seconds)) + GRACE_OF_MANAGER,
+        "ExitTimeOut": launch.whole_stop_seconds + GRACE_OF_MANAGER,
         # What a program leaves behind is to be seen, not to be ended in silence.
         "AbandonProcessGroup": True,
         "ProcessType": "Interactive",

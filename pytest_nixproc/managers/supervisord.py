@@ -240,7 +240,7 @@ def common_settings(launch: Launch) -> dict[str, Any]:
         "autorestart": "false",
         "startsecs": 0,
         "startretries": 0,
-        "stopwaitsecs": max(1, round(launch.target.stop_seconds)) + GRACE_OF_MANAGER,
+        "stopwaitsecs": launch.whole_stop_seconds + GRACE_OF_MANAGER,
         "killasgroup": "true",
         "redirect_stderr": "true",
         "stdout_logfile": escaped(escaped(launch.log_file)),
@@ -445,6 +445,10 @@ class Daemon:
         reported = re.findall(rf"exited: {re.escape(entry['name'])} \(terminated by (SIG\w+)", log)
         return -signal.Signals[reported[-1]] if status == -1 and reported else status
 
+    def has_killed(self, name: str, pid: int) -> bool:
+        """Tell whether supervisord has killed a program's process that did not stop: it says so in its log alone."""
+        return f"killing '{name}' ({pid}) with SIGKILL".encode() in (self.machine.files.read(self._log) or b"")
+
 
 class Interface:
     """supervisord's XML-RPC interface."""
@@ -589,6 +593,10 @@ class SupervisordDriver(Driver):
         # supervisord starts it again within a second, and does not say so before.
         has_ended = is_over and not (entry["statename"] in ("EXITED", "BACKOFF") and unit.restarts)
         return Status(running=False, has_ended=has_ended, exit_status=exit_status, text=text)
+
+    def exit_status(self, unit: Unit, pid: int) -> int | None:
+        """Return how a process has ended that the machine has seen, or that supervisord has killed."""
+        return -signal.SIGKILL if self._daemon.has_killed(unit.name, pid) else super().exit_status(unit, pid)
 
 
 def unavailable_reason(machine: type[Machine]) -> str:  # noqa: ARG001 - machines have this environment's software

@@ -188,7 +188,7 @@ def default_parameters(launch: Launch) -> dict[str, Any]:
         "global_instructions": "",
         "reload_signal": "HUP",
         "stop_signal": "TERM",
-        "stop_seconds": max(1, round(launch.target.stop_seconds)),
+        "stop_seconds": launch.whole_stop_seconds,
         "enable_daemon_output_logging": True,
     }
 

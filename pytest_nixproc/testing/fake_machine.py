@@ -214,6 +214,10 @@ class FakeProcesses(Processes):
         name, _, value = tag.partition("=")
         return pid in self.by_pid and self.by_pid[pid].command.environment.get(name) == value
 
+    def variable(self, pid: int, name: str) -> str:
+        """Return the value of a variable in the environment of a process."""
+        return self.by_pid[pid].command.environment.get(name, "") if pid in self.by_pid else ""
+
     def describe(self, pid: int) -> str:
         """Return a process's command line."""
         return " ".join(self.by_pid[pid].command.argv) if pid in self.by_pid else ""
@@ -387,10 +391,14 @@ class FakeAccounts(AccountDatabase):
 
 
 class FakeLifecycle(Lifecycle):
-    """A machine that is always there; deployments that it shall guard are kept in ``guarded``."""
+    """A machine that is always there; deployments that it shall guard are kept in ``guarded``.
+
+    ``recovery_seconds`` has how long the programs of each may take to stop.
+    """
 
     def __init__(self, machine: FakeMachine) -> None:
         self.guarded: dict[str, tuple[str, ...]] = {}
+        self.recovery_seconds: dict[str, float] = {}
         self.released = False
         self._machine = machine
 
@@ -406,9 +414,10 @@ class FakeLifecycle(Lifecycle):
         """Let the processes live on."""
         self.released = True
 
-    def guard(self, root: str, recovery: Sequence[str]) -> int | None:
+    def guard(self, root: str, recovery: Sequence[str], seconds: float = 0) -> int | None:
         """Keep the recovery command of a deployment in ``guarded``; nobody will run it."""
         self.guarded[root] = tuple(recovery)
+        self.recovery_seconds[root] = seconds
         return None
 
     def unguard(self, root: str) -> None:

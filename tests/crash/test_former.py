@@ -100,7 +100,7 @@ def test_end(tmp_path: Path) -> None:
         assert leftover.nixproc("reap")["deployments"] == {}
         assert process.poll() is None
         facts = leftover.nixproc("end", str(leftover.root), status=ExitStatus.INCONSISTENT)
-        assert f"process {process.pid} was left behind, and killed" in facts["details"]
+        assert f"process {process.pid} of web was left behind, and killed" in facts["details"]
         assert process.wait(timeout=10) != 0
     assert not leftover.root.exists()
 

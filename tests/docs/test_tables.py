@@ -68,7 +68,7 @@ Rows = Iterable[tuple[str, ...]]
 
 DAEMON_DEFAULT: Final = "whether it runs as a daemon"
 OF_CHOICES: Final = {"manager": "the managers for which models are checked", "format": "how findings are written"}
-STOP_DEFAULT: Final = "the stop time-out, in whole seconds"
+STOP_DEFAULT: Final = "the instance's stop time-out, in whole seconds"
 
 
 def option_rows() -> Iterator[tuple[str, ...]]:

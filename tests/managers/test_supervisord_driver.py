@@ -19,7 +19,7 @@ from pytest_nixproc.machines.process_table import environment_of, is_alive
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.testing.conformance import Bench, http_body, load, one, received, seconds_of
-from pytest_nixproc.testing.programs.models import probe
+from pytest_nixproc.testing.programs.models import misbehaving, probe
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
 
@@ -98,9 +98,18 @@ def test_dead_supervisord_is_named(bench: Bench) -> None:
         for request in (it.start, it.reload, it.restart):
             with pytest.raises(NixprocError, match="supervisord does not answer"):
                 request()
-        with pytest.raises(TeardownError, match=r"supervisord does not answer[\s\S]*was left behind|it did not stop"):
+        with pytest.raises(TeardownError, match=r"supervisord does not answer[\s\S]*it was given \d\.\d of its"):
             system.stop()
         assert not is_alive(program)
+
+
+def test_kill_by_supervisord_is_reported(bench: Bench) -> None:
+    """Where overrides have supervisord kill before an instance's time is over, that is told, with when it was."""
+    port, overrides = bench.port(), {"supervisord": {"stopwaitsecs": 1}}
+    build = one(lambda state: misbehaving("it", state, "foreground", "ignores-term", port=port, overrides=overrides))
+    told = r"it was given \d\.\d of its 10 s to stop: process \d+ was killed by its manager"
+    with bench.deploy(build) as system, pytest.raises(TeardownError, match=told):
+        system["it"].stop()
 
 
 def test_supervisord_is_not_asked_again_about_what_runs(bench: Bench) -> None:

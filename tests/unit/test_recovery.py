@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_nixproc._cli import main
 from pytest_nixproc._persistence.directory import DeploymentDirectory
-from pytest_nixproc._persistence.journal import Journal, begin, begin_machine
+from pytest_nixproc._persistence.journal import Journal, begin, begin_machine, start_facts
 from pytest_nixproc._persistence.leases import Leases
-from pytest_nixproc._recovery import named_directory, take_down
+from pytest_nixproc._recovery import named_directory, take_down, undo
 from pytest_nixproc._registry import Registry
-from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.errors import NixprocError, UnknownName
+from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.managers.api import Capabilities, Manager
+from pytest_nixproc.testing.fake_machine import FakeMachine, ignores
 from pytest_nixproc.values.target import Target
+from tests.unit.conftest import FakeGenerator
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import FakeDriver, MakeModel
 
 
 @pytest.fixture
@@ -121,3 +130,40 @@ def test_only_a_machines_own_place_goes_with_it(tmp_path: Path, leases: Leases, 
         take_down(str(root), Registry(), leases)
         assert not root.exists()
     assert Path(path).exists() == (says != "nspawn")
+
+
+class OneDriver:
+    """A finder of one manager, whose driver is always the same."""
+
+    def __init__(self, driver: FakeDriver) -> None:
+        self.found = Manager("fake", FakeGenerator, lambda *_: driver, Capabilities(prefers="foreground"))
+
+    def manager(self, _: str) -> Manager:
+        """Return the manager."""
+        return self.found
+
+    def machine(self, name: str) -> type[Machine]:
+        """Know none."""
+        raise UnknownName("machine", name, ())
+
+
+def test_each_instance_has_its_own_time(
+    tmp_path: Path, driver: FakeDriver, machine: FakeMachine, make_model: MakeModel, units: Any, target: Target
+) -> None:
+    """Recovery waits for the end of each instance as long as that may take to stop, and no longer."""
+    for program in ("/fake/slow", "/fake/stubborn"):
+        machine.processes.program(program, ignores(signal.SIGTERM))
+    by_name = units(make_model(slow={}, stubborn={}))
+    driver.activate(list(by_name.values()), machine.deadline(1))
+    directory = DeploymentDirectory(str(tmp_path))
+    journal = Journal(directory.journal)
+    begin(journal, "fake", "host", target)
+    journal.write("start", **start_facts({by_name["slow"]: 40.0, by_name["stubborn"]: 2.0}))
+    journal.write("running", pids={name: (pid, machine.processes.identity(pid)) for name, pid in driver.pids.items()})
+    journal.close()
+    slow = driver.pids["unit-slow"]
+    machine.clock.after(30, lambda: machine.processes.end(slow))
+    (problem,) = undo(OneDriver(driver), machine, directory)
+    assert problem.startswith("unit-stubborn did not stop within 2 s: ")
+    assert problem.endswith("was ended by SIGKILL after 3.0 s")
+    assert machine.processes.by_pid[slow].status == 0

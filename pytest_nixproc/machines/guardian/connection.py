@@ -81,9 +81,12 @@ class GuardianConnection:
         """Wait until the ends of all processes that have ended by now are reported."""
         self._ask("synchronize")
 
-    def guard(self, root: str, recovery: Sequence[str]) -> None:
-        """Register a deployment and its recovery command with the guardian; return once the guardian has confirmed."""
-        self._ask("guard", root=root, argv=list(recovery))
+    def guard(self, root: str, recovery: Sequence[str], seconds: float) -> None:
+        """Register a deployment and its recovery command with the guardian; return once the guardian has confirmed.
+
+        ``seconds`` is how long its programs may take to stop.
+        """
+        self._ask("guard", root=root, argv=list(recovery), seconds=seconds)
 
     def unguard(self, root: str) -> None:
         """Take a deployment back from the guardian."""

@@ -7,7 +7,8 @@ one first, and then ends what is left below it. Run on its own, without site-pac
 to start.
 
 Messages are lines of JSON. Requests: ``{"spawn": ID, "commands": [[ARGV, ENVIRONMENT, PATH]]}``, ``{"guard": ID,
-"root": PATH, "argv": []}``, ``{"unguard": ID, "root": PATH}``, ``{"strays": ID, "tag": TEXT, "spare": []}``,
+"root": PATH, "argv": [], "seconds": NUMBER}``, ``{"unguard": ID, "root": PATH}``,
+``{"strays": ID, "tag": TEXT, "spare": []}``,
 ``{"synchronize": ID}``, ``{"release": true}`` (let the processes live on). Replies: ``{"ready": PID}``,
 ``{"spawned": ID, "pids": [], "errors": []}``, ``{"exited": [[PID, STATUS]]}``, ``{"guarding": ID}``,
 ``{"strays": ID, "pids": []}``, ``{"synchronized": ID}``.
@@ -52,7 +53,7 @@ class Guardian:
         self.pending = b""
         self.released = False
         self.ended: dict[int, int] = {}
-        self.guarded: dict[str, list[str]] = {}
+        self.guarded: dict[str, tuple[list[str], float]] = {}
         self.handed_over: set[str] = set()
         self.spawned: set[int] = set()
         self.watched = [connection.fileno()]
@@ -114,7 +115,7 @@ class Guardian:
         if "spawn" in request:
             self.spawn_all(request)
         elif "guard" in request:
-            self.guarded[request["root"]] = request["argv"]
+            self.guarded[request["root"]] = request["argv"], request["seconds"]
             self.send(guarding=request["guard"])
         elif "unguard" in request:
             self.guarded.pop(request["root"], None)
@@ -194,11 +195,16 @@ class Guardian:
                 self.send(exited=list(ended.items()))
 
     def recover(self, roots: Sequence[str]) -> list[str]:
-        """Run the recovery commands of deployments, the last first; return the deployments whose command has failed."""
+        """Run the recovery commands of deployments, the last first; return the deployments whose command has failed.
+
+        Each has as long as its programs may take to stop, besides the time that all of them share.
+        """
         end = time.monotonic() + RECOVERY_SECONDS
         left = []
         for root in reversed(roots):
-            status = self.run(self.guarded[root], end)
+            argv, seconds = self.guarded[root]
+            end += seconds
+            status = self.run(argv, end)
             if status == LEFT_TO_OTHERS:
                 self.released = True
                 self.handed_over.add(root)

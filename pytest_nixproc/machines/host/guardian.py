@@ -78,9 +78,9 @@ class HostLifecycle(Lifecycle):
         """Let the processes live on after :meth:`close`."""
         self.guardian.connection.release()
 
-    def guard(self, root: str, recovery: Sequence[str]) -> int | None:
+    def guard(self, root: str, recovery: Sequence[str], seconds: float = 0) -> int | None:
         """Register a deployment with the guardian; return the guardian's pid."""
-        self.guardian.connection.guard(root, recovery)
+        self.guardian.connection.guard(root, recovery, seconds)
         return self.guardian.connection.process.pid
 
     def unguard(self, root: str) -> None:

@@ -138,6 +138,11 @@ class HostProcesses(Processes):
         """Tell whether a process was started with ``tag`` in its environment."""
         return tag.encode() in process_table.environment_of(pid).split(b"\0")
 
+    def variable(self, pid: int, name: str) -> str:
+        """Return the value of a variable in the initial environment of a process."""
+        entries = (entry.partition(b"=") for entry in process_table.environment_of(pid).split(b"\0"))
+        return next((os.fsdecode(value) for key, _, value in entries if key == os.fsencode(name)), "")
+
     def describe(self, pid: int) -> str:
         """Return a process's command line as human-readable text."""
         return process_table.command_line(pid)

@@ -59,9 +59,9 @@ class NspawnLifecycle(Lifecycle):
         self._host.release()
         self._is_released = True
 
-    def guard(self, root: str, recovery: Sequence[str]) -> int | None:
+    def guard(self, root: str, recovery: Sequence[str], seconds: float = 0) -> int | None:
         """Leave a deployment to this host's guardian: it outlives the machine."""
-        return self._host.guard(root, recovery)
+        return self._host.guard(root, recovery, seconds)
 
     def unguard(self, root: str) -> None:
         """Take a deployment back from this host's guardian."""

@@ -98,6 +98,10 @@ class RemoteProcesses(Processes):
         """Tell whether a process on the machine carries a tag."""
         return cast("bool", self._ask("processes.has_tag", pid, tag))
 
+    def variable(self, pid: int, name: str) -> str:
+        """Return the value of a variable with which a process on the machine was started."""
+        return cast("str", self._ask("processes.variable", pid, name))
+
     def describe(self, pid: int) -> str:
         """Return the command line of a process on the machine."""
         return cast("str", self._ask("processes.describe", pid))

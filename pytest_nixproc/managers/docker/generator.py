@@ -52,7 +52,7 @@ IMAGE_PARAMETERS: Final[Mapping[str, str]] = {
 }
 CONTAINER_PARAMETERS: Final[Mapping[str, str]] = {
     "docker_create_parameters": "options of `docker create`; a mapping, or a list of mappings with `name` and `value`",
-    "docker_stop_timeout": "seconds until the engine kills what does not stop; default: the stop time-out",
+    "docker_stop_timeout": "seconds until the engine kills what does not stop; default: the instance's stop time-out",
     "use_host_network": "whether to use the host's network unless another is named; default: not in conventional ones",
     "use_host_nix_store": "whether to mount `/nix/store`; default: whether the process names something in it",
     "map_state_dir_volumes": "whether to mount the state directory; default: not in conventional ones",
@@ -139,7 +139,7 @@ class ContainerFiles:
         is_ours = not self.is_conventional
         generated = {
             "docker_create_parameters": {},
-            "docker_stop_timeout": max(1, round(self.target.stop_seconds)),
+            "docker_stop_timeout": self.launch.whole_stop_seconds,
             "use_host_network": is_ours,
             "use_host_nix_store": any(path.startswith(f"{NIX_STORE}/") for path in self.named_paths()),
             "map_state_dir_volumes": is_ours,

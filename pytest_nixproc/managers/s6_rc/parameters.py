@@ -24,7 +24,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "notification_fd": "descriptor on which the program says that it is ready",
     "timeout_up": "milliseconds that a start may take",
     "timeout_down": "milliseconds that a stop may take",
-    "timeout_kill": "milliseconds after which what does not stop is killed; default: the stop time-out and 5 s",
+    "timeout_kill": "milliseconds after which what does not stop is killed; default: its stop time-out and 5 s",
     "timeout_finish": "milliseconds that `finish` may take",
     "max_death_tally": "how many ends are remembered",
     "down_signal": "signal that stops the program",

@@ -241,6 +241,11 @@ def impatient(instance: Instance, seconds: float) -> Instance:
     return Instance(instance.pkg, **instance.attributes, start_timeout=seconds)
 
 
+def stopped_within(instance: Instance, seconds: float) -> Instance:
+    """Return an instance with a stop limit of its own."""
+    return Instance(instance.pkg, **instance.attributes, stop_timeout=seconds)
+
+
 @contextmanager
 def bystander(*argv: str) -> Iterator[subprocess.Popen[str]]:
     """Run a process that has nothing to do with a deployment; it has to be alive at the end."""

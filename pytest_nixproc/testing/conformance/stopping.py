@@ -20,6 +20,8 @@ from pytest_nixproc.testing.conformance.bench import (
     own_number,
     pids_of,
     read_text,
+    seconds_of,
+    stopped_within,
 )
 from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes, in_both_modes_at_once
 from pytest_nixproc.testing.programs.models import misbehaving, probe
@@ -66,12 +68,65 @@ class Stopping(Fixtures):
         with bench.deploy(build, stop_seconds=CONTAINED_SECONDS) as system:
             number = int(read_text(f"{system.state.lib_dir}/escaped"))
             escaped = next(pid for pid in system["it"].pids if own_pid(pid) == number)
-            report = pytest.raises(TeardownError, match=rf"process {escaped} was left behind.*misbehaving")
+            report = pytest.raises(TeardownError, match=rf"process {escaped} of it was left behind.*misbehaving")
             can = bench.manager.capabilities
             is_told = can.stops_groups and (mode, behaviour) == ("foreground", "leaves-children")
             with nullcontext() if can.contains or is_told else report:
                 system.stop()
         assert not is_alive(escaped)
+
+    @in_both_modes
+    def test_left_with_the_port(self, bench: Bench, mode: Mode) -> None:
+        """What an instance leaves behind is told by its stop, with the port that it holds, and ended before a start."""
+        port, can = bench.port(), bench.manager.capabilities
+        is_ended = can.contains or (can.stops_groups and mode == "foreground")
+        told = rf"on {bench.manager.name} was not .*\n  process \d+ of it was left behind, holding TCP port {port}, and"
+        with bench.deploy(one(lambda state: misbehaving("it", state, mode, "leaves-a-server", port=port))) as system:
+            it = system["it"]
+            for stop in (it.stop, system.stop):
+                it.start()
+                bench.await_that(lambda: len(it.pids) > 1, "there is a child")
+                pids = it.pids
+                with nullcontext() if is_ended else pytest.raises(TeardownError, match=told):
+                    stop()
+                assert not any(map(is_alive, pids))
+
+    @in_both_modes
+    def test_left_for_a_moment(self, bench: Bench, mode: Mode) -> None:
+        """A helper that ends a moment after its program was not left behind, neither by a stop nor by the teardown."""
+        options, port = {"delay": 0.4}, bench.port()
+        build = one(lambda state: misbehaving("it", state, mode, "leaves-a-helper", port=port, options=options))
+        with bench.deploy(build) as system:
+            system["it"].restart()
+            system.stop()
+
+    @in_both_modes
+    def test_longer_limit(self, bench: Bench, mode: Mode) -> None:
+        """An instance that may take longer to stop than others has that time, and its stop is clean."""
+        options, port = {"delay": 2.5}, bench.port()
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            slow = misbehaving("it", state, mode, "ends-slowly", port=port, options=options)
+            return {"it": stopped_within(slow, bench.stop_seconds)}
+
+        with bench.deploy(build, stop_seconds=1) as system:
+            system["it"].stop()
+            assert "ended after a while\n" in system["it"].log
+
+    @in_both_modes
+    def test_shorter_limit(self, bench: Bench, mode: Mode) -> None:
+        """An instance that exceeds its own limit is killed then, and reported with how long was really waited."""
+        port = bench.port()
+        build = one(lambda state: stopped_within(misbehaving("it", state, mode, "ignores-term", port=port), 1))
+        told = r"it did not stop within 1 s: process \d+ was (ended by SIGKILL|killed by its manager) after (\d+\.\d) s"
+        with bench.deploy(build, stop_seconds=60) as system:
+            with pytest.raises(TeardownError, match=told) as caught:
+                system["it"].stop()
+            taken = seconds_of(system, "stopped", "it") - seconds_of(system, "stop", "it")
+        said = re.search(told, str(caught.value))
+        assert said
+        assert 1 <= float(said[2]) <= taken + 0.1
+        assert taken < 30
 
     @in_both_modes
     def test_a_stop_waits_for_the_end(self, bench: Bench, mode: Mode) -> None:

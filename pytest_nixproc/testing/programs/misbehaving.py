@@ -9,6 +9,8 @@ the daemon does not die; just before, it writes the time into ``left=PATH``. Beh
 - ``ignores-term``: ends at SIGKILL only;
 - ``escapes``: a grandchild leaves the session, ignores SIGTERM and writes its pid into ``escaped=PATH``;
 - ``leaves-children``: a child, whose pid is in ``escaped=PATH``, is not told when the program ends;
+- ``leaves-a-server``: a child serves as well, and is not told either;
+- ``leaves-a-helper``: a child that heeds no SIGTERM ends ``delay=SECONDS`` after the program;
 - ``forks``: a child serves in its place, and is told, and waited for, when the program ends;
 - ``wraps``: a child serves in its place, and is not told when the program ends, which it does when the child has;
 - ``ends-before-ready``: a child kills the program, and says ``ready`` when it has ended;
@@ -93,6 +95,26 @@ def serve_beside(options: Options, *, leave_session: bool) -> NoReturn:
     serving.stay(None)
 
 
+def serve_twice(options: Options) -> NoReturn:
+    """Serve, and so does a child, which does not end with the program."""
+    listener = serving.bound_to(int(options["port"]))
+    listener.listen()
+    os.fork()
+    serving.stay(listener)
+
+
+def serve_with_helper(options: Options) -> NoReturn:
+    """Serve, with a child that ends a while after the program."""
+    readable, writable = os.pipe()
+    if not os.fork():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.close(writable)
+        os.read(readable, 1)
+        time.sleep(float(options["delay"]))
+        os._exit(0)
+    serve(options)
+
+
 def fork(options: Options) -> NoReturn:
     """Have a child serve, which ends with its parent."""
     if not (worker := os.fork()):
@@ -154,6 +176,8 @@ BEHAVIOURS: Mapping[str, Callable[[Options], NoReturn]] = {
     "ignores-term": ignore_term,
     "escapes": partial(serve_beside, leave_session=True),
     "leaves-children": partial(serve_beside, leave_session=False),
+    "leaves-a-server": serve_twice,
+    "leaves-a-helper": serve_with_helper,
     "forks": fork,
     "wraps": wrap,
     "ends-before-ready": end_before_ready,

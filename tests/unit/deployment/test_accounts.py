@@ -261,6 +261,22 @@ def test_busy_account(
     assert "user:plain" in read_ledger(machine.files.read(LEDGER), LEDGER).entries
 
 
+def test_busy_account_of_a_throwaway_machine(
+    accounts: Callable[[str], AccountProvisioner],
+    tools: BuildTools,
+    privileged: Target,
+    machine: FakeMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An account that stays busy is no problem of a machine that is thrown away; it stays written down all the same."""
+    monkeypatch.setattr(FakeMachine, "throwaway", True)
+    one = accounts("/r/one")
+    one.provide(model({"users": {"plain": {}}}), privileged)
+    tools.failing["userdel"] = 8
+    assert one.release() == []
+    assert "user:plain" in read_ledger(machine.files.read(LEDGER), LEDGER).entries
+
+
 @pytest.mark.parametrize("user", [{"create_home_dir": True}, {"create_home_dir_only": True}])
 def test_homes_where_users_are_not_changed(
     accounts: Callable[[str], AccountProvisioner],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -30,7 +31,7 @@ from pytest_nixproc.errors import (
     TeardownError,
 )
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.testing.fake_machine import FakeMachine, each, ends, ignores, listens
+from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess, each, ends, ignores, listens
 from pytest_nixproc.values.commands import Spawn
 
 if TYPE_CHECKING:
@@ -100,6 +101,14 @@ def test_events_of_a_deployment(deploy: Any, make_model: MakeModel, machine: Fak
     once = ["start", "spawned", "ready", "stop", "stopped"]
     assert [event.happening for event in system.timeline] == ["planned", *once, *once, "removed"]
     assert [event.seconds for event in system.timeline] == sorted(event.seconds for event in system.timeline)
+
+
+def test_guardian_knows_how_long_a_stop_may_take(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """Who takes the system down in our place may wait for its programs: level by level, for the slowest of each."""
+    system = deploy(make_model(db={"stop_timeout": 40}, cache={"stop_timeout": 1}, web={"needs": ["db"]}))
+    assert machine.lifecycle.recovery_seconds == {system.root: 45}
+    system.switch(make_model(web={}))
+    assert machine.lifecycle.recovery_seconds == {system.root: 5}
 
 
 def test_stop_is_the_exact_reverse(deploy: Any, three_levels: ProcessesModel, orders: Orders) -> None:
@@ -321,7 +330,7 @@ def test_teardown_goes_on_past_failures(
     with pytest.raises(TeardownError) as caught:
         system.stop()
     web, close, stray = caught.value.problems
-    assert web == "web did not stop within 5 s and was ended by SIGKILL"
+    assert re.match(r"web did not stop within 5 s: process \d+ was ended by SIGKILL after 6.0 s", web)
     assert close == "close is broken"
     assert "was left behind, and killed: " in stray
     assert (machine.processes.running(), machine.files.exists(system.root), system.is_deployed) == ([], False, False)
@@ -513,7 +522,7 @@ def test_what_had_to_be_killed_is_started_again(
     machine.processes.program("/fake/web", ignores(signal.SIGTERM))
     system = deploy(make_model(web={}))
     before = system["web"].pid
-    with pytest.raises(TeardownError, match="web did not stop within 5 s and was ended by SIGKILL"):
+    with pytest.raises(TeardownError, match=r"web did not stop within 5 s: process \d+ was ended by SIGKILL"):
         act(system)
     assert system["web"].is_running
     assert system["web"].pid != before
@@ -528,6 +537,50 @@ def test_one_port_on_two_addresses(deploy: Any, make_model: MakeModel, machine: 
     assert {name: it.url for name, it in system.items()} == {"one": "http://127.0.0.1:80", "two": "http://127.0.0.2:80"}
     assert [system.restart_alone(name) for name in hosts] == [[], []]
     assert system.findings == ()
+
+
+def leaves_a_child(machine: FakeMachine, process: FakeProcess) -> None:
+    """Have a program start a child that ignores SIGTERM and holds its port: the script of a wrapper."""
+    command = Spawn(("/bin/child",), process.command.environment)
+    child = machine.processes.by_pid[machine.processes.fork(process.pid, command)]
+    child.ignored = frozenset({signal.SIGTERM})
+    machine.network.listen(8003, child.pid)
+
+
+LEFT = r"process \d+ of web was left behind, holding TCP port 8003, and killed: /bin/child"
+
+
+@pytest.mark.parametrize("stop", [lambda system: system["web"].stop(), stop_and_start, System.stop])
+def test_what_a_stop_leaves_is_told_and_ended(
+    deploy: Any, make_model: MakeModel, machine: FakeMachine, stop: Callable[[System], object]
+) -> None:
+    """A stop, of an instance or of all, names the process that outlives its grace, and the port; then it is gone."""
+    machine.processes.program("/fake/web", leaves_a_child)
+    system = deploy(make_model(web={"port": 8003}))
+    with pytest.raises(TeardownError, match=rf"on fake was not stopped cleanly\n  {LEFT}"):
+        stop(system)
+    commands = [process.command.argv[0] for process in machine.processes.running()]
+    assert commands == (["/fake/web", "/bin/child"] if stop is stop_and_start else [])
+
+
+def test_what_an_upgrade_leaves_is_told_and_ended(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """The stops of an upgrade are judged as any other."""
+    machine.processes.program("/fake/web", leaves_a_child)
+    system = deploy(make_model(web={"port": 8003}, db={}))
+    with pytest.raises(TeardownError, match=LEFT):
+        system.switch(make_model(db={}))
+    assert [process.command.argv[0] for process in machine.processes.running()] == ["/fake/db"]
+
+
+def test_what_a_restart_alone_leaves_is_a_finding(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """A restart that is checked reports a finding, by the same judgement, and what is left is ended as well."""
+    machine.processes.program("/fake/web", leaves_a_child)
+    system = deploy(make_model(web={"port": 8003}))
+    before = system["web"].pids
+    (finding,) = system.restart_alone("web")
+    assert (finding.code, finding.resource) == ("NP301", f"process {before[1]}")
+    assert not machine.processes.by_pid[before[1]].runs
+    assert system["web"].listening == {8003}
 
 
 def test_pausing_freezes_all_processes(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:

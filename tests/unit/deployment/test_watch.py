@@ -71,7 +71,9 @@ def start(
         told = replace(settings, progress=lambda text: started.progress.append((machine.clock.now(), text)))
         subjects = {name: FakeSubject(machine, unit.log_file) for name, unit in by_name.items()}
         journal = Journal(f"{tmp_path}/journal")
-        watch = Watch(DeploymentContext(model, by_name, driver, journal, Timeline(machine.clock.now), told), subjects)
+        watch = Watch(
+            DeploymentContext(model, by_name, driver, journal, Timeline(machine.clock.now), told, "fake"), subjects
+        )
         started = Started(machine, watch)
         driver.activate(list(by_name.values()), machine.deadline(1))
         return started

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nixproc._persistence.journal import Journal, begin, events, facts_of, recall
+from pytest_nixproc._persistence.journal import Journal, begin, events, facts_of, recall, start_facts
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import File, Unit
 
@@ -65,6 +65,28 @@ def test_units_are_recalled_by_steps(path: str, target: Target) -> None:
     assert record is not None
     assert record.opened
     assert record.started == ((unit("a"), unit("b")), (unit("c"),))
+
+
+def test_limits_of_stops_are_recalled(path: str, target: Target) -> None:
+    """Each unit comes back with how long it may take to stop; one of an earlier version with that of the deployment."""
+    write(path, target, ("start", ["former"]))
+    journal = Journal(path)
+    journal.write("start", **start_facts({unit("a"): 30.0, unit("b"): 0.5}))
+    journal.close()
+    record = recall(path)
+    assert record is not None
+    limits = {unit.name: record.limit_of(unit) for step in record.started for unit in step}
+    assert limits == {"former": target.stop_seconds, "a": 30.0, "b": 0.5}
+
+
+def test_earlier_versions_read_the_units_of_a_start(path: str, target: Target) -> None:
+    """The facts of units are those that earlier versions know, who refuse others; what is new stands beside them."""
+    write(path, target)
+    journal = Journal(path)
+    journal.write("start", **start_facts({unit("a"): 30.0}), reason="new")
+    journal.close()
+    *_, start = events(path)
+    assert [facts.keys() for facts in start["units"]] == [{"name", "mode", "log_file", "pid_file"}]
 
 
 def test_stopped_units_are_left_out(path: str, target: Target) -> None:
