@@ -49,14 +49,14 @@ ENDINGS: Final[Mapping[str, tuple[Mode, Mapping[str, object], str]]] = {
 """Ways to die at the start: of which mode, what the program is told, and what the error has to show."""
 
 
-UNEXECUTABLE: Final[Mapping[str, tuple[str, str]]] = {
+UNEXECUTABLE: Final[Mapping[str, tuple[str | None, str]]] = {
+    "missing": (None, "does not exist"),
+    "not executable": ("#!/bin/sh\n", "is not executable"),
     "no line": ("sleep 1000\n", "cannot be executed: it has no #! line"),
     "bad interpreter": ("#!/no/such\n", "cannot be executed: its interpreter /no/such does not exist"),
     "line ends": ("#!/bin/sh\r\n", r"cannot be executed: its lines end in CR LF, .* '/bin/sh\\r'"),
-    "mode": ("#!/bin/sh\n", "is not executable"),
 }
-"""Contents of scripts that are none, each with what an error has to say."""
-
+"""Contents of programs that are none, each with what an error has to say."""
 
 AT_ONCE_SECONDS: Final = 5.0
 """The limit for "at once": a quarter of the limit of a start, so that a busy machine is fast enough."""
@@ -185,18 +185,21 @@ class Starting(Fixtures):
         assert system.timeline.order("stopped") == ["dead", "good"]
 
     @in_both_modes
-    @pytest.mark.parametrize("kind", ["missing", "not executable"])
-    def test_program_that_cannot_be_run(self, bench: Bench, mode: Mode, kind: str) -> None:
-        """A program that is missing or not executable fails the deployment at once; the error names its path."""
+    @pytest.mark.parametrize("fault", UNEXECUTABLE)
+    def test_program_that_cannot_be_run(self, bench: Bench, mode: Mode, fault: str) -> None:
+        """What the kernel does not execute is refused: the error names the program, and a script's bad interpreter."""
+        content, reason = UNEXECUTABLE[fault]
         path = f"{bench.scratch}/a program"
-        if kind == "not executable":
-            write_text(path, "#!/bin/sh\n")
+        if content is not None:
+            write_text(path, content)
+            os.chmod(path, 0o600 if fault == "not executable" else 0o700)
         own = {"foreground": "foreground_process", "daemon": "daemon"}[mode]
         parameters: dict[str, Any] = {own: path}
-        system = System(bench.planner())
-        with pytest.raises(StartError, match=path):
-            system.start(load(one(lambda _: Instance(create_managed_process(name="it", **parameters)))))
-        assert seconds_of(system, "stop", "it") - seconds_of(system, "start", "it") < AT_ONCE_SECONDS
+        with (
+            pytest.raises(StartError, match=f"{path} {reason}"),
+            bench.deploy(one(lambda _: Instance(create_managed_process(name="it", **parameters)))),
+        ):
+            pass
 
     @in_both_modes
     def test_never_ready(self, bench: Bench, mode: Mode) -> None:
@@ -260,16 +263,6 @@ class Starting(Fixtures):
             assert system["it"].is_running
         assert bench.deployments(root) == []
 
-    @pytest.mark.parametrize("fault", UNEXECUTABLE)
-    def test_program_that_cannot_be_executed(self, bench: Bench, fault: str) -> None:
-        """What the kernel does not execute is refused with the reason: it names the script, and a bad interpreter."""
-        content, reason = UNEXECUTABLE[fault]
-        path = f"{bench.scratch}/program"
-        write_text(path, content)
-        os.chmod(path, 0o600 if fault == "mode" else 0o700)
-        with pytest.raises(StartError, match=f"{path} {reason}"), bench.deploy(one(lambda _: runs(path))):
-            pass
-
     def test_program_that_initialize_makes(self, bench: Bench) -> None:
         """A program may be made by ``initialize``; what it makes without a #! line is refused as all others are."""
         with bench.deploy(one(lambda state: makes_program(state, "#!/bin/sh"))) as system:
@@ -308,11 +301,6 @@ class Starting(Fixtures):
         for name, refusal in refusals.items():
             assert bench.manager.name in refusal
             assert repr(f"{bench.scratch}/{name}")[1:-1] in refusal
-
-
-def runs(program: str) -> Instance:
-    """Return an instance of a program without any arguments."""
-    return Instance(create_managed_process(name="it", foreground_process=program))
 
 
 def makes_program(state: StateDirs, first_line: str) -> Instance:
