@@ -164,11 +164,12 @@ def test_stop_is_noticed_at_once(bench: Bench) -> None:
 
 
 def test_faults_are_told_at_once(bench: Bench) -> None:
-    """A program that is not there fails the deployment by name and path before supervisord could retry."""
+    """A command of an override that is not there fails the deployment by name and path; supervisord retries nothing."""
     path = "/nowhere/at all"
+    overrides = {"supervisord": {"command": f'"{path}"'}}
     system = System(bench.planner())
     with pytest.raises(StartError, match=path):
-        system.start(load(one(lambda _: Instance(create_managed_process(name="it", foreground_process=path)))))
+        system.start(load(one(lambda state: probe("it", state, overrides=overrides))))
     assert seconds_of(system, "stop", "it") - seconds_of(system, "start", "it") < 0.7
 
 
