@@ -230,16 +230,9 @@ class DaemonDriver(Driver):
         return Status(running=False, has_ended=True, pid=pid, exit_status=self.exit_status(unit, pid), text=text)
 
     def unmet(self, unit: Unit) -> str:
-        """Return why a unit that already answers is not ready yet; record a daemon whose PID file came late.
-
-        What has no record has not left its starter.
-        """
-        if not self.machine.files.exists(record_of(unit.name, self.target)):
-            return "it has not been started"
-        unmet = super().unmet(unit)
-        if not unmet:
-            self.records.identify(unit)
-        return unmet
+        """Return why a unit that already answers is not ready yet: what has no record has not left its starter."""
+        has_record = self.machine.files.exists(record_of(unit.name, self.target))
+        return super().unmet(unit) if has_record else "it has not been started"
 
     def _without_pid(self, contents: Mapping[Unit, bytes | None]) -> dict[Unit, Status]:
         """Return the statuses of started daemons without a known pid: they have ended where no process may be theirs.

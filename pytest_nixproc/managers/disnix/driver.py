@@ -51,9 +51,13 @@ class DisnixDriver(DaemonDriver):
         return problems
 
     def unmet(self, unit: Unit) -> str:
-        """Return why a component that already answers is not ready yet: for a daemon, its starter has to end."""
-        is_starting = unit.mode == "daemon" and unit in self._activating
-        return "its component is being activated" if is_starting else super().unmet(unit)
+        """Return why a component that already answers is not ready yet; record a daemon whose PID file came late."""
+        if unit.mode == "daemon" and unit in self._activating:
+            return "its component is being activated"
+        unmet = super().unmet(unit)
+        if not unmet:
+            self.records.identify(unit)
+        return unmet
 
     def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:
         """Deactivate components with Dysnomia, or send their processes SIGTERM as Dysnomia's module would do it.

@@ -43,7 +43,6 @@ ENDINGS: Final[Mapping[str, tuple[Mode, Mapping[str, object], str]]] = {
     "signal": ("foreground", {"signal": 11}, "SIGSEGV|signal 11"),
     "daemon's status": ("daemon", {"status": 7, "keeps_pid_file": 1}, "status 7"),
     "starter's status": ("daemon", {"status": 9, "early": 1}, "status 9"),
-    "starter's late status": ("daemon", {"leaves": 9}, "status 9"),
     # Where a PID file was all that led to the process, its status may be lost with it.
     "without a trace": ("daemon", {"status": 7}, "dead did not start"),
 }
@@ -187,23 +186,32 @@ class Starting(Fixtures):
         assert "the disk is on fire" in str(caught.value)
         assert system.timeline.order("stopped") == ["dead", "good"]
 
+    def test_starter_that_fails(self, bench: Bench) -> None:
+        """A starter that fails though its daemon is there fails the deployment at once, with its status."""
+        build = one(lambda state: misbehaving("it", state, "daemon", "forks", port=bench.port(), options={"leaves": 9}))
+        system = System(bench.planner())
+        with pytest.raises(StartError, match="status 9"):
+            system.start(load(build))
+        assert seconds_of(system, "stop", "it") - seconds_of(system, "start", "it") < AT_ONCE_SECONDS
+
     def test_starter_that_stays(self, bench: Bench) -> None:
         """A daemon that answers, and has written its PID file, is not ready before its starter has ended well."""
-        port = bench.port()
 
         def build(state: StateDirs) -> Mapping[str, Instance]:
-            told = {"stays": 0.5, "left": f"{state.lib_dir}/left"}
-            base = misbehaving("base", state, "daemon", "forks", port=port, options=told)
-            return {"base": base, "top": probe("top", state, dependencies=["base"])}
+            def staying(name: str) -> Instance:
+                told = {"stays": 0.5, "left": f"{state.lib_dir}/{name}"}
+                return misbehaving(name, state, "daemon", "forks", port=ports[name], options=told)
 
+            return {"base": staying("base"), "top": probe("top", state, dependencies=["base"]), "it": staying("it")}
+
+        ports = {"base": bench.port(), "it": bench.port()}
         with bench.deploy(build) as system:
-            left = f"{system.state.lib_dir}/left"
-            assert received(system, "top").begun > float(read_text(left))
-            before = system["base"].pid
+            assert received(system, "top").begun > float(read_text(f"{system.state.lib_dir}/base"))
+            before, left = system["it"].pid, f"{system.state.lib_dir}/it"
             os.unlink(left)
-            system["base"].restart()
+            system["it"].restart()
             assert os.path.exists(left)
-            assert system["base"].pid not in (None, before)
+            assert system["it"].pid not in (None, before)
 
     @in_both_modes
     @pytest.mark.parametrize("fault", UNEXECUTABLE)

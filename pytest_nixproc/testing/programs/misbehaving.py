@@ -1,8 +1,8 @@
 """A program that misbehaves: ``misbehaving.py BEHAVIOUR [NAME=VALUE...] [-D]``.
 
 ``-D`` makes it a daemon, which writes its PID into ``pid_file=PATH``, as ``written=TEXT`` says: with ``{}`` for the
-number, and with Python's escapes. Its starter ends then, or ``stays=SECONDS`` longer, and with ``leaves=STATUS``, where
-the daemon does not die; just before, it writes the time into ``left=PATH``. Behaviours, and what else they are told:
+number, and with Python's escapes. Its starter ends then, or ``stays=SECONDS`` longer, and with ``leaves=STATUS``; just
+before, it writes the time into ``left=PATH``. Behaviours, and what else they are told:
 
 - ``dies``: says why on its standard error, and ends with ``status=N`` or by ``signal=N``; as a daemon, after it has
   written its PID file, which it removes again unless ``keeps_pid_file=1``; with ``early=1``, before;
@@ -63,8 +63,6 @@ def serve(options: Options) -> NoReturn:
 def die(options: Options) -> NoReturn:
     """Exit with the requested status, or die of the requested signal, after a last line on standard error."""
     serving.say("the disk is on fire")
-    if "leaves" in options:
-        serving.stay(None)
     if number := int(options.get("signal", 0)):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if number != signal.SIGKILL:

@@ -162,10 +162,9 @@ def test_daemon_that_has_failed_is_known_by_its_pid_file(scripts: Scripts, targe
 
 
 def test_daemon_is_not_ready_before_its_script_has_ended(scripts: Scripts) -> None:
-    """A PID file alone does not tell that the starter has ended; the record that comes then does, and is completed."""
+    """A PID file alone does not tell that the starter has ended; the record that comes then does."""
     scripts.activate()
     scripts.machine.files.remove(scripts.record)
     assert scripts.driver.unmet(scripts.unit) == "it has not been started"
     scripts.machine.files.write(scripts.record, "")
     assert scripts.driver.unmet(scripts.unit) == ""
-    assert scripts.machine.files.contents[scripts.record] == f"{scripts.pid} 0.00\n".encode()
