@@ -18,6 +18,7 @@ from pytest_nixproc._planning.planner import Planner
 from pytest_nixproc._planning.settings import Settings
 from pytest_nixproc._system.system import System
 from pytest_nixproc.checks.environment import nixproc_checks as place_checks
+from pytest_nixproc.checks.leaks import nixproc_checks as leak_checks
 from pytest_nixproc.checks.live import nixproc_checks as live_checks
 from pytest_nixproc.checks.static import nixproc_checks as static_checks
 from pytest_nixproc.errors import MachineError, Unreachable
@@ -197,7 +198,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def planner(manager: Manager, machine: FakeMachine, settings: Settings) -> Planner:
     """Return a planner with the rules that are shipped."""
-    return Planner(manager, machine, [*static_checks(), *place_checks(), *live_checks()], settings)
+    return Planner(manager, machine, [*static_checks(), *place_checks(), *live_checks(), *leak_checks()], settings)
 
 
 @pytest.fixture
