@@ -15,7 +15,7 @@ from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine
 from pytest_nixproc.values.commands import Spawn
-from pytest_nixproc.values.machine import Listener
+from pytest_nixproc.values.machine import Listener, ProcessInfo
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Status, Unit
 
@@ -236,3 +236,17 @@ def test_listeners_of_instances(run: Run, machine: FakeMachine) -> None:
     seen = inspect_processes(machine, attribution.main, running.driver.target)
     found = holders(running.driver, {}, attribution, seen, running.model)
     assert found == {Listener(HERE, 80, running.pid("a")): "a", Listener(OTHER, 80, pid): None}
+
+
+@pytest.mark.parametrize(("is_older", "owner"), [(True, None), (False, "web")])
+def test_listener_that_has_escaped(
+    run: Run, machine: FakeMachine, target: Target, *, is_older: bool, owner: str | None
+) -> None:
+    """What has left the tree of its main process holds its instance's port, unless an earlier run has left it."""
+    left = tagged(machine, target, "web") if is_older else None
+    running = run(web={"port": 80})
+    pid = left or tagged(machine, target, "web")
+    machine.network.listen(80, pid)
+    seen = [("web", ProcessInfo(pid, None, "web", listening=(Listener(HERE, 80, pid),)))]
+    attribution = ProcessAttribution(machine, target, {running.pid("web"): "web"})
+    assert holders(running.driver, {}, attribution, seen, running.model) == {Listener(HERE, 80, pid): owner}
