@@ -17,6 +17,9 @@ from pytest_nixproc.values.units import Status
 RESTART_SECONDS: Final = 3.0
 """How long a manager may take to start an instance again that has ended, before it is taken for dead."""
 
+END_SECONDS: Final = 2.0
+"""How long the end of a process may take that has begun to end."""
+
 BY_TEST: Final = "by a test"
 BY_ITSELF: Final = "not asked to"
 
@@ -40,7 +43,7 @@ class EndObserver:
         self.record.replaced.extend((name, pid) for name, pid in replaced if name not in names)
         known = [(name, pid) for name, pid in list(context.pids.items()) if name in names and self._is_at_rest(name)]
         watched = [*((name, pid) for name, pid in replaced if name in names), *known]
-        gone = self.machine.processes.ended([pid for _, pid in watched])
+        gone = self._ended([pid for _, pid in watched])
         lost = [(name, pid) for name, pid in watched if pid in gone]
         unseen = [name for name in names if self._is_unseen(name)]
         if not lost and not unseen:
@@ -56,6 +59,12 @@ class EndObserver:
         seen = {name: status.pid for name, status in statuses.items() if status.running and status.pid}
         context.remember({name: pid for name, pid in seen.items() if self._is_at_rest(name)})
         return [report for report in reports if report is not None]
+
+    def _ended(self, pids: Collection[int]) -> set[int]:
+        """Return the processes that have ended, with those that are about to: a test may have seen that already."""
+        processes = self.machine.processes
+        ending = processes.ending(pids)
+        return ending - processes.wait_ended(ending, self.machine.deadline(END_SECONDS)) if ending else set()
 
     def _is_at_rest(self, name: str) -> bool:
         """Tell whether an instance is to run, and nobody is starting or stopping it."""

@@ -42,6 +42,10 @@ class Processes(ABC):
     def ended(self, pids: Iterable[int]) -> set[int]:
         """Return which of ``pids`` do not run any more."""
 
+    @abstractmethod
+    def ending(self, pids: Iterable[int]) -> set[int]:
+        """Return which of ``pids`` have ended or begun to, as who has lost a connection to one may know already."""
+
     def wait_ended(self, pids: Iterable[int], deadline: Deadline) -> set[int]:
         """Wait for processes to end; return those that still run at the deadline."""
         running = set(pids)

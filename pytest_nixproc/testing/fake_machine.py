@@ -180,6 +180,10 @@ class FakeProcesses(Processes):
         """Return the pids that do not run, those that were never here included."""
         return set(pids) - {process.pid for process in self.running()}
 
+    def ending(self, pids: Iterable[int]) -> set[int]:
+        """Return the pids that do not run: nothing here takes time to end."""
+        return self.ended(pids)
+
     def start_time(self, pid: int) -> str:
         """Return the time on the clock when a process was spawned; empty when it was never here."""
         return self.by_pid[pid].started if pid in self.by_pid else ""

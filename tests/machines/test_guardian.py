@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,14 @@ while os.path.exists(sys.argv[1]):
 """A process that goes on as its own child again and again, as a daemon does twice when it is started."""
 
 
+CRASH = """
+import os, socket, sys
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+connection.recv(1)
+os._exit(70)
+"""
+
+
 @pytest.fixture
 def host() -> Iterator[Host]:
     """Return this machine, with a guardian of its own."""
@@ -49,6 +58,19 @@ def test_process_that_moves_is_seen_in_every_look(host: Host, tmp_path: Path) ->
     looks = [len(host.processes.strays(TAG)) for _ in range(80)]
     goes_on.unlink()
     assert min(looks) >= 2, looks
+
+
+def test_end_is_known_to_who_has_lost_a_connection(host: Host) -> None:
+    """A process whose client sees it go is seen to end at once, though its end may not be reported yet."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        argv = (sys.executable, "-I", "-S", "-c", CRASH, str(server.getsockname()[1]))
+        for _ in range(30):
+            pid = host.processes.spawn(Spawn(argv))
+            with server.accept()[0] as client:
+                assert not host.processes.ending([pid])
+                client.sendall(b"x")
+                assert client.recv(1) == b""
+                assert host.processes.ending([pid]) == {pid}
 
 
 def test_end_of_an_earlier_process_with_the_pid_is_not_taken_for_its_own(host: Host) -> None:

@@ -96,6 +96,10 @@ class HostProcesses(Processes):
                 os.close(self._pidfds.pop(by_descriptor[descriptor]))
             return gone
 
+    def ending(self, pids: Iterable[int]) -> set[int]:
+        """Return the processes without memory: they give that up first, and their connections later (exit(2))."""
+        return {pid for pid in pids if not process_table.has_memory(pid)}
+
     def _pidfd(self, pid: int) -> int | None:
         if pid not in self._pidfds and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):

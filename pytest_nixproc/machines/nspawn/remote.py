@@ -70,6 +70,11 @@ class RemoteProcesses(Processes):
         wanted = list(pids)
         return cast("set[int]", self._ask("processes.ended", wanted)) if wanted else set()
 
+    def ending(self, pids: Iterable[int]) -> set[int]:
+        """Return which of the given processes on the machine have ended or begun to."""
+        wanted = list(pids)
+        return cast("set[int]", self._ask("processes.ending", wanted)) if wanted else set()
+
     def start_time(self, pid: int) -> str:
         """Return when a process on the machine started."""
         return cast("str", self._ask("processes.start_time", pid))
