@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -94,9 +95,6 @@ class Instance:
         pkg: object = self.pkg
         if not isinstance(pkg, ManagedProcess):
             return [Fault("pkg", f"is {pkg!r}, which is no managed process", "use create_managed_process()")]
-        if not isinstance(self.attributes.get("may_end", False), bool):
-            may_end = self.attributes["may_end"]
-            return [*self.pkg.faults, Fault("may_end", f"is {may_end!r}, which is no truth value", "use True or False")]
         problem = "is {!r}, which is no {} port"
         for section in SECTIONS:
             named: object = self.attributes.get(section, {})
@@ -104,13 +102,24 @@ class Instance:
                 remedy = f"call a single one {section.removesuffix('s')!r}"
                 return [
                     *self.pkg.faults,
+                    *self._faults_of_meanings(),
                     Fault(section, f"is {named!r}, which is no mapping of names to ports", remedy),
                 ]
-        return list(self.pkg.faults) + [
+        return [*self.pkg.faults, *self._faults_of_meanings()] + [
             Fault(name, problem.format(value, "UDP" if is_udp_name(name) else "TCP"), "use a number from 1 to 65535")
             for name, value in (*self.attributes.items(), *self.named_ports().items())
             if is_port_name(name) and not (is_number(value) and 1 <= value <= 65535)
         ]
+
+    def _faults_of_meanings(self) -> Iterator[Fault]:
+        """Yield the faults of attributes that mean something here and are no ports."""
+        may_end = self.attributes.get("may_end", False)
+        if not isinstance(may_end, bool):
+            yield Fault("may_end", f"is {may_end!r}, which is no truth value", "use True or False")
+        for name in LIMITS:
+            seconds = self.attributes.get(name, 1)
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+                yield Fault(name, f"is {seconds!r}, which is no time limit", "use a number of seconds")
 
     def named_ports(self) -> Mapping[str, Any]:
         """Return the entries of ``ports`` and ``udp_ports``, by the paths that faults give for them."""
@@ -124,6 +133,7 @@ class Instance:
 
 
 SECTIONS: Final = ("ports", "udp_ports")
+LIMITS: Final = ("start_timeout", "stop_timeout")
 
 
 def is_number(value: object) -> bool:

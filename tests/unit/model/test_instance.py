@@ -92,6 +92,15 @@ def test_may_end_is_a_truth_value() -> None:
     assert str(fault) == "may_end: is 'no', which is no truth value (use True or False)"
 
 
+@pytest.mark.parametrize("value", [-1, True, "10", None, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["start_timeout", "stop_timeout"])
+def test_limits_are_numbers_of_seconds(name: str, value: object) -> None:
+    """A time limit that is none is a fault of its attribute."""
+    (fault,) = Instance(WEB, **{name: value}).faults()
+    assert str(fault) == f"{name}: is {value!r}, which is no time limit (use a number of seconds)"
+    assert Instance(WEB, **{name: 0.5}).faults() == []
+
+
 def test_faults_of_the_process_are_the_instances() -> None:
     """An instance reports the faults of its process and its own."""
     instance = Instance(create_managed_process(name="web", process="web"), port=0)
