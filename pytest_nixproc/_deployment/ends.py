@@ -6,11 +6,12 @@ An instance may have another main process by then, because its manager starts ag
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from pytest_nixproc._deployment.context import DeploymentContext
 from pytest_nixproc.checks.api import EndReport
-from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.errors import NixprocError, Unreachable
 from pytest_nixproc.values.commands import describe_status
 from pytest_nixproc.values.units import Status
 
@@ -38,11 +39,9 @@ class EndObserver:
         As long as all of them run, that is one look at the machine; else the manager is asked, too. Other threads may
         start and stop instances meanwhile.
         """
-        context = self.context
-        replaced, self.record.replaced[:] = list(self.record.replaced), []
-        self.record.replaced.extend((name, pid) for name, pid in replaced if name not in names)
-        known = [(name, pid) for name, pid in list(context.pids.items()) if name in names and self._is_at_rest(name)]
-        watched = [*((name, pid) for name, pid in replaced if name in names), *known]
+        replaced = self._take_replaced(names)
+        known = [(name, pid) for name, pid in list(self.context.pids.items()) if name in names]
+        watched = [*replaced, *((name, pid) for name, pid in known if self._is_at_rest(name))]
         gone = self._ended([pid for _, pid in watched])
         lost = [(name, pid) for name, pid in watched if pid in gone]
         unseen = [name for name in names if self._is_unseen(name)]
@@ -50,15 +49,24 @@ class EndObserver:
             return []
         self.machine.processes.sync_exits()
         hopeful = {name for name, pid in lost if (name, pid) not in self.record.explained}
-        statuses = self._settled({name for name, _ in lost}.union(unseen), hopeful)
-        ends: list[tuple[str, int | None]] = [
-            (name, pid) for name, pid in lost if (name, pid) in replaced or context.pids.get(name) == pid
-        ]
+        try:
+            statuses = self._settled({name for name, _ in lost}.union(unseen), hopeful)
+        except Unreachable:
+            # Of a manager that has gone, and of all that it ran, the teardown tells.
+            return []
+        still = self.context.pids.items()
+        ends: list[tuple[str, int | None]] = [end for end in lost if end in replaced or end in still]
         ends += [(name, None) for name in unseen if statuses[name].has_ended and self._is_unseen(name)]
         reports = [self._account_for(name, pid, statuses[name]) for name, pid in ends]
         seen = {name: status.pid for name, status in statuses.items() if status.running and status.pid}
-        context.remember({name: pid for name, pid in seen.items() if self._is_at_rest(name)})
+        self.context.remember({name: pid for name, pid in seen.items() if self._is_at_rest(name)})
         return [report for report in reports if report is not None]
+
+    def _take_replaced(self, names: Collection[str]) -> list[tuple[str, int]]:
+        """Return the main processes of some instances in whose place another one was seen, each once."""
+        taken = [entry for entry in self.record.replaced if entry[0] in names]
+        self.record.replaced[:] = [entry for entry in self.record.replaced if entry not in taken]
+        return taken
 
     def _ended(self, pids: Collection[int]) -> set[int]:
         """Return the processes that have ended, with those that are about to: a test may have seen that already."""
@@ -83,6 +91,8 @@ class EndObserver:
             try:
                 found = self.context.driver.status(list(units.values()))
                 statuses.update((name, found[unit.name]) for name, unit in units.items())
+            except Unreachable:
+                raise
             except NixprocError as error:
                 # Its manager has gone as well, which is no reason to say nothing of the instance.
                 statuses.update((name, Status(running=False, has_ended=True, text=error.brief)) for name in units)
@@ -117,5 +127,6 @@ class EndObserver:
         """Return in words how a main process has ended, as far as anybody knows."""
         number = None if status.running else status.exit_status
         if number is None and pid is not None:
-            number = self.context.driver.exit_status(self.context.units[name], pid)
+            with suppress(NixprocError):
+                number = self.context.driver.exit_status(self.context.units[name], pid)
         return "ended" if number is None else describe_status(number)

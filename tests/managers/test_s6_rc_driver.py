@@ -110,7 +110,8 @@ def test_database(bench: Bench) -> None:
             *("base-srv", "base-log", "top-srv", "top-log")
         }
         assert set(ask(system, "s6-rc-db", "dependencies", "top-srv").split()) >= {"base-srv", "top-log"}
-        assert ask(system, "s6-rc-db", "pipeline", "top-srv").strip() == "top-srv/top-log"
+        # Its versions differ in what they write between the names.
+        assert re.split(r"\W*[/|]\W*", ask(system, "s6-rc-db", "pipeline", "top-srv").strip()) == ["top-srv", "top-log"]
         assert set(ask(system, "s6-rc", "-a", "list").split()) >= {"base-srv", "base-log", "top-srv", "top-log"}
         assert ask(system, "s6-rc", "diff") == ""
 

@@ -18,6 +18,7 @@ from pytest_nixproc.testing.conformance.bench import (
     Bench,
     bystander,
     http_body,
+    impatient,
     one,
     own_number,
     received,
@@ -149,7 +150,8 @@ class Answering(Fixtures):
     def test_stray_answers(self, bench: Bench, mode: Mode) -> None:
         """What an earlier run has left does not make an instance ready by its answers: the error says that it does."""
         port = bench.port()
-        with bench.deploy(one(lambda state: misbehaving("it", state, mode, "wraps", port=port))) as system:
+        build = one(lambda state: impatient(misbehaving("it", state, mode, "wraps", port=port), 3))
+        with bench.deploy(build) as system:
             it = system["it"]
             _, worker = it.pids
             it.kill()

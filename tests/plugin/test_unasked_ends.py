@@ -131,7 +131,11 @@ def test_items_of_a_model_file(project: pytest.Pytester) -> None:
 
         def pytest_runtest_call(item):
             if item.name.startswith("is_ready") and "second" in item.nodeid:
-                os.kill(item.deployed.system["first"].pid, signal.SIGKILL)
+                first = item.deployed.system["first"]
+                pid = first.pid
+                os.kill(pid, signal.SIGKILL)
+                while first.pid == pid:
+                    pass
         """
     )
     result = project.runpytest_subprocess("processes.py", "-k", "is_ready or tears_down_clean")
