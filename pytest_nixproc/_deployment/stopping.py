@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,8 +53,9 @@ class Shutdown:
                 self.calls.remove(call)
                 problems.extend(call.problems.result())
                 self.context.logged.update(call.stop.logged)
-            stopped = {name for call in finished for name in call.left} | self._ended()
-            problems.extend(collect_problems(partial(self._note, sorted(stopped))))
+            stopped = {name: call.stop.forced.get(name, "") for call in finished for name in sorted(call.left)}
+            stopped |= dict.fromkeys(sorted(self._ended()), "")
+            problems.extend(collect_problems(partial(self._note, stopped)))
             return bool(fresh or stopped or finished)
 
         while self.order.is_active() or self.calls:
@@ -78,10 +79,10 @@ class Shutdown:
             call.left.difference_update(stopped)
         return stopped
 
-    def _note(self, stopped: Sequence[str]) -> list[str]:
+    def _note(self, stopped: Mapping[str, str]) -> list[str]:
         """Record instances as stopped, and let those stop that waited for them; the journal comes last: it may fail."""
-        for name in stopped:
-            self.context.timeline.add("stopped", name)
+        for name, how in stopped.items():
+            self.context.timeline.add("stopped", name, how)
             self.context.running.pop(name, None)
         self.order.done(*stopped)
         if stopped:

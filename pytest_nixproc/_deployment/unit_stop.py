@@ -36,6 +36,9 @@ class UnitStop:
         self.logged: Mapping[str, int] = {}
         """How much was logged before the stop, by instance; none where that cannot be known."""
 
+        self.forced: dict[str, str] = {}
+        """How those instances were ended that did not stop in time, by instance."""
+
         self._begun = self.machine.clock.now()
         self._deadline = self.machine.deadline(seconds)
         self._ends: dict[str, float] = {}
@@ -79,6 +82,7 @@ class UnitStop:
         if self.driver.exit_status(self.units[name], pid) != -signal.SIGKILL:
             return []
         waited = self._ends[name]
+        self.forced[name] = "killed by its manager"
         return [f"{self._brief(name, waited)}: process {pid} was killed by its manager after {waited:.1f} s"]
 
     def _force(self, name: str, pid: int, given: float) -> str:
@@ -97,6 +101,7 @@ class UnitStop:
                 self.machine.processes.sync_exits()
                 killed = self.machine.processes.exit_status(pid) == -signal.SIGKILL
                 signal_name = signal.SIGKILL.name if killed else number.name
+                self.forced[name] = f"ended by {signal_name}"
                 return f"{brief}: process {pid} was ended by {signal_name} after {self._elapsed:.1f} s"
         return f"{brief}: process {pid} survives SIGKILL, {self._elapsed:.1f} s after the stop was asked for"
 

@@ -331,6 +331,8 @@ def test_teardown_goes_on_past_failures(
         system.stop()
     web, close, stray = caught.value.problems
     assert re.match(r"web did not stop within 5 s: process \d+ was ended by SIGKILL after 6.0 s", web)
+    stopped = {event.instance: event.detail for event in system.timeline if event.happening == "stopped"}
+    assert stopped == {"web": "ended by SIGKILL", "db": "", "cache": "", "proxy": ""}
     assert close == "close is broken"
     assert "was left behind, and killed: " in stray
     assert (machine.processes.running(), machine.files.exists(system.root), system.is_deployed) == ([], False, False)
