@@ -155,6 +155,16 @@ def test_restart_that_a_test_has_seen(up: System, machine: FakeMachine, orders: 
     assert told(up.check_ends()) == [("NP215", "warning", ("web",))]
 
 
+def test_wait_until_the_manager_has_started_it_again(up: System, machine: FakeMachine, orders: Orders) -> None:
+    """A test can wait until its manager has started again what has ended, and it answers."""
+    orders.restarts["unit-web"] = 0.5
+    up["web"].kill()
+    begun = machine.clock.now()
+    up["web"].wait_ready()
+    assert up["web"].listening == {8002}
+    assert 0.5 <= machine.clock.now() - begun < 1
+
+
 def test_restart_of_what_a_test_has_killed(up: System, machine: FakeMachine, orders: Orders) -> None:
     """That a manager starts again what a test has killed is as the model says."""
     orders.restarts["unit-web"] = 0.5
