@@ -9,16 +9,23 @@ import pytest
 
 from pytest_nixproc._plugin.session import Session
 from pytest_nixproc._system.system import System
-from pytest_nixproc.errors import ConflictError
+from pytest_nixproc.errors import ConflictError, NixprocError
 from pytest_nixproc.values.findings import Finding, errors_of
 
 
 def fail_for_ends(session: Session, item: pytest.Item, *, has_failed: bool) -> None:
-    """Fail the test for ends since the last look; one that has failed anyway shows them in its report."""
-    found = [finding for system in list(session.live) for finding in ends_seen(session, system, item.nodeid)]
-    if not found:
+    """Fail the test for ends since the last look, or if nobody can look any more.
+
+    A test that has failed anyway keeps its own failure, and shows this in its report.
+    """
+    error: NixprocError | None = None
+    try:
+        if found := [finding for system in list(session.live) for finding in ends_seen(session, system, item.nodeid)]:
+            error = error_about(found)
+    except NixprocError as problem:
+        error = problem
+    if error is None:
         return
-    error = error_about(found)
     if has_failed:
         session.noted.append(("nixproc: ended during this test", str(error)))
     else:

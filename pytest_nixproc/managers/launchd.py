@@ -144,7 +144,8 @@ class LaunchdGenerator(Generator):
         elif "UserName" in settings:
             scripts = tuple(shell.open_to_user(script, launch) for script in scripts)
         list_ = File(property_list(launch.target, launch.name), plistlib.dumps(job).decode())
-        return launch.unit(list_, *scripts, log_file=str(job.get("StandardOutPath", "/dev/null")))
+        unit = launch.unit(list_, *scripts, log_file=str(job.get("StandardOutPath", "/dev/null")))
+        return replace(unit, restarts=job.get("KeepAlive") is True)
 
 
 def prefix(target: Target) -> str:
@@ -539,7 +540,8 @@ class LaunchdDriver(Driver):
         if state.pid:
             pid = daemon_of(unit, self.machine, self.target) or state.pid
             return Status(running=True, pid=pid, text=state.text)
-        has_ended = state.exit_status is not None or state.state == SPAWN_FAILED
+        # launchd starts it again some seconds later, and shows until then how it has ended.
+        has_ended = state.state == SPAWN_FAILED or (state.exit_status is not None and not unit.restarts)
         return Status(running=False, has_ended=has_ended, exit_status=state.exit_status, text=state.text)
 
 

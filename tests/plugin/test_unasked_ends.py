@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -72,6 +74,32 @@ def test_failing_test_shows_the_end(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("--nixproc-scope=function")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E*mine", "*nixproc: ended during this test*", "NP215 error: second *"])
+
+
+@pytest.mark.parametrize(("own", "shown"), [("assert 1 == 2, 'mine'", "E*mine"), ("pass", "*guardian*is gone*")])
+def test_look_that_fails(project: pytest.Pytester, own: str, shown: str) -> None:
+    """Where nobody can look any more, a failing test keeps its failure, and another one fails with one clear error."""
+    project.makepyfile(
+        f"""
+import os, signal
+
+def test_it(nixproc_system):
+    guardian = nixproc_system.machine.lifecycle.guardian.connection.process
+    pid = nixproc_system["second"].pid
+    os.kill(guardian.pid, signal.SIGKILL)
+    guardian.wait()
+    os.kill(pid, signal.SIGKILL)
+    while os.path.exists(f"/proc/{{pid}}/exe"):
+        pass
+    {own}
+"""
+    )
+    result = project.runpytest_subprocess("--nixproc-manager=sysvinit")
+    result.stdout.fnmatch_lines(["*_ test_it* _*", shown])
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+    result.stdout.no_fnmatch_line("*pytest_nixproc/*.py:*")
+    assert failures(result)["test_it[sysvinit]"]
+    subprocess.run([sys.executable, "-m", "pytest_nixproc", "reap"], capture_output=True, check=False)
 
 
 def test_end_in_a_fixture(project: pytest.Pytester) -> None:

@@ -89,7 +89,8 @@ class Supervision:
         if not self.machine.files.size(f"{directory}/supervise/death_tally"):
             return Status(running=False, text="down, and not started yet")
         text = f"down: it {describe_status(state.exit_status or 0)}"
-        return Status(running=False, has_ended=True, exit_status=state.exit_status, text=text)
+        # As long as s6-supervise wants it up, it may be about to start it again, as an override of finish has it do.
+        return Status(running=False, has_ended=state.is_settled, exit_status=state.exit_status, text=text)
 
     def note_stopped(self, names: Sequence[str]) -> None:
         """Remember the states of services that have been stopped."""

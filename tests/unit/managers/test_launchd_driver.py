@@ -174,6 +174,16 @@ def test_status(mac: Mac, lines: list[str], expected: Status) -> None:
     assert replace(driver.status([mac.unit])["web"], text="") == expected
 
 
+def test_job_that_launchd_starts_again(mac: Mac) -> None:
+    """A job that is kept alive has not ended between two of its runs, unless it cannot be started."""
+    driver = mac.open()
+    unit = replace(mac.unit, restarts=True)
+    mac.about_the_job = printed("state = not running", "last exit code = 3")
+    assert not driver.status([unit])["web"].has_ended
+    mac.about_the_job = printed("state = spawn failed", "last exit code = 3")
+    assert driver.status([unit])["web"].has_ended
+
+
 def test_failed_start_has_launchds_words(mac: Mac) -> None:
     """A start that launchctl refuses is a problem with what it said."""
     driver = mac.open()

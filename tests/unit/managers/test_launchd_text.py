@@ -198,3 +198,12 @@ def test_another_reader_agrees(path: Path) -> None:
     converted = subprocess.run([plistutil, "-i", path, "-o", "/dev/stdout"], capture_output=True, check=True).stdout
     assert converted.startswith(b"bplist")
     assert plistlib.loads(converted) == plistlib.loads(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("override", "restarts"),
+    [({}, False), ({"KeepAlive": True}, True), ({"KeepAlive": {"SuccessfulExit": False}}, False)],
+)
+def test_restarts(target: Target, override: dict[str, Any], *, restarts: bool) -> None:
+    """The unit says whether launchd starts the program again however it has ended."""
+    assert unit_of(target, overrides={"launchd": override}).restarts == restarts

@@ -328,3 +328,17 @@ def test_limit_of_descriptors(target: Target, programs: int, limit: str) -> None
     told = replace(target, facts=replace(target.facts, open_files=256))
     (file,) = SupervisordGenerator().generate_shared(model, told)
     assert sections_of(file.content)["supervisord"]["minfds"] == limit
+
+
+@pytest.mark.parametrize(
+    ("override", "restarts"),
+    [
+        ({}, False),
+        ({"autorestart": "true"}, True),
+        ({"autorestart": True}, True),
+        ({"autorestart": "unexpected"}, False),
+    ],
+)
+def test_restarts(generate: Callable[..., Unit], override: dict[str, Any], *, restarts: bool) -> None:
+    """The unit says whether supervisord starts the program again however it has ended."""
+    assert generate(overrides={"supervisord": override}).restarts == restarts
