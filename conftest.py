@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -23,9 +23,16 @@ from pytest_nixproc.machines.process_table import command_line, environment_of, 
 from pytest_nixproc.testing.pace import slowness
 from pytest_nixproc.values.tags import DEPLOYMENT
 
+if TYPE_CHECKING:
+    # The tree that an ordinary user gets has examples only.
+    from tests.forked_sessions import SessionForker
+
 pytest_plugins = ["pytester"]
 
 PLACE: Final = pytest.StashKey[str]()
+
+QUICKER: Final = "-p no:hypothesispytest"
+"""What sessions that tests start are told: that plugin imports all of hypothesis, in a third of a session's time."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -72,6 +79,32 @@ def move_temporary_files(directory: str, root_of_pytest: str | None) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = directory
     if root_of_pytest is not None:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = root_of_pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quicker_sessions() -> Iterator[None]:
+    """Have the sessions that tests start be quick to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_ADDOPTS", QUICKER)
+        yield
+
+
+@pytest.fixture(scope="session")
+def forker() -> Iterator[SessionForker]:
+    """Return what forks sessions for tests."""
+    from tests.forked_sessions import SessionForker
+
+    forker = SessionForker()
+    yield forker
+    forker.close()
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, forker: SessionForker, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Return pytest's own one, whose sessions are forked; it has forgotten the options of the environment."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", QUICKER)
+    monkeypatch.setattr(pytester, "popen", forker.popen(pytester.popen))
+    return pytester
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -110,6 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="np-") as directory:
         laboratory = Laboratory(compile_server(directory), machine, registry, None)
         try:
+            # As at the end of a session's collection.
+            machine.lifecycle.prepare()
+            for name in options.managers:
+                registry.manager(name).warm_up(machine)
             for graph, name, seconds, allowed, least in excesses(laboratory, options):
                 table.row(name, *(f"{value:.3f} s" for value in (graph.longest_path, seconds, allowed, least)))
                 worst[name] = max(worst.get(name, 0.0), seconds / allowed)

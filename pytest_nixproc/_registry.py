@@ -23,11 +23,22 @@ PACKAGES: Final = (sources, checks, managers, machines)
 Entry = TypeVar("Entry")
 
 
+class Plugins(pluggy.PluginManager):
+    """The plugins of this package and of others; what implements a hook has a name that begins as theirs do."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Return what is declared for an implementation; the other names of a module, some hundred, are not looked at.
+
+        pytest makes the same difference, by its own prefix.
+        """
+        return super().parse_hookimpl_opts(plugin, name) if name.startswith("nixproc_") else None
+
+
 class Registry:
     """Everything that is registered, by name; modules are imported when a registry is made."""
 
     def __init__(self, plugins: Iterable[object] = ()) -> None:
-        self._plugins = pluggy.PluginManager(PROJECT)
+        self._plugins = Plugins(PROJECT)
         self._plugins.add_hookspecs(hookspecs)
         for package in PACKAGES:
             for module in modules_of(package):

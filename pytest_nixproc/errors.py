@@ -74,6 +74,10 @@ class Unreachable(MachineError):
     """A process manager that does not answer: its processes can be taken down only when it is back."""
 
 
+class Unremovable(MachineError):
+    """A file or directory that cannot be removed, or not wholly; names what stays, and what to do about it."""
+
+
 class Busy(NixprocError):
     """A deployment that another process is using at the moment."""
 

@@ -18,7 +18,8 @@ from pytest_nixproc.checks.output import FORMATS, facts_of
 from pytest_nixproc.model.context import DEFAULT_MANAGER
 from pytest_nixproc.model.names import names_in
 from pytest_nixproc.sources.api import params_in, read_model
-from pytest_nixproc.values.findings import errors_of
+from pytest_nixproc.values.findings import errors_of, masked
+from pytest_nixproc.values.masking import Secrets
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -38,11 +39,13 @@ def run(options: argparse.Namespace, say: Say) -> Result:
     registry = Registry()
     rules = chosen(registry.rules, names_in(options.select), names_in(options.ignore))
     names = list(registry.managers) if options.manager == "all" else names_in(options.manager)
-    settings = Settings(params=params_in(options.param), privileged=options.privileged)
+    secrets: set[str] = set()
+    settings = Settings(params=params_in(options.param), privileged=options.privileged, confide=secrets.update)
     loads = [partial(read_model, path, sources=registry.sources) for path in options.models]
     with registry.machine("host")() as machine:
         planners = [Planner(registry.manager(name), machine, rules, settings, registry.managers) for name in names]
-        findings = findings_beside([(planner, load) for load in loads for planner in planners], Leases())
+        found = findings_beside([(planner, load) for load in loads for planner in planners], Leases())
+    findings = [masked(finding, Secrets(frozenset(secrets)).masked) for finding in found]
     text = FORMATS[options.format](findings, rules)
     if options.output:
         write_report(options.output, text)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Final
 
 from pytest_nixproc._deployment.problems import collect_problems
@@ -39,6 +40,11 @@ BUSY: Final = 8
 RUN: Final = 'exec "$@"'
 """Finds a command in PATH."""
 
+MAKE_PROTECTED: Final = """\
+"$@" || exit
+printf '%s:%s\\n' "$NAME" "$PASSWORD" | chpasswd --encrypted"""
+"""Makes a user, who then gets the password that a variable holds: printf is a part of the shell, and no process."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -52,6 +58,9 @@ class Item:
 
     argv: tuple[str, ...] = ()
     """The command that makes it; the file of the ledger does not keep it."""
+
+    password: str = ""
+    """The hash of its password, for no command line and no file of ours: everybody could read the former."""
 
     origin: str = ""
     """Its place in the model; the file of the ledger does not keep it."""
@@ -132,10 +141,11 @@ def groups_and_users(model: ProcessesModel) -> Iterator[Item]:
     origins = named_groups(model)
     for name, group in needed.groups.items():
         number = () if group.gid is None else ("--gid", str(group.gid))
-        yield Item("group", name, ("groupadd", "--system", *number, name), origins[name])
+        yield Item("group", name, ("groupadd", "--system", *number, name), origin=origins[name])
     origins = named_users(model)
     for name, user in needed.users.items():
-        yield Item("user", name, ("useradd", *account_options(user), name), origins[name])
+        argv = ("useradd", *account_options(user), name)
+        yield Item("user", name, argv, user.password or "", origins[name])
 
 
 def account_options(user: User) -> Iterator[str]:
@@ -148,8 +158,6 @@ def account_options(user: User) -> Iterator[str]:
         yield from ("--groups", ",".join(user.extra_groups))
     if user.shell:
         yield from ("--shell", user.shell)
-    if user.password:
-        yield from ("--password", user.password)
 
 
 def describe_end(status: int | None) -> str:
@@ -166,7 +174,14 @@ def change_files(machine: Machine, argv: Sequence[str], what: str) -> None:
 
 def run_command(machine: Machine, argv: Sequence[str]) -> tuple[int | None, str]:
     """Run a command of the machine's PATH; return its status, None when it was killed at its limit, and its output."""
-    command = Spawn((machine.facts.shell, "-c", RUN, "sh", *argv), {"PATH": machine.facts.path_variable})
+    return run_text(machine, RUN, argv)
+
+
+def run_text(
+    machine: Machine, text: str, argv: Sequence[str], variables: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int | None, str]:
+    """Run shell text with arguments and variables, as :func:`run_command` runs a command."""
+    command = Spawn((machine.facts.shell, "-c", text, "sh", *argv), {"PATH": machine.facts.path_variable, **variables})
     return machine.processes.capture(command, machine.deadline(COMMAND_SECONDS))
 
 
@@ -215,7 +230,7 @@ class AccountProvisioner:
             argv = ("install", "-d", "-m", "755", *owner, path)
             above = map(str, PurePosixPath(path).parents[:-1])
             missing = takewhile(lambda directory: not self.machine.files.exists(directory), above)
-            yield Item("home", path, argv, f"home_dir of {user or 'a user'}", tuple(missing))
+            yield Item("home", path, argv, origin=f"home_dir of {user or 'a user'}", parents=tuple(missing))
 
     def _there(self, model: ProcessesModel, items: Iterable[Item]) -> set[str]:
         """Return the keys of the items that the machine has already."""
@@ -225,7 +240,7 @@ class AccountProvisioner:
 
     def _make_all(self, items: Sequence[Item], ledger: Ledger) -> None:
         for number, item in enumerate(items):
-            status, output = self._run(item.argv)
+            status, output = self._make(item)
             if status != 0:
                 # Somebody else may have made it in this moment; those behind it, until we come to remove them.
                 ledger.forget(items[number if status == NAME_IN_USE and item.kind != "home" else number + 1 :])
@@ -233,6 +248,13 @@ class AccountProvisioner:
                 brief = f"cannot make {item.kind} {item.name!r} ({item.origin}): {item.argv[0]} {describe_end(status)}"
                 remedy = f"install {item.argv[0]} on the machine" if status == NOT_FOUND else "change its description"
                 raise DeploymentError(brief, details=output[-OUTPUT_TAIL:].strip(), remedy=remedy)
+
+    def _make(self, item: Item) -> tuple[int | None, str]:
+        """Run the command that makes an item."""
+        if not item.password:
+            return self._run(item.argv)
+        variables = {"NAME": item.name, "PASSWORD": item.password}
+        return run_text(self.machine, MAKE_PROTECTED, item.argv, variables)
 
     def release(self, keep: Collection[str] = ()) -> list[str]:
         """Remove the deployment's items that no other one uses, except ``keep``; return the problems.
@@ -245,6 +267,7 @@ class AccountProvisioner:
             return []
         with self.leases.exclusively():
             ledger = self._read()
+            own = {key for key, entry in ledger.entries.items() if self.root in entry.holders}
             unused = ledger.drop(self.root, keep, self._living(ledger))
             self._write(ledger)
             problems: list[str] = []
@@ -252,7 +275,8 @@ class AccountProvisioner:
                 found = collect_problems(partial(self._remove, item, unused))
                 if not found:
                     ledger.forget([item])
-                problems += found
+                # What others could not remove, they were told of.
+                problems += found if item.key in own else []
             self._write(ledger)
         return [] if self.machine.throwaway else problems
 

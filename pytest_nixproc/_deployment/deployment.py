@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
 from functools import partial
 from typing import Final
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
 from pytest_nixproc._deployment.installation import Installation
+from pytest_nixproc._deployment.judging import Judge
 from pytest_nixproc._deployment.lease import LeaseHolder
 from pytest_nixproc._deployment.operation import Operation
-from pytest_nixproc._deployment.problems import collect_problems
+from pytest_nixproc._deployment.problems import collect_problems, told_plainly
 from pytest_nixproc._deployment.refusals import held_ports, refuse_conflicts, refuse_held_ports
 from pytest_nixproc._deployment.timeline import Timeline
 from pytest_nixproc._persistence.leases import Leases
@@ -20,12 +21,10 @@ from pytest_nixproc._persistence.shared_deployments import SharedDeployment
 from pytest_nixproc._planning.plan import Plan
 from pytest_nixproc._planning.planner import LoadModel, Planner
 from pytest_nixproc._planning.steps import UnitSet, steps_between
-from pytest_nixproc.checks.api import NOT_RUNNING, Snapshot, StopReport
-from pytest_nixproc.errors import ConflictError, DeploymentError, NixprocError, TeardownError, Unreachable
-from pytest_nixproc.values.findings import Finding, errors_of
+from pytest_nixproc.errors import NixprocError, TeardownError, Unreachable
+from pytest_nixproc.machines.shielding import to_its_end, unhurried
 
 CLOSE_SECONDS: Final = 10.0
-CONFLICT: Final = "the running instances conflict"
 LEFT_TO_REAPER: Final = "{root} is kept until it is back; nixproc reap removes what is left then"
 
 
@@ -38,6 +37,7 @@ class Phase(Enum):
     OPENING = "its manager may be up"
     OPEN = "its manager is up, and maybe instances"
     UNREACHABLE = "its manager does not answer, and may have anything"
+    OCCUPIED = "processes that could not be ended may still use it"
     OVER = "nothing that is still this process's to take down"
 
 
@@ -54,6 +54,7 @@ class Deployment:
         self.phase = Phase.PLANNED
         self._boots = self.machine.lifecycle.boot_count
         self._operation: Operation | None = None
+        self._judge: Judge | None = None
 
     @property
     def operation(self) -> Operation:
@@ -62,10 +63,17 @@ class Deployment:
         return self._operation
 
     @property
+    def judge(self) -> Judge:
+        """The judge of the deployed system."""
+        assert self._judge is not None, "nothing is deployed before start()"
+        return self._judge
+
+    @property
     def is_deployed(self) -> bool:
         """Tell whether there is something to stop."""
         return self.phase not in (Phase.PLANNED, Phase.OVER)
 
+    @to_its_end
     def start(self, load: LoadModel, subjects: Mapping[str, Subject]) -> None:
         """Deploy a model; on any problem, everything that was started is stopped before the error is raised.
 
@@ -79,6 +87,7 @@ class Deployment:
         self.phase = Phase.CLAIMED
         with self._undone_on_error():
             self.lease.take()
+            self.planner.manager.warm_up(self.machine)
             if self.planner.manager.capabilities.executes_files:
                 self.directory.refuse_noexec()
             plan = self.lease.plan(load)
@@ -92,7 +101,7 @@ class Deployment:
             self.operation.driver.open(self.machine.deadline(self.planner.settings.start_seconds))
             self.phase = Phase.OPEN
             self.operation.start(steps_between(UnitSet(), self.operation.plan.unit_set), subjects)
-            self._refuse_live_conflicts(plan.model)
+            self.judge.refuse_live_conflicts(plan.model)
         if self.lease.share:
             self.lease.share.open()
 
@@ -102,6 +111,7 @@ class Deployment:
         self._operate(plan)
         self.phase = Phase.INSTALLED
         self.installation.announce(plan, self.planner.manager.name, self.lease.assigner.facts())
+        self.lease.sign(self.installation.journal)
         self.installation.make_directories(plan)
         self.installation.provide(plan)
         plan = self.planner.settled(plan)
@@ -120,42 +130,47 @@ class Deployment:
         journal, settings = self.installation.journal, self.planner.settings
         context = DeploymentContext(plan.model, plan.unit_set.units, driver, journal, self.timeline, settings, manager)
         self._operation = Operation(plan, context, is_guest=is_guest)
+        self._judge = Judge(self._operation, self.planner.rulebook)
 
     def _attach(self, load: LoadModel) -> None:
         """Use the deployment of another process, as its journal describes it."""
         plan = self.lease.joined(load)
         self.installation.join()
+        self.lease.sign(self.installation.journal)
         self._operate(plan, is_guest=True)
         self.lease.be_guarded(self.operation.context.longest_stop)
         self.operation.context.running.update(dict.fromkeys(plan.model))
         self.phase = Phase.OPEN
         self.operation.snapshot()
 
+    @to_its_end
     def switch(self, load: LoadModel, subjects: Mapping[str, Subject]) -> None:
         """Upgrade to another model; only instances whose configuration differs are stopped and started."""
-        operation, installation = self.operation, self.installation
-        operation.note_ends(*operation.plan.model)
-        old, new = operation.plan, self.lease.plan(load)
-        refuse_conflicts(new)
-        installation.note(new)
-        installation.provide(new)
-        new = self.planner.settled(new)
-        new.model.provide(new.directory.root)
-        steps = steps_between(old.unit_set, new.unit_set)
-        starts = [step for step in steps if step.verb == "start"]
-        if problems := operation.stop_wholly(step for step in steps if step.verb == "stop"):
-            raise teardown_error(problems, self.planner.manager.name)
-        self._adopt(new)
-        with self._undone_on_error():
-            installation.clean(old.unit_set, new.unit_set)
-            refuse_held_ports(self.machine, new.model, (step.name for step in starts))
-            installation.write(new, old)
-            operation.driver.refresh(list(old.unit_set.units.values()), list(new.unit_set.units.values()))
-            operation.start(starts, subjects)
-            self._refuse_live_conflicts(step.name for step in starts)
-        needed = {item.key for item in installation.accounts.items(new.model, new.target)}
-        if problems := installation.accounts.release(needed):
-            raise teardown_error(problems, self.planner.manager.name)
+        self.operation.context.refuse_forked()
+        with exclusively(self.operation):
+            operation, installation = self.operation, self.installation
+            operation.note_ends(*operation.plan.model)
+            old, new = operation.plan, self.lease.plan(load)
+            refuse_conflicts(new)
+            installation.note(new)
+            installation.provide(new)
+            new = self.planner.settled(new)
+            new.model.provide(new.directory.root)
+            steps = steps_between(old.unit_set, new.unit_set)
+            starts = [step for step in steps if step.verb == "start"]
+            if problems := operation.stop_wholly(step for step in steps if step.verb == "stop"):
+                raise teardown_error(problems, self.planner.manager.name)
+            self._adopt(new)
+            with self._undone_on_error():
+                installation.clean(old.unit_set, new.unit_set)
+                refuse_held_ports(self.machine, new.model, (step.name for step in starts))
+                installation.write(new, old)
+                operation.driver.refresh(list(old.unit_set.units.values()), list(new.unit_set.units.values()))
+                operation.start(starts, subjects)
+                self.judge.refuse_live_conflicts(step.name for step in starts)
+            needed = {item.key for item in installation.accounts.items(new.model, new.target)}
+            if problems := installation.accounts.release(needed):
+                raise teardown_error(problems, self.planner.manager.name)
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
@@ -173,72 +188,40 @@ class Deployment:
                 error.add_note(f"the state is kept in {self.directory.root}")
             raise
 
-    def _refuse_live_conflicts(self, started: Iterable[str]) -> None:
-        """Inspect the system; what ends the deployment are ends of ``started`` instances, and errors.
+    @property
+    def is_in_use(self) -> bool:
+        """Whether the system is up, this process's own, and on the machine on which it was started."""
+        return self.phase is Phase.OPEN and not self._has_lost_machine and self.lease.is_ours
 
-        Where the settings are tolerant, errors do not.
-        """
-        snapshot = self.operation.snapshot()
-        self.operation.refuse_ended(started, snapshot.statuses)
-        errors = errors_of(self._judged(snapshot))
-        if errors and not self.planner.settings.tolerant:
-            raise ConflictError(CONFLICT, errors)
-
-    def inspect(self) -> list[Finding]:
-        """Apply the live rules to the system; return their findings."""
-        return self._judged(self.operation.snapshot())
-
-    def _judged(self, snapshot: Snapshot) -> list[Finding]:
-        findings = self.planner.rulebook.live(snapshot)
-        for name in (name for finding in findings if finding.code == NOT_RUNNING for name in finding.instances):
-            self.operation.expect_end(name, self.operation.context.pids.get(name))
-        return self._found(findings)
-
-    def check_stop(self, report: StopReport) -> list[Finding]:
-        """Apply the leak rules to the stop of an instance; return their findings."""
-        for name, pid in report.ended.items():
-            self.operation.expect_end(name, pid)
-        return self._found(self.planner.rulebook.leak(report))
-
-    def check_ends(self) -> list[Finding]:
-        """Apply the rules about ends to those since the last call that nobody has asked for; return their findings.
-
-        Nothing is asked of a machine that is down, which has ended everything.
-        """
-        if self.phase is not Phase.OPEN or self._has_lost_machine:
-            return []
-        rulebook = self.planner.rulebook
-        return self._found([finding for report in self.operation.take_ends() for finding in rulebook.end(report)])
-
-    def _found(self, findings: list[Finding]) -> list[Finding]:
-        self.operation.plan = self.operation.plan.with_findings(findings)
-        return findings
-
-    def assert_no_conflicts(self) -> None:
-        """Apply the live rules to the system; raises :class:`~pytest_nixproc.errors.ConflictError`."""
-        if errors := errors_of(self.inspect()):
-            raise ConflictError(CONFLICT, errors)
-
+    @to_its_end
     def stop(self, *, keep_state: bool = False) -> None:
         """Take everything down in reverse order and remove the state, unless it is to be kept.
 
         Goes on past problems, and raises :class:`~pytest_nixproc.errors.TeardownError` with all of them at the end.
-        Does nothing when nothing is deployed.
+        Does nothing when nothing is deployed, nor in a forked child, which does not speak for its parent. It waits for
+        what other threads start and stop, and an exception of a signal handler is raised at its end.
         """
-        if self.is_deployed:
-            with self.planner.settings.uninterrupted():
-                self._undo(keep_state=keep_state)
+        if self.is_deployed and self.lease.is_ours:
+            with self.planner.settings.uninterrupted(), unhurried(), exclusively(self._operation):
+                if self.is_deployed:
+                    self._undo(keep_state=keep_state)
 
     def _undo(self, *, keep_state: bool) -> None:
         problems = [] if self.phase is Phase.CLAIMED else self._take_down()
-        is_left = self.phase is Phase.UNREACHABLE
+        is_left = self.phase in (Phase.UNREACHABLE, Phase.OCCUPIED)
+        rest = ""
         if self.phase is not Phase.CLAIMED and not is_left:
             stays = [] if keep_state else collect_problems(self.installation.remove)
             problems += [] if self._has_lost_machine else collect_problems(self.installation.accounts.release)
             problems += stays
-            is_left = bool(stays)
-        problems += collect_problems(self.lease.leave if is_left else self.lease.give_back)
+            rest, is_left = self.installation.rest, bool(stays)
+        if rest:
+            problems += collect_problems(partial(self.lease.leave_rest, rest))
+        else:
+            problems += collect_problems(self.lease.leave if is_left else self.lease.give_back)
         if self._operation is not None and self.phase is not Phase.CLAIMED:
+            if keep_state:
+                self.lease.note_kept(self.installation.journal)
             self.installation.journal.close()
         self.phase = Phase.OVER
         if not is_left and not keep_state and self._operation is not None:
@@ -265,9 +248,11 @@ class Deployment:
     def _stop_all(self) -> list[str]:
         """Stop the instances and their manager, and end processes that are left; return the problems."""
         operation = self.operation
+        # A guardian that was killed or frozen is noticed now, and replaced for all that follows.
+        problems = collect_problems(self.machine.processes.sync_exits)
         deployed = operation.plan.unit_set
         running = {name: unit for name, unit in deployed.units.items() if name in operation.context.running}
-        problems = operation.stop(steps_between(UnitSet(running, deployed.dependencies), UnitSet()))
+        problems += operation.stop(steps_between(UnitSet(running, deployed.dependencies), UnitSet()))
         # A manager that was never opened is not asked.
         was_opened = self.phase is not Phase.INSTALLED
         strays = operation.observer.strays if was_opened else partial(self.machine.processes.strays, self.directory.tag)
@@ -277,7 +262,11 @@ class Deployment:
             problems += collect_problems(
                 lambda: [f"left after the teardown: {item}" for item in operation.driver.remains()]
             )
-        problems += collect_problems(partial(operation.end_left_behind, strays))
+        left = collect_problems(partial(operation.end_left_behind, strays, self.directory.tag))
+        if left and (stuck := collect_problems(partial(operation.still_running, strays))):
+            self.phase = Phase.OCCUPIED
+            left += stuck
+        problems += left
         return problems + collect_problems(lambda: held_ports(self.machine, operation.plan.model))
 
     def _close(self) -> list[str]:
@@ -293,27 +282,23 @@ class Deployment:
 
     def abandon(self) -> None:
         """Leave the system running and its state in place; ``nixproc end`` takes it down."""
-        self.lease.keep()
-        self.detach()
+        if self.lease.is_ours:
+            self.lease.keep(self.installation.journal)
+            self.detach()
 
     def detach(self) -> None:
         """Leave the system running, to whoever else takes it down."""
+        if not self.lease.is_ours:
+            return
         self.machine.lifecycle.release()
         self.machine.lifecycle.unguard(self.directory.root)
         self.installation.journal.close()
         self.phase = Phase.OVER
 
 
-@contextmanager
-def told_plainly(root: str) -> Iterator[None]:
-    """Turn an error of the operating system into one of ours that names the place: a full disk, most of all."""
-    try:
-        yield
-    except OSError as error:
-        brief = f"cannot deploy in {root}: {error.strerror or error}"
-        details = f"file: {error.filename}" if error.filename else ""
-        remedy = "make room there, or choose another --nixproc-state-root"
-        raise DeploymentError(brief, details=details, remedy=remedy) from error
+def exclusively(operation: Operation | None) -> AbstractContextManager[None]:
+    """Let other threads start and stop nothing of a system for the time of a ``with`` block."""
+    return nullcontext() if operation is None else operation.context.ends.exclusively(operation.plan.model)
 
 
 def teardown_error(problems: Iterable[str], manager: str) -> TeardownError:

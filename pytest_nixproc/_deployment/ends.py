@@ -39,6 +39,7 @@ class EndObserver:
         As long as all of them run, that is one look at the machine; else the manager is asked, too. Other threads may
         start and stop instances meanwhile.
         """
+        turns = dict(self.record.turns)
         replaced = self._take_replaced(names)
         known = [(name, pid) for name, pid in list(self.context.pids.items()) if name in names]
         watched = [*replaced, *((name, pid) for name, pid in known if self._is_at_rest(name))]
@@ -57,9 +58,11 @@ class EndObserver:
         still = self.context.pids.items()
         ends: list[tuple[str, int | None]] = [end for end in lost if end in replaced or end in still]
         ends += [(name, None) for name in unseen if statuses[name].has_ended and self._is_unseen(name)]
+        with self.record.unchanged(turns, names) as same:
+            ends = [(name, pid) for name, pid in ends if name in same or (name, pid) in replaced]
         reports = [self._account_for(name, pid, statuses[name]) for name, pid in ends]
         seen = {name: status.pid for name, status in statuses.items() if status.running and status.pid}
-        self.context.remember({name: pid for name, pid in seen.items() if self._is_at_rest(name)})
+        self.context.remember({name: pid for name, pid in seen.items() if self._is_at_rest(name)}, turns)
         return [report for report in reports if report is not None]
 
     def _take_replaced(self, names: Collection[str]) -> list[tuple[str, int]]:

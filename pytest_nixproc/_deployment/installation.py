@@ -13,9 +13,9 @@ from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._planning.other_deployments import note_claims
 from pytest_nixproc._planning.plan import Plan
 from pytest_nixproc._planning.steps import UnitSet
-from pytest_nixproc.errors import DeploymentError
+from pytest_nixproc.errors import DeploymentError, Unremovable
 from pytest_nixproc.machines.api import Machine
-from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn, describe_status
+from pytest_nixproc.values.commands import OUTPUT_TAIL, RUN_TEXT, TEXT, Spawn, describe_status
 from pytest_nixproc.values.target import Target
 
 POST_INSTALL_SECONDS: Final = 60.0
@@ -29,6 +29,9 @@ class Installation:
         self.machine = machine
         self.directory = directory
         self.accounts = AccountProvisioner(machine, leases, directory.root)
+        self.rest = ""
+        """What cannot be removed, once that is known."""
+
         self._journal: Journal | None = None
 
     @property
@@ -107,10 +110,10 @@ class Installation:
                 self.machine.files.write(log_file, "", PRIVATE)
 
     def _post_install(self, name: str, text: str, target: Target) -> None:
-        environment = {"PATH": self.machine.facts.path_variable, "out": target.directory}
+        environment = {"PATH": self.machine.facts.path_variable, "out": target.directory, TEXT: text}
         # Only users that the model names have a reason to read what it makes.
         privately = "umask 077\n" if target.force_disable_user_change else ""
-        command = Spawn((self.machine.facts.shell, "-ec", privately + text), environment)
+        command = Spawn((self.machine.facts.shell, "-ec", privately + RUN_TEXT), environment)
         status, output = self.machine.processes.capture(command, self.machine.deadline(POST_INSTALL_SECONDS))
         if status != 0:
             ending = "was killed at its time limit" if status is None else describe_status(status)
@@ -122,12 +125,15 @@ class Installation:
             self.machine.files.remove(f"{self.directory.profile}/{path}")
 
     def remove(self) -> list[str]:
-        """Remove the directory."""
-        if self.machine.lifecycle.is_up:
-            self.machine.files.remove(self.directory.root)
-        else:
-            self.directory.remove()
-        return []
+        """Remove the directory; return what stays of it."""
+        try:
+            if self.machine.lifecycle.is_up:
+                self.machine.files.remove(self.directory.root)
+            else:
+                self.directory.remove()
+        except Unremovable as error:
+            self.rest = str(error)
+        return [self.rest] if self.rest else []
 
 
 def directory_modes(target: Target) -> Mapping[str, int]:

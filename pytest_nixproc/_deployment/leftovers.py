@@ -73,25 +73,35 @@ def left_behind(machine: Machine, look: StillRunning) -> list[int]:
     return [] if is_clean else sorted(look())
 
 
-def end_left_behind(machine: Machine, look: StillRunning) -> list[Leftover]:
+def end_left_behind(machine: Machine, look: StillRunning, tag: str = "") -> list[Leftover]:
     """End the processes that a stop has left behind, and return them."""
-    return end_all(machine, look) if left_behind(machine, look) else []
+    return end_all(machine, look, tag) if left_behind(machine, look) else []
 
 
-def end_all(machine: Machine, look: StillRunning) -> list[Leftover]:
+def end_all(machine: Machine, look: StillRunning, tag: str = "") -> list[Leftover]:
     """Kill the processes that ``look`` finds, until it finds none; return them.
 
-    All of them are frozen before the first is killed, so that they cannot fork faster than they die.
+    All of them are frozen before the first is killed, so that they cannot fork faster than they die. What has got away
+    by going on as its own child is pursued by the ``tag`` that all of it carries.
     """
     found: dict[int, Leftover] = {}
     deadline = machine.deadline(END_SECONDS)
     while (strays := sorted(look())) and deadline.remaining:
+        if found and tag:
+            strays = sorted({*strays, *machine.processes.freeze(tag)})
         found = {**{leftover.pid: leftover for leftover in leftovers(machine, strays)}, **found}
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in strays:
                 machine.processes.signal(pid, number)
         machine.processes.wait_ended(strays, machine.deadline(ROUND_SECONDS))
     return [found[pid] for pid in sorted(found)]
+
+
+def still_running(look: StillRunning) -> list[str]:
+    """Return a problem if processes could not be ended: then nothing of theirs must be removed."""
+    if not (pids := sorted(look())):
+        return []
+    return [f"process {', '.join(map(str, pids))} could not be ended: find out what keeps it, then nixproc reap"]
 
 
 def leftovers(machine: Machine, strays: Collection[int]) -> Iterator[Leftover]:

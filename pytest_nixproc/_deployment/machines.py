@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from pytest_nixproc._deployment.problems import collect_problems
 from pytest_nixproc._persistence.directory import DeploymentDirectory
-from pytest_nixproc._persistence.journal import begin_machine
+from pytest_nixproc._persistence.journal import Journal, begin_machine
 from pytest_nixproc._persistence.leases import DeploymentLease, Leases
+from pytest_nixproc._persistence.owners import note_kept, sign
 from pytest_nixproc._persistence.process_identity import ProcessIdentity
 from pytest_nixproc._persistence.recovery_command import recovery_command
 from pytest_nixproc._planning.settings import Settings
-from pytest_nixproc.errors import TeardownError
+from pytest_nixproc.errors import TeardownError, Unremovable
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.values.machine import MachineSpec
 
@@ -33,19 +34,25 @@ def boot_machine(
     cannot be booted, and at the end when it had died; :class:`~pytest_nixproc.errors.TeardownError` when something of
     it stays.
     """
+    owner = ProcessIdentity.current()
     directory = DeploymentDirectory.allocate(settings.state_root)
     machine = kind(MachineSpec(directory.root, directory.tag, private_network, needed))
-    take_lease(machine, directory, leases)
+    guardian = take_lease(machine, directory, leases)
     try:
         # Users of the machine's own have to pass through it to their systems.
         directory.make(for_others=True, within=os.path.dirname(directory.root))
-        begin_machine(directory.journal, machine.name)
+        with closing(begin_machine(directory.journal, machine.name)) as journal:
+            sign(journal, guardian)
         machine.start()
         yield machine
     except BaseException:
-        with settings.uninterrupted():
-            destroy_machine(machine, directory, leases)
+        if owner == ProcessIdentity.current():
+            with settings.uninterrupted():
+                destroy_machine(machine, directory, leases)
         raise
+    if owner != ProcessIdentity.current():
+        # A forked child, which does not end what its parent has booted.
+        return
     with settings.uninterrupted():
         if machine.lifecycle.is_released:
             keep_machine(machine, directory, leases)
@@ -58,19 +65,19 @@ def boot_machine(
                 raise TeardownError(problems)
 
 
-def take_lease(machine: Machine, directory: DeploymentDirectory, leases: Leases) -> None:
-    """Give a machine to the guardian and lease its place, before anything is done for it."""
-    guardian = machine.lifecycle.guard(directory.root, recovery_command(directory.root, leases))
-    leases.save(
-        DeploymentLease(
-            directory.root, (ProcessIdentity.current(),), ProcessIdentity.of(guardian) if guardian else None
-        )
-    )
+def take_lease(machine: Machine, directory: DeploymentDirectory, leases: Leases) -> ProcessIdentity | None:
+    """Give a machine to the guardian and lease its place, before anything is done for it; return the guardian."""
+    pid = machine.lifecycle.guard(directory.root, recovery_command(directory.root, leases, "--alone"))
+    guardian = ProcessIdentity.of(pid) if pid else None
+    leases.save(DeploymentLease(directory.root, (ProcessIdentity.current(),), guardian))
+    return guardian
 
 
 def keep_machine(machine: Machine, directory: DeploymentDirectory, leases: Leases) -> None:
     """Let a machine live on, with the systems on it that are kept."""
     leases.save(DeploymentLease(directory.root, (), kept=True))
+    with closing(Journal(directory.journal)) as journal:
+        note_kept(journal)
     machine.lifecycle.unguard(directory.root)
     machine.lifecycle.close()
 
@@ -84,10 +91,18 @@ def destroy_machine(machine: Machine, directory: DeploymentDirectory, leases: Le
 
 def forget_machine(machine: Machine, directory: DeploymentDirectory, leases: Leases) -> list[str]:
     """End a machine, and give back its lease and its directory; return the problems."""
-    machine.lifecycle.destroy()
-    problems = machine.clear_away(directory.root)
-    directory.remove()
-    leases.remove(directory.root)
-    machine.lifecycle.unguard(directory.root)
+    problems = collect_problems(machine.lifecycle.destroy)
+    if problems:
+        # That the guardian is gone is found out by one request; the next one is for its successor.
+        problems += collect_problems(machine.lifecycle.destroy)
+    problems += machine.clear_away(directory.root)
+    try:
+        directory.remove()
+    except Unremovable as error:
+        problems.append(str(error))
+        leases.leave_rest(directory.root, str(error), told=True)
+    else:
+        leases.remove(directory.root)
+    problems += collect_problems(lambda: machine.lifecycle.unguard(directory.root))
     directory.leave()
     return problems

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
 from pytest_nixproc._deployment.ends import EndObserver
-from pytest_nixproc._deployment.leftovers import Remains, StillRunning, end_left_behind
+from pytest_nixproc._deployment.leftovers import Remains, StillRunning, end_left_behind, still_running
 from pytest_nixproc._deployment.problems import with_log
 from pytest_nixproc._deployment.starting import Startup
 from pytest_nixproc._deployment.stopping import Shutdown
-from pytest_nixproc._deployment.watching import Watch, start_error
+from pytest_nixproc._deployment.watching import Watch, ending_of, start_error
 from pytest_nixproc._inspection.file_changes import FileChanges
 from pytest_nixproc._inspection.observation import observe
 from pytest_nixproc._inspection.observer import Observer
 from pytest_nixproc._planning.plan import Plan
 from pytest_nixproc._planning.steps import Step
 from pytest_nixproc.checks.api import EndReport, Snapshot
-from pytest_nixproc.values.commands import describe_status
+from pytest_nixproc.machines.shielding import shielded, unhurried, verb
 from pytest_nixproc.values.units import Status
 
 
@@ -49,25 +49,22 @@ class Operation:
 
         That is :class:`~pytest_nixproc.errors.StartError`.
         """
-        steps = list(steps)
-        with self._busy_with(steps):
+        shielded(partial(self._start, list(steps), subjects))
+
+    def _start(self, steps: Sequence[Step], subjects: Mapping[str, Subject]) -> None:
+        self.context.refuse_forked()
+        with self.context.ends.being_changed({step.name for step in steps}):
             Startup(self.context, steps, subjects).carry_out()
 
     def stop(self, steps: Iterable[Step]) -> list[str]:
         """Stop instances; return the problems, of which what they leave behind is none yet."""
-        steps = list(steps)
-        with self._busy_with(steps):
-            return Shutdown(self.context, steps).carry_out()
+        return shielded(partial(self._stop, list(steps)))
 
-    @contextmanager
-    def _busy_with(self, steps: Iterable[Step]) -> Iterator[None]:
-        """Keep others from looking for the ends of instances that are being started or stopped."""
-        names = {step.name for step in steps}
-        self.context.ends.busy.update(names)
-        try:
-            yield
-        finally:
-            self.context.ends.busy.difference_update(names)
+    def _stop(self, steps: Sequence[Step]) -> list[str]:
+        """Stop instances, always to the end: one that is half stopped could be neither used nor judged."""
+        self.context.refuse_forked()
+        with unhurried(), self.context.ends.being_changed({step.name for step in steps}):
+            return Shutdown(self.context, steps).carry_out()
 
     def note_ends(self, *names: str) -> None:
         """Note whether instances have ended by themselves, before a verb of a test changes what can be seen of that."""
@@ -94,25 +91,32 @@ class Operation:
         for name in names:
             status, instance = statuses[name], self.plan.model[name]
             if status.has_ended and not instance.attributes.get("may_end"):
-                ending = "ended" if status.exit_status is None else describe_status(status.exit_status)
-                brief = f"{name} did not start: it {ending} as soon as it was ready"
+                brief = f"{name} did not start: it {ending_of(status)} as soon as it was ready"
                 says = f"its manager says: {status.text}"
                 raise start_error(self.driver, self.context.units[name], instance, brief, says)
 
     def stop_wholly(self, steps: Iterable[Step]) -> list[str]:
         """Stop instances while others run on, and end what they leave behind; return the problems."""
-        steps = list(steps)
-        remains = Remains(self.observer, [step.name for step in steps])
-        return self.stop(steps) + self.end_left_behind(remains.look)
+        return shielded(partial(self._stop_wholly, list(steps)))
 
-    def end_left_behind(self, look: StillRunning) -> list[str]:
+    def _stop_wholly(self, steps: Sequence[Step]) -> list[str]:
+        names = [step.name for step in steps]
+        with unhurried(), self.context.ends.exclusively(names):
+            remains = Remains(self.observer, names)
+            return self.stop(steps) + self.end_left_behind(remains.look)
+
+    def end_left_behind(self, look: StillRunning, tag: str = "") -> list[str]:
         """End the processes that stops have left behind; return a problem for each, with its instance's log."""
         problems, logged = [], dict(self.context.logged)
-        for leftover in end_left_behind(self.machine, look):
+        for leftover in end_left_behind(self.machine, look, tag):
             # One log is enough for all processes of an instance.
             unit, start = self.context.units.get(leftover.instance), logged.pop(leftover.instance, None)
             problems.append(with_log(leftover.problem, self.driver, unit, start) if unit else leftover.problem)
         return problems
+
+    def still_running(self, look: StillRunning) -> list[str]:
+        """Return a problem if processes could not be ended."""
+        return still_running(look)
 
     def await_ready(self, name: str, subject: Subject) -> None:
         """Wait until an instance is ready again; raises :class:`~pytest_nixproc.errors.StartError`."""
@@ -121,9 +125,10 @@ class Operation:
 
     def status_of(self, name: str) -> Status:
         """Return the status of an instance, as the manager reports it."""
+        turns = dict(self.context.ends.turns)
         status = self.observer.status(name)
         if status.running and status.pid:
-            self.context.remember({name: status.pid})
+            self.context.remember({name: status.pid}, turns)
         return status
 
     def pids_of(self, name: str) -> list[int]:
@@ -133,13 +138,29 @@ class Operation:
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the whole system."""
         plan, context = self.plan, self.context
+        turns = dict(context.ends.turns)
         told = plan.referenced_pid_files
         snapshot = observe(plan.model, context.units, self.driver, plan.target, plan.outside, told, self._changes)
         statuses = snapshot.statuses.items()
-        context.remember({name: status.pid for name, status in statuses if status.running and status.pid})
+        context.remember({name: status.pid for name, status in statuses if status.running and status.pid}, turns)
         may_end = {name for name, instance in plan.model.items() if instance.attributes.get("may_end")}
         stopped = plan.model.keys() - context.running.keys()
         return replace(snapshot, may_be_down=may_end | stopped | context.ends.reported)
+
+    @verb
+    def statuses(self) -> dict[str, Status]:
+        """Return the statuses of all instances, by one request to the manager."""
+        return self.observer.statuses()
+
+    @verb
+    def log_sizes(self) -> dict[str, int]:
+        """Return how much each instance has logged, in bytes."""
+        return {name: self.driver.log_size(unit) for name, unit in self.context.units.items()}
+
+    @verb
+    def logs_since(self, sizes: Mapping[str, int]) -> dict[str, str]:
+        """Return the log of each instance since :meth:`log_sizes`."""
+        return {name: self.driver.log(unit, sizes.get(name, 0)) for name, unit in self.context.units.items()}
 
     def log(self, name: str, start: int = 0) -> str:
         """Return an instance's log from byte ``start`` on."""

@@ -1,12 +1,14 @@
-"""The problems of a teardown, which goes on past each of them."""
+"""The problems of a teardown, which goes on past each of them, and what the system refuses a deployment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
-from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.errors import DeploymentError, NixprocError
 from pytest_nixproc.managers.api import Driver
 from pytest_nixproc.values.commands import OUTPUT_TAIL
+from pytest_nixproc.values.system_errors import in_words, remedy_of
 from pytest_nixproc.values.units import Unit
 
 
@@ -14,8 +16,29 @@ def collect_problems(action: Callable[[], list[str] | None]) -> list[str]:
     """Do one part of a teardown; its failure becomes a problem, so that the other parts are done too."""
     try:
         return action() or []
-    except (NixprocError, OSError) as error:
+    except NixprocError as error:
         return [str(error)]
+    except OSError as error:
+        return [in_words(error)]
+
+
+@contextmanager
+def told_plainly(root: str) -> Iterator[None]:
+    """Turn an error of the operating system into one of ours that names the place: a full disk, most of all."""
+    try:
+        yield
+    except OSError as error:
+        brief = f"cannot deploy in {root}: {error.strerror or error}"
+        details = f"file: {error.filename}" if error.filename else ""
+        remedy = f"{remedy_of(error, 'see to it')}, or choose another --nixproc-state-root"
+        raise DeploymentError(brief, details=details, remedy=remedy) from error
+
+
+def log_sizes(driver: Driver, units: Mapping[str, Unit], names: Iterable[str]) -> dict[str, int]:
+    """Return how much instances have logged so far, in bytes; nothing where that cannot be known."""
+    with suppress(NixprocError, OSError):
+        return {name: driver.log_size(units[name]) for name in names}
+    return {}
 
 
 def with_log(problem: str, driver: Driver, unit: Unit, start: int | None) -> str:

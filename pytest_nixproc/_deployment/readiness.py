@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pytest_nixproc._deployment.context import Subject
 from pytest_nixproc._inspection.answers import Answers, main_endpoint
 from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.machines.shielding import in_calling_thread
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.model.instance import Instance
@@ -22,6 +23,13 @@ HTTP_SECONDS: Final = 2.0
 COMMAND_SECONDS: Final = 10.0
 SCHEMES: Final = {"http": 80, "https": 443}
 """The ports of URLs that name none."""
+
+
+def reads_log(condition: ready.Condition | None) -> bool:
+    """Tell whether a condition, or a part of it, is about the log."""
+    if isinstance(condition, ready.AllOf | ready.AnyOf):
+        return any(map(reads_log, condition.conditions))
+    return isinstance(condition, ready.LogLine)
 
 
 def condition_of(instance: Instance) -> ready.Condition | None:
@@ -40,6 +48,9 @@ class Candidate:
     subject: Subject
     answers: Answers
     """The answers of the round."""
+
+    log: Callable[[], str]
+    """Returns what it has logged since its start; its ``subject`` has what it logged before, too."""
 
 
 class ReadinessChecker:
@@ -125,7 +136,7 @@ class ReadinessChecker:
 
     @unmet.register
     def _log_line(self, condition: ready.LogLine, candidate: Candidate) -> str:
-        return "" if condition.is_in(candidate.subject.log) else f"{condition} not seen"
+        return "" if condition.is_in(candidate.log()) else f"{condition} not seen"
 
     @unmet.register
     def _command(self, condition: ready.CommandSucceeds, candidate: Candidate) -> str:  # noqa: ARG002
@@ -137,7 +148,7 @@ class ReadinessChecker:
     @unmet.register
     def _holds(self, condition: ready.Holds, candidate: Candidate) -> str:
         function: Callable[[Any], object] = condition.function
-        return "" if function(candidate.subject) else f"{condition} does not hold"
+        return "" if in_calling_thread(lambda: function(candidate.subject)) else f"{condition} does not hold"
 
 
 def own_place(url: str, instance: Instance) -> tuple[str, int] | None:

@@ -78,13 +78,14 @@ class Startup:
             refuse_program(context, name)
         limits = {context.units[name]: context.limit("stop", name) for name in names}
         context.journal.write("start", **start_facts(limits), reason=steps[0].reason)
+        fresh = [name for name in names if not context.is_up(name)]
         context.running.update(dict.fromkeys(names))
         for known in (context.ends.over, context.ends.reported):
             known.difference_update(names)
         for name in names:
             context.timeline.add("start", name)
         deadline = context.machine.deadline(seconds)
-        self.watch.add(names, deadline, self.awaited)
+        self.watch.add(names, deadline, self.awaited, fresh=fresh)
         self.calls.append(
             StartCall(names, deadline, context.machine.begin(lambda: context.driver.activate(units, deadline)))
         )

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from pytest_nixproc._deployment.problems import collect_problems, with_log
-from pytest_nixproc.errors import NixprocError
+from pytest_nixproc._deployment.problems import collect_problems, log_sizes, with_log
 from pytest_nixproc.machines.process_table import descendants
 from pytest_nixproc.managers.api import Driver
 from pytest_nixproc.values.units import Unit
@@ -59,7 +57,7 @@ class UnitStop:
     def carry_out(self) -> list[str]:
         """Stop the units; return the problems."""
         ended_before = self.look()
-        self.logged = self._log_sizes()
+        self.logged = log_sizes(self.driver, self.units, self.units)
         problems = collect_problems(partial(self.driver.deactivate, list(self.units.values()), self._deadline))
         given = self._elapsed
         ended = self.look()
@@ -71,11 +69,6 @@ class UnitStop:
                 killed = collect_problems(partial(self._manner_of_end, name, pid))
                 problems += [self._with_log(name, problem) for problem in killed]
         return problems
-
-    def _log_sizes(self) -> Mapping[str, int]:
-        with suppress(NixprocError, OSError):
-            return {name: self.driver.log_size(unit) for name, unit in self.units.items()}
-        return {}
 
     def _manner_of_end(self, name: str, pid: int) -> list[str]:
         """Return a problem if the manager had to kill a process that it has stopped."""

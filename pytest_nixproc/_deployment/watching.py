@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
+from pytest_nixproc._deployment.problems import log_sizes
 from pytest_nixproc._deployment.programs import program_problem
-from pytest_nixproc._deployment.readiness import Candidate, ReadinessChecker, condition_of
+from pytest_nixproc._deployment.readiness import Candidate, ReadinessChecker, condition_of, reads_log
 from pytest_nixproc._inspection.answers import Answer, Answers, rivals, strangers
 from pytest_nixproc.errors import StartError
 from pytest_nixproc.machines.waiting import Deadline, pause_after
@@ -38,6 +40,9 @@ class Wait:
 
     is_expected: bool = False
     """Whether its manager has done its part: until then, it may be anything but ready."""
+
+    logged: int = 0
+    """How much it had logged before its start, in bytes."""
 
     unmet: str = ""
     """Why it was not ready when last looked at."""
@@ -73,10 +78,18 @@ class Watch:
             self.machine, {"PATH": self.machine.facts.path_variable, **self.driver.target.tags}
         )
 
-    def add(self, names: Iterable[str], deadline: Deadline, awaited: Container[str]) -> None:
-        """Wait for instances that the manager is about to start; others can go on when the ``awaited`` are ready."""
+    def add(
+        self, names: Iterable[str], deadline: Deadline, awaited: Container[str], *, fresh: Iterable[str] = ()
+    ) -> None:
+        """Wait for instances that the manager is about to start; others can go on when the ``awaited`` are ready.
+
+        What the ``fresh`` have logged so far, in earlier runs, makes none of them ready.
+        """
         now = self.machine.clock.now()
         self.waits |= {name: Wait(now, deadline, name in awaited) for name in names}
+        told = [name for name in fresh if reads_log(condition_of(self.context.model[name]))]
+        for name, size in log_sizes(self.driver, self.context.units, told).items():
+            self.waits[name].logged = size
 
     def expect(self, names: Iterable[str]) -> None:
         """Treat instances as started: from now on, they may be found dead, or too slow."""
@@ -156,14 +169,23 @@ class Watch:
         by_unit = self.driver.status([self.context.units[name] for name in names]) if names else {}
         return {name: by_unit[self.context.units[name].name] for name in names}
 
+    def _log(self, name: str) -> str:
+        """Return what an instance has logged since its start."""
+        wait, unit = self.waits[name], self.context.units[name]
+        if wait.logged and self.driver.log_size(unit) < wait.logged:
+            # It was emptied, or is another one.
+            wait.logged = 0
+        return self.driver.log(unit, wait.logged)
+
     def _unmet(self, name: str, status: Status | None, answers: Answers) -> str:
         unit, instance = self.context.units[name], self.context.model[name]
         condition = condition_of(instance)
         if condition is not None:
-            candidate = Candidate(name, instance, self.subjects[name], answers)
+            candidate = Candidate(name, instance, self.subjects[name], answers, partial(self._log, name))
             # A daemon may listen, and accept nobody, long before its manager has it: few can knock until then.
-            unmet = self.driver.unmet(unit) if unit.mode == "daemon" else ""
-            return unmet or self.checker.unmet(condition, candidate) or self.driver.unmet(unit)
+            if unit.mode == "daemon":
+                return self.driver.unmet(unit) or self.checker.unmet(condition, candidate)
+            return self.checker.unmet(condition, candidate) or self.driver.unmet(unit)
         if status is None:
             return "its manager is starting it"
         if not status.running:
@@ -206,8 +228,7 @@ class Watch:
 
     def _death(self, name: str, status: Status) -> StartError:
         seconds = self.machine.clock.now() - self.waits[name].begun
-        ending = "ended" if status.exit_status is None else describe_status(status.exit_status)
-        brief = f"{name} did not start: it {ending} after {seconds:.2f} s"
+        brief = f"{name} did not start: it {ending_of(status)} after {seconds:.2f} s"
         waited = f"waited for: {condition_of(self.context.model[name]) or 'its manager to say that it runs'}"
         return self._error(name, brief, waited, f"its manager says: {status.text}")
 
@@ -234,6 +255,11 @@ class Watch:
         name, wait = next(iter(self.waits.items()))
         ready = f"{count} of {len(self.context.model)} instances are ready"
         self.context.settings.progress(f"{ready}, waiting for {name}: {wait.unmet}")
+
+
+def ending_of(status: Status) -> str:
+    """Return in words how an instance has ended, as far as its manager knows."""
+    return "ended" if status.exit_status is None else describe_status(status.exit_status)
 
 
 def start_error(driver: Driver, unit: Unit, instance: Instance, brief: str, *details: str) -> StartError:

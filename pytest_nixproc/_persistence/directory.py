@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -14,8 +15,8 @@ from typing import Final, Self
 
 from pytest_nixproc._persistence.trust import stranger_on_the_way
 from pytest_nixproc.errors import DeploymentError
-from pytest_nixproc.machines.removal import mount_of, remove_directory
-from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.machines.removal import mount_of, remove_tree
+from pytest_nixproc.values.state import JOURNAL, StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
 
 PASSABLE: Final = 0o711
@@ -46,6 +47,29 @@ def is_roomy(directory: str) -> bool:
         return False
     has_space = facts.f_bavail * facts.f_frsize >= MEMORY_BYTES
     return has_space and not facts.f_flag & NOEXEC and os.access(directory, os.W_OK | os.X_OK)
+
+
+def stranger_in_place_of(default: str) -> str:
+    """Return what another has put in the place of the usual state root, whose name is known; empty if nothing."""
+    try:
+        found = os.lstat(default)
+    except FileNotFoundError:
+        return ""
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{default} is no directory"
+    return f"{default} belongs to another user" if found.st_uid != os.getuid() else ""
+
+
+def make_missing(path: str, mode: int) -> None:
+    """Make a directory of some mode, and those above it that do not exist: others can pass through these, if by umask.
+
+    No umask lets others write into them.
+    """
+    for missing in reversed([place for place in ancestors_of(path) if not os.path.isdir(place)]):
+        with suppress(FileExistsError):
+            os.mkdir(missing, mode if missing == path else 0o755)
+    if not os.path.isdir(path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
 
 
 def ancestors_of(path: str) -> Iterator[str]:
@@ -85,7 +109,7 @@ class DeploymentDirectory:
     @property
     def journal(self) -> str:
         """The path of the journal."""
-        return f"{self.root}/journal"
+        return f"{self.root}/{JOURNAL}"
 
     @property
     def profile(self) -> str:
@@ -106,8 +130,9 @@ class DeploymentDirectory:
         parent = os.path.dirname(self.root)
         mode = PASSABLE if for_others else 0o700
         try:
+            self._refuse_strangers(parent)
             for attempt in range(TRIES):
-                os.makedirs(parent, mode, exist_ok=True)
+                make_missing(parent, mode)
                 try:
                     os.mkdir(self.root, mode)
                 except FileNotFoundError:
@@ -116,7 +141,12 @@ class DeploymentDirectory:
                         raise
                 else:
                     break
-            self._refuse_strangers(parent)
+            try:
+                # Once more: somebody may have made a part of it in the meantime.
+                self._refuse_strangers(parent)
+            except DeploymentError:
+                os.rmdir(self.root)
+                raise
             if for_others:
                 self._let_others_pass(parent, within)
             if within is not None:
@@ -137,27 +167,23 @@ class DeploymentDirectory:
 
     def _refuse_strangers(self, parent: str) -> None:
         """Raise if another user could exchange our directory, with its journal, before anything is written into it."""
-        stranger = stranger_on_the_way(parent)
-        if parent == default_state_root():
-            # Its name is known to everybody before it is made.
-            found = os.lstat(parent)
-            if not stat.S_ISDIR(found.st_mode):
-                stranger = f"{parent} is no directory"
-            elif found.st_uid != os.getuid():
-                stranger = f"{parent} belongs to another user"
+        default = default_state_root()
+        stranger = (parent == default and stranger_in_place_of(default)) or stranger_on_the_way(parent)
         if stranger:
-            os.rmdir(self.root)
             brief = f"state root {parent} cannot be trusted: {stranger}"
-            remedy = "let --nixproc-state-root, or TMPDIR, be where only you and root can write and rename"
+            where = "be where only you and root can write and rename"
+            if parent == default:
+                remedy = f"let --nixproc-state-root, or TMPDIR, {where}"
+            else:
+                remedy = f"leave --nixproc-state-root out, for the default {default}, or let it {where}"
             raise DeploymentError(brief, remedy=remedy)
 
     def remove(self) -> None:
         """Remove the directory with all that is in it; one that does not exist is no error.
 
-        Raises :class:`~pytest_nixproc.errors.MachineError` where anything is mounted in it.
+        Raises :class:`~pytest_nixproc.errors.Unremovable`, which names what stays.
         """
-        with suppress(FileNotFoundError):
-            remove_directory(self.root)
+        remove_tree(self.root)
 
     def _let_others_pass(self, parent: str, within: str | None) -> None:
         """Let others pass through our own directories, under any umask, as far as they do not come from ``within``."""

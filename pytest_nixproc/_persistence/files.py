@@ -12,7 +12,7 @@ def replace_file(path: str, content: str) -> None:
     """Write a file so that readers see the old content or the new one, and never a part."""
     temporary = temporary_for(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(content)
         os.replace(temporary, path)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._persistence.trust import open_own
+from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
@@ -25,11 +26,15 @@ class Journal:
     def write(self, event: str, **facts: Any) -> None:
         """Append one event."""
         line = json.dumps({"event": event, **facts}).encode() + b"\n"
-        written = os.write(self._descriptor, line)
-        if written < len(line):
-            # The disk is full: a torn line would hide what is written behind it when there is room again.
+        written = 0
+        try:
+            # What has been written in part is refused by the next call, which says why.
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+        except OSError as error:
+            # A torn line would hide what is written behind it when there is room again.
             os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+            raise OSError(error.errno, error.strerror, self.path) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -66,16 +71,16 @@ class Record:
 def begin(journal: Journal, manager: str, machine: str, target: Target) -> None:
     """Write the first event: who runs the deployment, and where."""
     facts: dict[str, Any] = {"state": asdict(target.state), "directory": target.directory, "identity": target.identity}
-    facts |= {"tags": dict(target.tags), "stop_seconds": target.stop_seconds}
+    facts |= {"owner": target.owner, "tags": dict(target.tags), "stop_seconds": target.stop_seconds}
     facts["force_disable_user_change"] = target.force_disable_user_change
     journal.write("begin", manager=manager, machine=machine, **facts)
 
 
-def begin_machine(path: str, machine: str) -> None:
-    """Write the journal of a throwaway machine: there is nothing to undo one by one, it ends as a whole."""
+def begin_machine(path: str, machine: str) -> Journal:
+    """Begin the journal of a throwaway machine: there is nothing to undo one by one, it ends as a whole."""
     journal = Journal(path)
     journal.write("machine", machine=machine, directory=os.path.dirname(path))
-    journal.close()
+    return journal
 
 
 def first_event(path: str) -> Mapping[str, Any]:
@@ -104,22 +109,37 @@ def machine_of(path: str) -> str | None:
 
 
 def events(path: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the events of a journal; a torn last line ends it. Raises ``OSError`` for one that is not ours."""
-    # Itself, and not what a link of this name leads to.
-    with open(path, encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
-        if (owner := os.fstat(file.fileno()).st_uid) != os.geteuid():
-            raise PermissionError(errno.EPERM, f"not believed, because it belongs to user {owner}", path)
+    """Yield the events of a journal; a line that is none, as a torn last one, ends it.
+
+    Raises ``OSError`` for a journal that is not ours.
+    """
+    with open(path, "rb", opener=open_own) as file:
         for line in file:
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
                 return
+            if not isinstance(event, dict):
+                return
+            yield event
 
 
 def recall(path: str) -> Record | None:
-    """Return the record of a deployment from its journal; None when that is still empty."""
+    """Return the record of a deployment from its journal; None when that is still empty.
+
+    Raises :class:`~pytest_nixproc.errors.NixprocError` for a journal whose events are not as we write them.
+    """
+    try:
+        return record_of(events(path))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        brief = f"the journal {path} is damaged: {type(error).__name__}: {error}"
+        raise NixprocError(brief, remedy="its processes are found by their tag all the same: nixproc reap") from error
+
+
+def record_of(told: Iterable[Mapping[str, Any]]) -> Record | None:
+    """Return the record that events make; None without any."""
     record = None
-    for event in events(path):
+    for event in told:
         match event["event"]:
             case "begin":
                 record = beginning(event)
@@ -144,6 +164,8 @@ def beginning(event: Mapping[str, Any]) -> Record:
         state=StateDirs(**event["state"]),
         directory=event["directory"],
         identity=event["identity"],
+        # Earlier versions have not written it.
+        owner=event.get("owner", ""),
         tags=event["tags"],
         stop_seconds=event["stop_seconds"],
         force_disable_user_change=event["force_disable_user_change"],

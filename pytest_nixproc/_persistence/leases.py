@@ -19,7 +19,9 @@ from typing import Any, Final, Literal, Self
 
 from pytest_nixproc._persistence.files import remove, replace_file, temporary_for
 from pytest_nixproc._persistence.process_identity import ProcessIdentity
+from pytest_nixproc._persistence.trust import open_own, stranger_on_the_way
 from pytest_nixproc.errors import NixprocError
+from pytest_nixproc.values.system_errors import remedy_of
 
 LOCK_SECONDS: Final = 30.0
 LOCK_POLL_SECONDS: Final = 0.002
@@ -53,6 +55,11 @@ class DeploymentLease:
     """Test run that a shared deployment belongs to; empty for others."""
 
     phase: Phase = "ready"
+    rest: str = ""
+    """What cannot be removed of the deployment, and why: all else of it is gone. Empty as long as nothing is known."""
+
+    told: bool = False
+    """Whether somebody has been told of the rest."""
 
     @property
     def is_abandoned(self) -> bool:
@@ -64,7 +71,10 @@ class DeploymentLease:
         """Return a lease from the data of :meth:`facts`."""
         guardian = facts["guardian"] and ProcessIdentity.read(facts["guardian"])
         users = tuple(map(ProcessIdentity.read, facts["users"]))
-        return cls(str(facts["root"]), users, guardian, bool(facts["kept"]), str(facts["run"]), facts["phase"])
+        root, kept, run = str(facts["root"]), bool(facts["kept"]), str(facts["run"])
+        # Earlier versions know of no rest.
+        rest, told = str(facts.get("rest", "")), bool(facts.get("told"))
+        return cls(root, users, guardian, kept, run, facts["phase"], rest, told)
 
     def facts(self) -> dict[str, Any]:
         """Return the lease as data, for :meth:`read`."""
@@ -95,7 +105,7 @@ class Leases:
                 raise  # nobody's disk is full: the lock is held
             except OSError as error:
                 brief = f"cannot write leases in {self.directory}: {error.strerror}"
-                raise NixprocError(brief, remedy="make room or see to its permissions") from error
+                raise NixprocError(brief, remedy=remedy_of(error, "see to its permissions")) from error
             return
         raise NixprocError(f"{self.directory} vanishes again and again", remedy="find out who removes it")
 
@@ -107,6 +117,13 @@ class Leases:
             with self.locked() as ports:
                 ports.release(root)
         self.leave()
+
+    def leave_rest(self, root: str, rest: str, *, told: bool) -> None:
+        """Let the lease of a deployment say only what cannot be removed of it; its ports are for others now."""
+        if os.path.exists(self.ports_file):
+            with self.locked() as ports:
+                ports.release(root)
+        self.save(DeploymentLease(root, (), rest=rest, told=told))
 
     def leave(self) -> None:
         """Remove the directory, and the state root around it, once they are empty."""
@@ -146,11 +163,11 @@ class Leases:
             path = f"{self.directory}/{name}"
             if name.endswith(".json") and path != self.ports_file:
                 try:
-                    with open(path, encoding="utf-8") as file:
+                    with open(path, encoding="utf-8", opener=open_own) as file:
                         yield path, DeploymentLease.read(json.load(file))
                 except FileNotFoundError:
                     continue
-                except (OSError, ValueError, TypeError, KeyError, OverflowError):
+                except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
                     yield path, None
 
     def _make_directory(self) -> None:
@@ -161,13 +178,16 @@ class Leases:
         self._refuse_foreign()
 
     def _refuse_foreign(self) -> None:
-        """Raise if others could write the directory or the one around it."""
+        """Raise if others could write the directory or the one around it, or put others in their place."""
         for path in (os.path.dirname(self.directory), self.directory):
             found = os.lstat(path)
             if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
                 owner = "others can write it" if found.st_uid == os.getuid() else f"it belongs to user {found.st_uid}"
                 brief = f"{path} cannot be trusted with leases: {owner}"
                 raise NixprocError(brief, remedy="have it removed by its owner, or its mode set to 0700")
+        if stranger := stranger_on_the_way(self.directory):
+            brief = f"{self.directory} cannot be trusted with leases: {stranger}"
+            raise NixprocError(brief, remedy=f"leave {VARIABLE} out, or let it be where only you and root can write")
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -208,7 +228,7 @@ class PortLeases:
     def read(cls, path: str) -> Self:
         """Read the leases of a file, less those that have expired."""
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8", opener=open_own) as file:
                 facts = json.load(file)
             leases = {
                 int(port): (str(root), ProcessIdentity.read(owner)) for port, (root, owner) in facts["ports"].items()
@@ -217,7 +237,7 @@ class PortLeases:
         except FileNotFoundError:
             # Anywhere, rather than always the same: others may like round numbers too.
             return cls({}, FREE_PORTS.start + secrets.randbelow(len(FREE_PORTS)))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             brief = f"the leases of ports in {path} cannot be read: {error}"
             raise NixprocError(brief, remedy="remove the file when no test runs") from error
         alive = {owner: owner.is_alive for owner in {owner for _, owner in leases.values()}}

@@ -20,6 +20,24 @@ def boot_id() -> str:
     return next((line.split()[1] for line in lines if line.startswith("btime ")), "") or boot_time()
 
 
+@cache
+def host_name() -> str:
+    """Return a text that identifies this machine, whichever boot of it: some have no machine-id(5), or another's."""
+    return f"{read_facts('/etc/machine-id').decode(errors='replace').strip()} {os.uname().nodename}"
+
+
+@cache
+def pid_namespace() -> str:
+    """Return a text that identifies the numbering of processes that we see: containers have others (pid_namespaces(7)).
+
+    It is empty where there is one only.
+    """
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def boot_time() -> str:
     """Return when the machine was booted, where it has no ``/proc``."""
     import psutil
@@ -38,10 +56,13 @@ class ProcessIdentity:
     boot: str
     """Boot of the machine in which the process was started."""
 
+    namespace: str = ""
+    """The numbering that its pid is of; earlier versions have not said it."""
+
     @classmethod
     def of(cls, pid: int) -> Self:
         """Return the identity of a process that runs."""
-        return cls(pid, identity_of(pid), boot_id())
+        return cls(pid, identity_of(pid), boot_id(), pid_namespace())
 
     @classmethod
     def current(cls) -> Self:
@@ -51,7 +72,7 @@ class ProcessIdentity:
     @classmethod
     def read(cls, facts: Any) -> Self:
         """Return an identity from its data; raises ``TypeError``, ``KeyError`` or ``ValueError`` for other data."""
-        return cls(int(facts["pid"]), str(facts["started"]), str(facts["boot"]))
+        return cls(int(facts["pid"]), str(facts["started"]), str(facts["boot"]), str(facts.get("namespace", "")))
 
     def facts(self) -> dict[str, Any]:
         """Return the identity as data, for :meth:`read`."""
@@ -59,5 +80,9 @@ class ProcessIdentity:
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether this very process still runs, in this boot."""
-        return self.boot == boot_id() and identity_of(self.pid) == self.started and is_alive(self.pid)
+        """Tell whether this very process still runs, in this boot; one of another container is believed to."""
+        if self.boot != boot_id():
+            return False
+        if self.namespace not in ("", pid_namespace()):
+            return True
+        return identity_of(self.pid) == self.started and is_alive(self.pid)

@@ -16,6 +16,7 @@ from typing import Final, Literal
 from pytest_nixproc._persistence.files import remove, replace_file
 from pytest_nixproc._persistence.leases import DeploymentLease, Leases
 from pytest_nixproc._persistence.process_identity import ProcessIdentity
+from pytest_nixproc._persistence.trust import open_own
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import wait_until
 
@@ -138,7 +139,7 @@ def starter_is_alive(lease: DeploymentLease) -> bool:
 
 def read_owner(path: str) -> ProcessIdentity | None:
     """Return the owner in the file of a member; None when it cannot be read."""
-    with suppress(OSError, ValueError, TypeError, KeyError), open(path, encoding="utf-8") as file:
+    with suppress(OSError, ValueError, TypeError, KeyError), open(path, encoding="utf-8", opener=open_own) as file:
         return ProcessIdentity.read(json.load(file))
     return None
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from pytest_nixproc._persistence.directory import DeploymentDirectory
+from pytest_nixproc._persistence.owners import own_text
 from pytest_nixproc._planning.settings import Settings
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.model.accounts import named_groups, named_users
@@ -60,6 +61,7 @@ class Inputs:
             state=directory.state,
             directory=directory.profile,
             identity=directory.identity,
+            owner=own_text(),
             facts=self.machine.facts,
             tags={DEPLOYMENT: directory.root},
             stop_seconds=self.settings.stop_seconds,

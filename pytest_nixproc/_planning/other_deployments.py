@@ -15,6 +15,7 @@ from pytest_nixproc._planning.plan import Plan
 from pytest_nixproc._planning.planner import LoadModel, Planner
 from pytest_nixproc.checks.api import RuleInput
 from pytest_nixproc.checks.claims import OtherDeployment
+from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.values.findings import Finding
@@ -46,7 +47,8 @@ def claims_in(path: str, machine: str) -> Iterable[OtherDeployment]:
     """Return the resources of a deployment by the last such event of its journal; none for other machines."""
     said: list[OtherDeployment] = []
     # A deployment that ends at this moment takes its journal with it; and another user's cannot be read.
-    with suppress(OSError):
+    # One that is damaged is for whoever takes that deployment down, and nothing that ours could fail of.
+    with suppress(OSError, KeyError, TypeError, ValueError, AttributeError, NixprocError):
         for event in events(path):
             if event["event"] == "begin" and event["machine"] != machine:
                 return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pytest_nixproc._persistence.assigner import Assigner
 from pytest_nixproc._persistence.directory import DeploymentDirectory
@@ -14,6 +15,7 @@ from pytest_nixproc.checks.api import Rule, RuleInput
 from pytest_nixproc.checks.claims import OtherDeployment
 from pytest_nixproc.checks.rulebook import Rulebook
 from pytest_nixproc.machines.api import Machine
+from pytest_nixproc.machines.shielding import in_calling_thread
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.ids import ProvisionalIds, ProvisionalPorts
@@ -62,9 +64,9 @@ class Planner:
         context = replace(self.inputs.context(directory), ids=ProvisionalIds())
         if assigner is not None:
             context = replace(context, free_port=assigner.free_port)
-        model = load(context)
+        model = self._loaded(load, context)
         if model.id_requests and assigner is not None:
-            model = load(replace(context, ids=assigner.assign(model)))
+            model = self._loaded(load, replace(context, ids=assigner.assign(model)))
         plan = Plan.generated(self.manager, directory, self.inputs.target(directory, model), model)
         given = RuleInput(model, plan.target, plan.refusals, self.manager.normalize_name, others, self.managers)
         return plan.with_findings(self.rulebook.static(given))
@@ -72,7 +74,13 @@ class Planner:
     def preview(self, load: LoadModel) -> ProcessesModel:
         """Load a model with stand-ins for all that is known only when it is deployed; nothing is leased."""
         context = self.inputs.context(self.allocate())
-        return load(replace(context, ids=ProvisionalIds(), free_port=ProvisionalPorts()))
+        return self._loaded(load, replace(context, ids=ProvisionalIds(), free_port=ProvisionalPorts()))
+
+    def _loaded(self, load: LoadModel, context: ModelContext) -> ProcessesModel:
+        """Load a model, and confide its secrets before anything can be said about it."""
+        model = in_calling_thread(partial(load, context))
+        self.settings.confide(model.secrets)
+        return model
 
     def settled(self, plan: Plan) -> Plan:
         """Return a plan whose files know the accounts that the machine has by now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,10 @@ from pytest_nixproc.sources.loader import ModelLoader
 
 def silent(_: str) -> None:
     """Report nothing."""
+
+
+def forget(_: Iterable[str]) -> None:
+    """Keep nothing in mind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,9 @@ class Settings:
 
     progress: Callable[[str], None] = silent
     """Called with a line of text now and then, while a deployment takes long."""
+
+    confide: Callable[[Iterable[str]], None] = forget
+    """Called with the secrets of each model, before anything is said about it, by who prints texts for people."""
 
     uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
     """Makes the context in which a teardown runs to its end."""

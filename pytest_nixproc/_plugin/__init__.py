@@ -7,6 +7,7 @@ a test uses it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -126,9 +127,13 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if not options.read_flag(config, "list-managers"):
         return None
     from pytest_nixproc._plugin.reporting import manager_lines
+    from pytest_nixproc.errors import NixprocError
 
     registry = session_of(config).registry
-    machine = registry.machine(options.read(config, "machine"))
+    try:
+        machine = registry.machine(options.read(config, "machine"))
+    except NixprocError as error:
+        raise pytest.UsageError(str(error)) from None
     for line in manager_lines(list(registry.managers.values()), machine):
         print(line)
     return 0
@@ -169,6 +174,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("nixproc_point", parameters, indirect=True, scope=scope)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin with what a selected test will need; a worker of pytest-xdist is not told which tests it will run."""
+    if (used := session_in_use(session.config)) and not hasattr(session.config, "workerinput"):
+        from pytest_nixproc._plugin.warming import warm_up
+
+        warm_up(used, session.items)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Remember the sizes of all logs when a test begins."""
@@ -184,11 +197,22 @@ def watched(item: pytest.Item) -> Generator[None, object, object]:
         result = yield
     except (KeyboardInterrupt, pytest.exit.Exception):
         raise
-    except BaseException:
+    except BaseException as error:
         look_for_ends(item, has_failed=True)
+        if sentence := scope_problem(str(error)):
+            raise pytest.fail.Exception(sentence, pytrace=False) from None
         raise
     look_for_ends(item, has_failed=False)
     return result
+
+
+def scope_problem(text: str) -> str:
+    """Return in one sentence what pytest says of a fixture of the user that would outlive one of ours, or nothing."""
+    found = re.match(r"ScopeMismatch: .*? the (\w+) scoped fixture (nixproc_\w+) with a (\w+) scoped request", text)
+    if found is None:
+        return ""
+    own, name, wider = found.groups()
+    return f"{name} lives for a {own}, and a fixture of scope {wider} asks for it\nfix: let --nixproc-scope be {wider}"
 
 
 def look_for_ends(item: pytest.Item, *, has_failed: bool) -> None:
@@ -253,10 +277,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Leave the systems that are shared with other workers, after all fixtures are torn down."""
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, None]:
+    """Leave the systems that are shared with other workers, after all fixtures are torn down.
+
+    After an interrupt, those are torn down only now: their problems are no test's, and told at the end.
+    """
     used = session_in_use(session.config)
+    if used:
+        used.is_over = True
+    yield
     if used and used.sharing:
         problems = used.leave_run()
         vars(session.config).get("workeroutput", {})["nixproc_problems"] = problems
@@ -266,7 +296,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         facts = [facts_of(finding) for finding in used.findings.found.values()]
         session.config.workeroutput["nixproc_findings"] = json.dumps(facts)
         session.config.workeroutput["nixproc_warnings"] = list(used.findings.warnings)
-    if used and used.problems:
+    if used and used.problems and session.exitstatus != pytest.ExitCode.INTERRUPTED:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -322,9 +352,13 @@ def pytest_testnodedown(node: Any) -> None:
 def write_findings(config: pytest.Config) -> None:
     """Write the findings of the session into the file that was asked for, if only to say that there are none."""
     from pytest_nixproc._persistence.files import write_report
+    from pytest_nixproc._persistence.process_identity import ProcessIdentity
     from pytest_nixproc._plugin.reporting import findings_text
     from pytest_nixproc.errors import NixprocError
 
+    if session_of(config).findings.owner != ProcessIdentity.current():
+        # A forked child, which has seen a part of the session alone.
+        return
     kind, path = options.read_findings(config)
     try:
         write_report(path, findings_text(session_of(config), kind))

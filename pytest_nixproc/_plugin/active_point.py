@@ -35,7 +35,8 @@ class ActivePoint:
             self.definition.finish(self.request)
 
     def _is_over(self, item: pytest.Item, nextitem: pytest.Item) -> bool:
-        point = self.request.param
+        # Without one, the test has asked for its only point when it ran.
+        point = getattr(self.request, "param", None)
         if (following := point_of(nextitem)) is not None:
             return following is not point
         # A worker of pytest-xdist is told no more than the next test.

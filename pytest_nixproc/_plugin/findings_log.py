@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from pytest_nixproc._persistence.process_identity import ProcessIdentity
+from pytest_nixproc._plugin.secrets import SessionSecrets
 from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import ConflictError
-from pytest_nixproc.values.findings import Finding
+from pytest_nixproc.values.findings import Finding, masked
 
 
 class FindingsLog:
-    """The findings of a session, each of them once."""
+    """The findings of a session, each of them once, as people may read them: without the secrets of the models."""
 
     def __init__(self) -> None:
+        self.secrets = SessionSecrets()
+        self.owner = ProcessIdentity.current()
+        """The process that reports them."""
         self.found: dict[str, Finding] = {}
         """Everything that the checks have found, by its text."""
         self.warnings: dict[str, None] = {}
@@ -23,11 +28,12 @@ class FindingsLog:
 
     def note(self, findings: Iterable[Finding]) -> None:
         """Add findings to the report of the session; the same finding of several systems counts once."""
-        self.found.update((str(finding), finding) for finding in findings)
+        shown = (masked(finding, self.secrets.masked) for finding in findings)
+        self.found.update((str(finding), finding) for finding in shown)
 
     def tell(self, *texts: object) -> None:
         """Add messages that are printed at the end of the session."""
-        self.warnings.update(dict.fromkeys(map(str, texts)))
+        self.warnings.update(dict.fromkeys(self.secrets.masked(str(text)) for text in texts))
 
     @contextmanager
     def conflicts_noted(self) -> Iterator[None]:

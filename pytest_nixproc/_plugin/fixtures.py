@@ -35,7 +35,8 @@ def system_scope(fixture_name: str, config: pytest.Config) -> options.Scope:  # 
 @pytest.fixture(scope=system_scope)
 def nixproc_point(request: pytest.FixtureRequest) -> Point:
     """Return the current point of the matrix: manager, machine, profile, and the marker's model and params."""
-    point: Point = request.param
+    # pytest parametrizes no test that only asks for it when it runs, nor those of unittest.
+    point: Point = request.param if hasattr(request, "param") else only_point(request)
     return point
 
 
@@ -60,7 +61,7 @@ def nixproc_machine(request: pytest.FixtureRequest, nixproc_point: Point) -> Ite
         with as_failure():
             machine = stack.enter_context(session_of(request.config).machine_at(nixproc_point))
         yield machine
-        with as_failure():
+        with as_failure(request.config):
             stack.close()
 
 
@@ -93,7 +94,7 @@ def nixproc_system(
             used = deployer.used(nixproc_point, nixproc_machine, nixproc_model, directory_of(request))
             system = stack.enter_context(used)
         yield system
-        with as_failure():
+        with as_failure(request.config):
             stack.close()
 
 
@@ -210,6 +211,24 @@ def without_our_frames(action: Callable[[], Result]) -> Result:
         pytest.skip("planned only")
 
 
+def only_point(request: pytest.FixtureRequest) -> Point:
+    """Return the one point of a test that pytest has not parametrized; fail it where the options choose several."""
+    from pytest_nixproc._plugin.session import session_of
+
+    item = request._pyfuncitem  # noqa: SLF001 - in a wider scope, there is no other way to the test
+    with as_failure():
+        found = session_of(request.config).matrix.parameters(item.get_closest_marker("nixproc"), item.path.parent)
+    if len(found) != 1:
+        chosen = f"{len(found)} points of the matrix ({', '.join(str(each.id) for each in found) or 'none'})"
+        cause = "request.getfixturevalue and unittest.TestCase can have one system alone"
+        remedy = "choose one manager, or let a test function name nixproc_system among its arguments"
+        pytest.fail(f"this test is for {chosen}, and {cause}\nfix: {remedy}", pytrace=False)
+    for mark in found[0].marks:
+        pytest.skip(mark.kwargs["reason"])
+    point: Point = found[0].values[0]
+    return point
+
+
 def directory_of(request: pytest.FixtureRequest) -> Path:
     """Return the directory that paths of models are relative to: that of the test, or the root for a whole session."""
     path: Path = request.node.path
@@ -217,9 +236,13 @@ def directory_of(request: pytest.FixtureRequest) -> Path:
 
 
 @contextmanager
-def as_failure() -> Iterator[None]:
-    """Turn our errors into failures that show their text and no traceback of ours."""
+def as_failure(config: pytest.Config | None = None) -> Iterator[None]:
+    """Turn our errors into failures that show their text and no traceback of ours.
+
+    When the session of ``config`` runs no test any more, nobody would report a failure: the problem is told at the end.
+    """
     from pytest_nixproc._plugin.deployer import Planned
+    from pytest_nixproc._plugin.session import session_of
     from pytest_nixproc.errors import NixprocError
 
     problem = ""
@@ -229,5 +252,7 @@ def as_failure() -> Iterator[None]:
         problem = "\n".join([str(error), *getattr(error, "__notes__", ())])
     except Planned:
         pytest.skip("planned only")
-    if problem:
+    if problem and config is not None and session_of(config).is_over:
+        session_of(config).problems.append(problem)
+    elif problem:
         raise pytest.fail.Exception(problem, pytrace=False) from None

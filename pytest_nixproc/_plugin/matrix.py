@@ -52,6 +52,7 @@ class Matrix:
         self.config = config
         self.registry = registry
         self._points: dict[object, Point] = {}
+        self._reasons: dict[tuple[str, str], str] = {}
 
     def parameters(self, marker: pytest.Mark | None, directory: Path = Path()) -> list[Any]:
         """Return the points for a test with this marker, as parameters; those that cannot run here are skipped.
@@ -72,7 +73,7 @@ class Matrix:
             pytest.param(
                 self._point(manager, profile, wanted),
                 id=f"{manager.name}-{profile}" if len(profiles) > 1 else manager.name,
-                marks=skip_marks(None if plans else manager, self.machine, self.unavailable_reason_of(profile)),
+                marks=self.skip_marks(None if plans else manager, self.machine, self.unavailable_reason_of(profile)),
             )
             for manager in self.managers(wanted.get("managers"))
             for profile in profiles
@@ -89,6 +90,19 @@ class Matrix:
     def unavailable_reason_of(self, profile: str) -> str:
         """Return why a profile cannot be used on the chosen machine, or an empty text."""
         return no_accounts_reason(self.config, self.machine) if profile == PRIVILEGED else ""
+
+    def skip_marks(
+        self, manager: Manager | None, machine: type[Machine], profile_reason: str
+    ) -> list[pytest.MarkDecorator]:
+        """Return the mark that skips a test with the reason why a machine, a manager or a profile cannot be had here.
+
+        What can be had is looked at once in a session: an engine has to be asked, and there are thousands of tests.
+        """
+        key = (manager.name if manager else "", machine.name)
+        if key not in self._reasons:
+            self._reasons[key] = unavailable_here(manager, machine)
+        reason = self._reasons[key] or profile_reason
+        return [pytest.mark.skip(reason=reason)] if reason else []
 
     @property
     def machine(self) -> type[Machine]:
@@ -156,12 +170,9 @@ def no_accounts_reason(config: pytest.Config, machine: type[Machine]) -> str:
     return missing and f"the profile {PRIVILEGED} on machine {machine.name} needs {missing}"
 
 
-def skip_marks(manager: Manager | None, machine: type[Machine], profile_reason: str) -> list[pytest.MarkDecorator]:
-    """Return the mark that skips a test with the reason why a machine, a manager or a profile cannot be had here."""
+def unavailable_here(manager: Manager | None, machine: type[Machine]) -> str:
+    """Return which of a machine and a manager cannot be had here, and why; an empty text if both can."""
     reasons = {f"machine {machine.name}": machine.unavailable_reason()}
     if manager is not None:
         reasons[manager.name] = manager.unavailable_reason(machine)
-    for name, reason in reasons.items():
-        if reason:
-            return [pytest.mark.skip(reason=f"{name} cannot run here: {reason}")]
-    return [pytest.mark.skip(reason=profile_reason)] if profile_reason else []
+    return next((f"{name} cannot run here: {reason}" for name, reason in reasons.items() if reason), "")

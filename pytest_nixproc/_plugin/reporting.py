@@ -17,6 +17,7 @@ from pytest_nixproc.checks.output import FORMATS
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
+from pytest_nixproc.values.masking import Secrets
 
 
 def note_failure(session: Session, system: System) -> None:
@@ -60,10 +61,11 @@ def plan_lines(manager: Manager, plan: Plan, *, whole: bool) -> Iterator[str]:
 
 
 def file_lines(plan: Plan) -> Iterator[str]:
-    """Yield the generated files and links of a plan, as they would be written."""
+    """Yield the generated files and links of a plan, as they would be written, but with masks over secrets."""
+    secrets = Secrets(plan.model.secrets)
     for file in plan.files:
         yield f"  {file.path} (mode {file.mode:04o}):"
-        yield from (f"    | {line}" for line in file.content.split("\n"))
+        yield from (f"    | {line}" for line in secrets.masked(file.content).split("\n"))
     for link in plan.links:
         yield f"  {link.path} -> {link.target}"
 
@@ -105,10 +107,10 @@ def summarize(session: Session, reporter: pytest.TerminalReporter) -> None:
         "nixproc: kept": [line for system in session.kept for line in kept_lines(system)],
         "nixproc: findings": list(session.findings.warnings),
         f"nixproc: findings as {kind}": [findings_text(session, kind)] if kind != "text" and not path else [],
-        "nixproc: shared systems were not stopped cleanly": session.problems,
+        "nixproc: systems were not stopped cleanly": session.problems,
     }
     for title, lines in sections.items():
         if lines:
             reporter.section(title)
             for line in lines:
-                reporter.write_line(line)
+                reporter.write_line(session.secrets.masked(line))

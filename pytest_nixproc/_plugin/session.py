@@ -44,8 +44,11 @@ class Session:
         self.kept: list[System] = []
         self.planned: list[tuple[Point, Plan]] = []
         self.findings = FindingsLog()
+        self.secrets = self.findings.secrets
+        self.is_over = False
+        """Whether no test is run any more."""
         self.problems: list[str] = []
-        """Problems of the teardown of shared systems."""
+        """Problems of the teardown of systems that no test has had: shared ones, and all after an interrupt."""
         self.leases = Leases()
         self.signals = Signals()
         self._machines: dict[str, Machine] = {}
@@ -110,7 +113,7 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """The settings that the options ask for."""
-        return settings_of(self.config, self.report_progress, self.signals.held_back)
+        return settings_of(self.config, self.report_progress, self.secrets.confide, self.signals.held_back)
 
     def report_progress(self, text: str) -> None:
         """Write a line to the terminal in the middle of a test; silent on an xdist worker, which has none."""
@@ -119,7 +122,7 @@ class Session:
         if reporter is not None and capture is not None:
             with capture.global_and_fixture_disabled():
                 reporter.ensure_newline()
-                reporter.write_line(f"nixproc: {text}")
+                reporter.write_line(f"nixproc: {self.secrets.masked(text)}")
 
     def reap_abandoned(self) -> None:
         """Take down the remains of crashed runs, before the first deployment; it is reported at the end."""
@@ -133,5 +136,6 @@ def session_of(config: pytest.Config) -> Session:
     """Return the session of a pytest process; the first call makes it, so that an unused plugin makes none."""
     if KEY not in config.stash:
         session = config.stash[KEY] = Session(config)
+        config.pluginmanager.register(session.secrets)
         config.add_cleanup(session.close)
     return config.stash[KEY]

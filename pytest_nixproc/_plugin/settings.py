@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 
 import pytest
@@ -16,7 +16,10 @@ from pytest_nixproc.errors import NixprocError
 
 
 def settings_of(
-    config: pytest.Config, progress: Callable[[str], None], uninterrupted: Callable[[], AbstractContextManager[None]]
+    config: pytest.Config,
+    progress: Callable[[str], None],
+    confide: Callable[[Iterable[str]], None],
+    uninterrupted: Callable[[], AbstractContextManager[None]],
 ) -> Settings:
     """Return the settings that the options ask for."""
     return Settings(
@@ -28,6 +31,7 @@ def settings_of(
         params=options.read_params(config),
         keep_failed=options.read(config, "keep") != "never",
         progress=progress,
+        confide=confide,
         uninterrupted=uninterrupted,
         build_seconds=options.read_seconds(config, "build-timeout"),
         may_download=options.read_flag(config, "download"),

@@ -12,6 +12,7 @@ import pytest
 from pytest_nixproc._deployment.problems import collect_problems
 from pytest_nixproc._persistence.directory import default_state_root
 from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._persistence.process_identity import ProcessIdentity
 from pytest_nixproc._persistence.recovery_command import recovery_command
 from pytest_nixproc._persistence.shared_deployments import PytestRun, SharedDeployment, root_for
 from pytest_nixproc._planning.planner import LoadModel, Planner
@@ -72,6 +73,9 @@ class XdistSharing:
 
     def leave(self, registry: Registry) -> list[str]:
         """End the worker's part, and return the problems; the last worker takes everything down."""
+        if self.run.me != ProcessIdentity.current():
+            # A forked child, which is no member.
+            return []
         roots = self.run.leave()
         problems: list[str] = []
         for root, system in self.systems.items():

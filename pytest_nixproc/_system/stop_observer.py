@@ -13,6 +13,7 @@ from pytest_nixproc._system.instance_runs import be_ready, instance_runs
 from pytest_nixproc.checks.api import StopReport
 from pytest_nixproc.checks.claims import Inventory
 from pytest_nixproc.errors import DeploymentError, TeardownError
+from pytest_nixproc.machines.shielding import verb
 from pytest_nixproc.model.endpoint import Endpoint
 
 
@@ -54,6 +55,7 @@ class StopObserver:
         unanswered = operation.observer.unanswered(tcp, snapshot.statuses)
         self.answering = [entry for entry in tcp if entry not in unanswered]
 
+    @verb
     def stop(self) -> None:
         """Stop the instance; what it leaves behind stays, to be reported, unless that is an error already.
 
@@ -63,10 +65,12 @@ class StopObserver:
             left = self.operation.end_left_behind(self.remains.look)
             raise TeardownError([*problems, *left], f"{self.name} on {self.operation.context.manager}")
 
+    @verb
     def end_left_behind(self) -> None:
         """End what the instance has left behind, which has been reported: it must not stand for the next run."""
         end_all(self.machine, self.remains.look)
 
+    @verb
     def while_stopped(self) -> StopReport:
         """Return the report about the remains of the instance, and about the others that do not depend on it."""
         when = f"while {self.name} was stopped"
@@ -82,6 +86,7 @@ class StopObserver:
             unready=self._unready(self.instance_runs.keys() - self.dependants),
         )
 
+    @verb
     def when_back(self) -> StopReport:
         """Return the report about all others when the instance runs again."""
         when = f"when {self.name} was started again"

@@ -58,11 +58,12 @@ class System(Mapping[str, "RunningInstance"]):
 
     def inspect(self) -> list[Finding]:
         """Inspect the running system now, and return the findings of the checks."""
-        return self._deployment.inspect()
+        return self._deployment.judge.inspect()
 
     def check_ends(self) -> list[Finding]:
         """Return findings about instances that have ended by themselves since the last call."""
-        return self._deployment.check_ends()
+        # A machine that is down has ended everything, and is not asked.
+        return self._deployment.judge.check_ends() if self._deployment.is_in_use else []
 
     def __getitem__(self, name: str) -> RunningInstance:
         if name not in self.model:
@@ -128,7 +129,7 @@ class System(Mapping[str, "RunningInstance"]):
 
         Instances that a test has stopped count as wrong: start them again first.
         """
-        self._deployment.assert_no_conflicts()
+        self._deployment.judge.assert_no_conflicts()
 
     def restart_alone(self, name: str) -> list[Finding]:
         """Stop an instance and start it again; return findings about its remains and its effects on others.
@@ -142,11 +143,11 @@ class System(Mapping[str, "RunningInstance"]):
         findings: list[Finding] = []
         try:
             observer.stop()
-            findings += self._deployment.check_stop(observer.while_stopped())
+            findings += self._deployment.judge.check_stop(observer.while_stopped())
         finally:
             observer.end_left_behind()
             start_again(self[name], findings)
-        return findings + self._deployment.check_stop(observer.when_back())
+        return findings + self._deployment.judge.check_stop(observer.when_back())
 
     def assert_stops_alone(self, name: str) -> None:
         """Restart an instance; raises :class:`~pytest_nixproc.errors.ConflictError` if it leaves or disturbs anything.
@@ -158,7 +159,7 @@ class System(Mapping[str, "RunningInstance"]):
 
     def statuses(self) -> dict[str, Status]:
         """Return the statuses of all instances, by one request to the manager."""
-        return self._deployment.operation.observer.statuses()
+        return self._deployment.operation.statuses()
 
     def log_places(self) -> dict[str, str]:
         """Return where each instance's log can be read: a file, or the command that its manager has for that."""
@@ -166,13 +167,11 @@ class System(Mapping[str, "RunningInstance"]):
 
     def log_sizes(self) -> dict[str, int]:
         """Return how much each instance has logged, in bytes: a position for :meth:`logs_since`."""
-        units = self._deployment.operation.context.units
-        return {name: self._deployment.operation.driver.log_size(unit) for name, unit in units.items()}
+        return self._deployment.operation.log_sizes()
 
     def logs_since(self, sizes: Mapping[str, int]) -> dict[str, str]:
         """Return the log of each instance since :meth:`log_sizes`."""
-        units = self._deployment.operation.context.units
-        return {name: self._deployment.operation.driver.log(unit, sizes.get(name, 0)) for name, unit in units.items()}
+        return self._deployment.operation.logs_since(sizes)
 
 
 def start_again(instance: RunningInstance, findings: Sequence[Finding]) -> None:

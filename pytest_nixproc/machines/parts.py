@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
@@ -85,6 +86,13 @@ class Processes(ABC):
     def tagged(self, tag: str) -> list[int]:
         """Return the processes of the whole machine that have ``NAME=VALUE`` in their environment."""
 
+    def freeze(self, tag: str) -> list[int]:
+        """Stop (SIGSTOP) the processes that :meth:`tagged` finds, and what they have become meanwhile; return them."""
+        pids = self.tagged(tag)
+        for pid in pids:
+            self.signal(pid, signal.SIGSTOP)
+        return pids
+
     @abstractmethod
     def has_tag(self, pid: int, tag: str) -> bool:
         """Tell whether a process was started with ``tag`` in its environment."""
@@ -144,8 +152,8 @@ class Files(ABC):
     def remove(self, path: str) -> None:
         """Remove a file or a whole directory; one that does not exist is no error.
 
-        Raises :class:`~pytest_nixproc.errors.MachineError` for a directory in which anything is mounted, and leaves it
-        as it is: what is mounted is somebody else's.
+        What is mounted in a directory is somebody else's. It stays, and so does what cannot be removed: raises
+        :class:`~pytest_nixproc.errors.Unremovable`, which names both.
         """
 
     @abstractmethod
@@ -258,6 +266,9 @@ class Lifecycle(ABC):
 
     def destroy(self) -> None:  # noqa: B027 - only machines of their own have an end
         """End the machine at once with everything on it; harmless when it is down already."""
+
+    def warm_up(self, interpreter: Sequence[str], module: str) -> None:  # noqa: B027 - it only saves time
+        """Have a Python module imported, for commands that are soon to be forked from a process that has it."""
 
     @abstractmethod
     def prepare(self) -> None:

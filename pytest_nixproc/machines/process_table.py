@@ -124,6 +124,11 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process has been stopped, by SIGSTOP or one of its kind, and not been continued."""
+    return stat_fields(pid)[:1] == ["T"]
+
+
 def descendants(roots: Iterable[int], table: Mapping[int, int]) -> list[int]:
     """Return all descendants of ``roots``, each process after its parent."""
     children: dict[int, list[int]] = {}
@@ -193,6 +198,12 @@ def environment_of(pid: int) -> bytes:
         return read_facts(f"/proc/{pid}/environ")
     variables = asked_of_psutil(pid, "environ") or {}
     return b"\0".join(os.fsencode(f"{name}={value}") for name, value in variables.items())
+
+
+def variables_of(pid: int) -> dict[bytes, bytes]:
+    """Return the variables with which a process was started; the first of a name counts."""
+    entries = (entry.partition(b"=") for entry in reversed(environment_of(pid).split(b"\0")))
+    return {name: value for name, _, value in entries}
 
 
 def command_line(pid: int) -> str:

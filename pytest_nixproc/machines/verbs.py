@@ -11,6 +11,7 @@ from typing import Final
 from pytest_nixproc.errors import CommandFailed
 from pytest_nixproc.machines.archive import pack, unpack
 from pytest_nixproc.machines.parts import Files, Network, Processes
+from pytest_nixproc.machines.shielding import verb
 from pytest_nixproc.machines.waiting import Clock, Deadline, wait_until
 from pytest_nixproc.values.commands import OUTPUT_TAIL, AnyCommand, Spawn, describe_failure, text_of
 from pytest_nixproc.values.machine import Facts
@@ -35,6 +36,7 @@ class Verbs(ABC):
         """Return a deadline on this machine's clock."""
         return Deadline(self.clock, seconds)
 
+    @verb
     def execute(self, command: AnyCommand, *, timeout: float = 60) -> tuple[int | None, str]:
         """Run a command; return its exit status (None when it was killed at the timeout) and its output."""
         # Of a sequence too, it is a shell that finds the program in PATH.
@@ -63,20 +65,24 @@ class Verbs(ABC):
             outputs.append(output)
         return "".join(outputs)
 
+    @verb
     def wait_until_succeeds(self, command: AnyCommand, *, timeout: float = 60) -> str:
         """Run a command again and again until it succeeds; return its output then."""
         return repeat(self, command, lambda status: status == 0, self.deadline(timeout), "succeed")
 
+    @verb
     def wait_until_fails(self, command: AnyCommand, *, timeout: float = 60) -> str:
         """Run a command again and again until it fails; return its output then."""
         return repeat(self, command, lambda status: status != 0, self.deadline(timeout), "fail")
 
+    @verb
     def wait_for_open_port(self, port: int, host: str = "127.0.0.1", *, timeout: float = 60) -> None:
         """Wait until a TCP port accepts connections."""
         wait_until(
             lambda: self.network.connection_problem((host, port)), self.deadline(timeout), f"wait for port {port}"
         )
 
+    @verb
     def wait_for_closed_port(self, port: int, host: str = "127.0.0.1", *, timeout: float = 60) -> None:
         """Wait until a TCP port refuses connections."""
 
@@ -85,10 +91,12 @@ class Verbs(ABC):
 
         wait_until(look, self.deadline(timeout), f"wait for port {port} to be closed")
 
+    @verb
     def wait_for_open_unix_socket(self, path: str, *, timeout: float = 60) -> None:
         """Wait until a Unix socket accepts connections."""
         wait_until(lambda: self.network.connection_problem(path), self.deadline(timeout), f"wait for socket {path}")
 
+    @verb
     def wait_for_file(self, path: str, *, timeout: float = 60) -> None:
         """Wait until a file exists."""
         what = f"wait for file {path}"
@@ -99,6 +107,7 @@ class Verbs(ABC):
         words = shlex.split(arguments) if isinstance(arguments, str) else arguments
         return self.execute(["systemctl", "--no-pager", *words], timeout=timeout)
 
+    @verb
     def wait_for_unit(self, unit: str, *, timeout: float = 60) -> None:
         """Wait until a unit of the machine's own systemd is active.
 
@@ -108,10 +117,12 @@ class Verbs(ABC):
         deadline = self.deadline(timeout)
         wait_until(lambda: missing_of_unit(self, unit, deadline), deadline, f"wait for unit {unit}")
 
+    @verb
     def copy_from_host(self, source: str | os.PathLike[str], target: str) -> None:
         """Copy a file or directory of the test process's machine to a path of this one; memory has to hold it."""
         self.files.unpack(pack(os.fspath(source)), target)
 
+    @verb
     def copy_to_host(self, source: str, target: str | os.PathLike[str]) -> None:
         """Copy a file or directory of this machine to a path of the test process's one; memory has to hold it."""
         unpack(self.files.pack(source), os.fspath(target))

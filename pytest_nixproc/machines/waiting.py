@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from pytest_nixproc.errors import WaitTimeout
+from pytest_nixproc.machines.shielding import is_given_up, refuse_given_up
 
 FIRST_PAUSE: Final = 0.001
 LONGEST_PAUSE: Final = 0.1
-PATIENCE: Final = 0.05
+PATIENCE: Final = 0.025
 """Which part of the time that has been waited passes until the next look: so much later something may be seen."""
 
 
@@ -33,8 +34,8 @@ class Deadline:
 
     @property
     def remaining(self) -> float:
-        """Seconds that are left; 0 once the deadline is reached."""
-        return max(0.0, self._end - self.clock.now())
+        """Seconds that are left; 0 once the deadline is reached, and when nobody waits any more for what is done."""
+        return 0.0 if is_given_up() else max(0.0, self._end - self.clock.now())
 
     def expire(self) -> None:
         """Reach the deadline now, which ends every wait for it, in any thread."""
@@ -43,13 +44,15 @@ class Deadline:
     def until(self, holds: Callable[[], bool]) -> bool:
         """Look until something holds, at first often and then ever less; tell whether it did before the deadline.
 
-        The first look is at once. ``holds`` may raise to end the wait.
+        The first look is at once. ``holds`` may raise to end the wait, and so does who gives it up.
         """
+        refuse_given_up()
         if holds():
             return True
         begun = self.clock.now()
         while remaining := self.remaining:
             self.clock.pause(min(pause_after(self.clock.now() - begun), remaining))
+            refuse_given_up()
             if holds():
                 return True
         return False

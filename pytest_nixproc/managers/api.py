@@ -201,6 +201,32 @@ def always_available(machine: type[Machine]) -> str:  # noqa: ARG001 - most need
 
 
 @dataclass(frozen=True)
+class Belonging:
+    """Something that a manager has of a deployment and that says so itself, by a label: never by its name."""
+
+    what: str
+    root: str
+    """The directory of the deployment, which need not exist any more; empty if that is not said."""
+
+    owner: str
+    """Who used the deployment, in the words of :attr:`~pytest_nixproc.values.target.Target.owner`."""
+
+    remedy: str
+    """The command by which people remove it."""
+
+    remove: Callable[[], None]
+
+
+def no_warm_up(machine: Machine) -> None:
+    """Do nothing: most managers start at once, or run already."""
+
+
+def no_belongings() -> Sequence[Belonging]:
+    """Return nothing: most managers end with those who have started them."""
+    return ()
+
+
+@dataclass(frozen=True)
 class Manager:
     """One process manager, as its module offers it to the registry."""
 
@@ -217,6 +243,12 @@ class Manager:
 
     normalize_name: Callable[[str], str] = str
     """Returns a process's name as the manager changes it; two processes must not have the same result."""
+
+    belongings: Callable[[], Sequence[Belonging]] = no_belongings
+    """Returns what there is of any deployment, for one that shares its machine and outlives everybody."""
+
+    warm_up: Callable[[Machine], None] = no_warm_up
+    """Has a machine begin with what the manager's own start needs, before a deployment has been planned."""
 
     def launch(self, key: str, model: ProcessesModel, target: Target) -> Launch:
         """Return what the manager needs to launch an instance; raises :class:`~pytest_nixproc.errors.Unsupported`."""

@@ -270,8 +270,8 @@ class Writer:
         """Tell whether rc.subr's variables can express a daemon and its environment without a launch script."""
         launch = self.launch
         words = (*launch.command.argv, launch.directory or "/", self.log_file)
-        is_carried = is_plain(*words) and all(PLAIN.fullmatch(value) for value in launch.environment.values())
-        return launch.mode == "daemon" and is_carried
+        # rc.subr puts variables on the command line of env(1), which everybody can read; a model's may be secret.
+        return launch.mode == "daemon" and is_plain(*words) and not launch.process.environment
 
     @property
     def launcher(self) -> str:
@@ -433,7 +433,7 @@ class Writer:
             yield "    {"
             yield "        ("
             yield from shell.surroundings(self.launch)
-            yield f"            exec {shell.initialization(self.launch)}"
+            yield f"            {shell.initialization(self.launch)}"
             yield f"        ) {shell.or_report(self.launch, 'return 1')}"
             yield '    } >> "$log_file" 2>&1 < /dev/null'
 

@@ -90,7 +90,7 @@ def functions(launch: Launch, own_variables: str) -> Iterator[str]:
     yield "}"
     yield "launch() {"
     if launch.initialize:
-        yield f"    ( enter && exec {shell.initialization(launch)} ) < /dev/null {shell.or_report(launch, 'return 1')}"
+        yield f"    ( enter && {shell.initialization(launch)} ) < /dev/null {shell.or_report(launch, 'return 1')}"
     # Only now: it may be initialize that makes the program.
     yield '    [ -x "$program" ] || { echo "$name: $program is not installed" >&2; return 5; }'
     yield DAEMON if launch.mode == "daemon" else FOREGROUND
@@ -230,7 +230,12 @@ class DaemonDriver(Driver):
         return Status(running=False, has_ended=True, pid=pid, exit_status=self.exit_status(unit, pid), text=text)
 
     def unmet(self, unit: Unit) -> str:
-        """Return why a unit that already answers is not ready yet: what has no record has not left its starter."""
+        """Return why a unit that already answers is not ready yet: what has no record has not left its starter.
+
+        Of a program that the launch has put into the background, the status says as much.
+        """
+        if unit.mode != "daemon":
+            return ""
         has_record = self.machine.files.exists(record_of(unit.name, self.target))
         return super().unmet(unit) if has_record else "it has not been started"
 

@@ -16,7 +16,7 @@ from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import Command
-from pytest_nixproc.values.tags import INSTANCE
+from pytest_nixproc.values.tags import INSTANCE, SECRETS
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Link, Mode, Unit
 
@@ -197,7 +197,7 @@ def launch_of(manager: str, preferred: Mode, key: str, model: ProcessesModel, ta
         description=process.description,
         mode=mode,
         command=command,
-        environment=environment_of(process, key, target),
+        environment=environment_of(process, key, target, model[key].secret_names),
         directory=process.directory,
         umask=process.umask,
         nice=process.nice,
@@ -215,14 +215,15 @@ def launch_of(manager: str, preferred: Mode, key: str, model: ProcessesModel, ta
     )
 
 
-def environment_of(process: ManagedProcess, key: str, target: Target) -> dict[str, str]:
-    """Return the whole environment of a process: PATH, its declared variables, and our tags.
+def environment_of(process: ManagedProcess, key: str, target: Target, secrets: Sequence[str] = ()) -> dict[str, str]:
+    """Return the whole environment of a process: PATH, its declared variables, our tags, and which of them are secret.
 
     The process's own packages come before the machine's: what a model names must not be shadowed by the host's
     software of the same name.
     """
     path = [f"{package}/bin" for package in process.path] + list(target.facts.base_path)
-    return {"PATH": ":".join(path), **process.environment, **target.tags, INSTANCE: key}
+    marks = {**target.tags, INSTANCE: key, **({SECRETS: ",".join(sorted(secrets))} if secrets else {})}
+    return {"PATH": ":".join(path), **process.environment, **marks}
 
 
 def niceness_of(process: ManagedProcess, target: Target) -> int | None:

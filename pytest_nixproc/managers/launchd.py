@@ -139,8 +139,8 @@ class LaunchdGenerator(Generator):
             scripts = (File(path, shell.launch_script(rest), SCRIPT),)
         job = overridden(launch, common_settings(launch) | settings)
         if any(job.get(name) != settings.get(name) for name in ACCOUNT):
-            # Of an account that an override has chosen, we do not know the group.
-            scripts = tuple(replace(script, mode=0o755) for script in scripts)
+            user, group = (str(job.get(name) or "") for name in ("UserName", "GroupName"))
+            scripts = tuple(shell.open_to_account(script, user, group, launch.target) for script in scripts)
         elif "UserName" in settings:
             scripts = tuple(shell.open_to_user(script, launch) for script in scripts)
         list_ = File(property_list(launch.target, launch.name), plistlib.dumps(job).decode())

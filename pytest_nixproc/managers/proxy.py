@@ -49,7 +49,7 @@ FAILED: Final = 1 << 8
 SIGNALLED: Final = 128
 """The number that is added to a signal's number in an exit status (POSIX.1 XCU 2.8.2)."""
 
-BOOT: Final = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_nixproc.managers.proxy import {0}; {0}()"
+BOOT: Final = "import sys; sys.path.append(sys.argv[1]); from pytest_nixproc.managers.proxy import {0}; {0}()"
 
 
 def proxy_argv(python: str, package_root: str, pid_file: str = "", note: str = "") -> tuple[str, ...]:
@@ -239,7 +239,8 @@ def write_note(path: str, text: str, *, referred: str = "") -> str:
         if referred:
             os.symlink(referred, path)
         else:
-            with open(path, "w", encoding="ascii") as file:
+            # Nor into what another user may have put there in this moment, where everybody can write.
+            with open(path, "x", encoding="ascii") as file:
                 file.write(text)
     except OSError as error:
         return str(error.strerror)

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Final
 
 from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.values.commands import RUN_TEXT, TEXT
+from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import File
 
 SWITCH: Final = """
@@ -49,8 +51,12 @@ def surroundings(launch: Launch) -> Iterator[str]:
 
 
 def initialization(launch: Launch) -> str:
-    """Return the words that run ``initialize``, in a shell of its own that ends at the first failure."""
-    return words((launch.target.facts.shell, "-ec", launch.initialize, launch.name))
+    """Return the command that runs ``initialize``, in a shell of its own that ends at the first failure.
+
+    Everybody can read command lines, so its text is not on that of the shell.
+    """
+    command = words((launch.target.facts.shell, "-ec", RUN_TEXT, launch.name))
+    return f"{TEXT}={quote(launch.initialize)} {command}"
 
 
 def or_report(launch: Launch, leave: str) -> str:
@@ -93,6 +99,25 @@ def open_to_user(script: File, launch: Launch) -> File:
     A script without a user to switch to stays as it is.
     """
     return replace(script, mode=0o750, group=launch.group) if launch.user else script
+
+
+def open_to_account(script: File, user: str, group: str, target: Target) -> File:
+    """Return a script that the account can read which an override has chosen: its group can, and nobody else.
+
+    One of whom nothing is known gets nothing. Where nobody else comes into the deployment's directory, everybody can
+    read it: it may be seen elsewhere, in a container.
+    """
+    if not target.serves_others:
+        return replace(script, mode=0o755)
+    group = group or primary_group(user, target)
+    return replace(script, mode=0o750, group=group) if group else script
+
+
+def primary_group(user: str, target: Target) -> str:
+    """Return the primary group of a user that is named, or given by number; empty where neither is known."""
+    if known := target.accounts.users.get(user):
+        return str(known.group)
+    return next((str(entry.gid) for entry in target.facts.users if user in (entry.name, str(entry.uid))), "")
 
 
 def working_directory(launch: Launch) -> str:

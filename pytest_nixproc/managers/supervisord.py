@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 import signal
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from importlib.util import find_spec
-from threading import RLock
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote as percent_encoded
 from xmlrpc import client
 
@@ -34,6 +32,7 @@ from pytest_nixproc.managers.api import (
     daemon_of,
 )
 from pytest_nixproc.managers.launch import Launch
+from pytest_nixproc.managers.unix_rpc import ANSWER_SECONDS, Connections
 from pytest_nixproc.model import value_types
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.model.value_types import ValueType
@@ -42,6 +41,9 @@ from pytest_nixproc.values.tags import INSTANCE
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Status, Unit
 
+Result = TypeVar("Result")
+
+MODULE: Final = "supervisor.supervisord"
 CONFIGURATION: Final = "etc/supervisord.conf"
 LAUNCHERS: Final = "libexec"
 SOCKET_PATH_LIMIT: Final = 103 - len(".4194304")
@@ -50,13 +52,14 @@ SOCKET_PATH_LIMIT: Final = 103 - len(".4194304")
 supervisord appends its pid at first, and renames the socket then.
 """
 
-RPC_SECONDS: Final = 30.0
 DESCRIPTORS_PER_PROGRAM: Final = 4
 OWN_DESCRIPTORS: Final = 64
 STANDARD_DESCRIPTORS: Final = 3
 GRACE_OF_MANAGER: Final = 5
 NOTICE_SECONDS: Final = 2.0
 HIGHEST_STATUS: Final = 255
+FEW: Final = 10
+"""Of so many programs at most, supervisord is asked for each by its name, and not for all that it has."""
 
 RUN: Final = 'exec "$@"'
 
@@ -352,42 +355,14 @@ def socket_path(target: Target) -> str:
     return path
 
 
-class UnixConnection(HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=RPC_SECONDS)
-        self.path = path
-
-    def connect(self) -> None:
-        """Connect to the socket instead of a host."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+def interpreter(machine: Machine) -> tuple[str, ...]:
+    """Return the words by which the interpreter of supervisord is executed."""
+    return (machine.facts.python, "-P", "-X", "utf8")
 
 
-class UnixTransport(client.Transport):
-    """XML-RPC over a Unix socket, with a single connection that threads use one at a time."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
-        self._in_use = RLock()
-
-    def request(self, *arguments: Any, **options: Any) -> Any:
-        """Send a request and return the answer; any exception closes the connection with the rest of the answer."""
-        with self._in_use:
-            try:
-                return super().request(*arguments, **options)
-            except BaseException:
-                self.close()
-                raise
-
-    def make_connection(self, host: Any) -> HTTPConnection:
-        """Return the kept connection or a new one, which is kept where the base class's ``close`` looks for it."""
-        connection = self._connection[1] or UnixConnection(self.path)
-        self._connection = host, connection
-        return connection
+def warm_up(machine: Machine) -> None:
+    """Have supervisord's modules imported, which takes most of its start."""
+    machine.lifecycle.warm_up(interpreter(machine), MODULE)
 
 
 class Daemon:
@@ -404,11 +379,11 @@ class Daemon:
     def start(self, deadline: Deadline) -> None:
         """Start supervisord and wait for its socket."""
         configuration = f"{self.target.directory}/{CONFIGURATION}"
-        argv = (self.machine.facts.python, "-X", "utf8", "-m", "supervisor.supervisord", "-n", "-c", configuration)
+        argv = (*interpreter(self.machine), "-m", MODULE, "-n", "-c", configuration)
         environment = {"PATH": self.machine.facts.path_variable, **self.target.tags}
         # It would make its log for everybody to read.
         self.machine.files.write(self._log, "", 0o600)
-        pid = self.machine.processes.spawn(Spawn(argv, environment, self._output))
+        pid = self.machine.processes.spawn(Spawn(argv, environment, self._output, is_forked=True))
 
         def look() -> str:
             problem = self.machine.network.connection_problem(socket_path(self.target))
@@ -457,47 +432,82 @@ class Interface:
         self.machine = machine
         self.target = target
         self.known: dict[str, dict[str, Any]] = {}
-        """supervisord's last information; it holds for programs whose processes still run."""
+        """supervisord's last information; it holds for programs whose processes still run.
+
+        It is never changed, but replaced: other threads may be reading it.
+        """
+
+        self._deadlines: list[Deadline] = []
+        """Those of the operations that are going on."""
 
     @cached_property
-    def _server(self) -> client.ServerProxy:
-        return client.ServerProxy("http://localhost", transport=UnixTransport(socket_path(self.target)))
+    def _connections(self) -> Connections:
+        return Connections(socket_path(self.target))
+
+    @contextmanager
+    def within(self, deadline: Deadline) -> Iterator[None]:
+        """Let answers take as long as an operation may for the time of a ``with`` block: it keeps supervisord busy."""
+        self._deadlines.append(deadline)
+        try:
+            yield
+        finally:
+            self._deadlines.remove(deadline)
+
+    def _ask(self, request: Callable[[client.ServerProxy], Result]) -> Result:
+        limits = [deadline.remaining for deadline in list(self._deadlines)]
+        try:
+            return self._connections.ask(request, max([ANSWER_SECONDS, *limits]))
+        except (OSError, HTTPException, client.Error) as error:
+            raise MachineError(f"supervisord does not answer: {error}") from error
 
     def shut_down(self, deadline: Deadline) -> None:
         """Shut supervisord down, and wait for its end; one that does not answer has ended."""
-        with suppress(OSError, HTTPException, client.Error), self._server:
-            pid = self._server.supervisor.getPID()
-            self._server.supervisor.shutdown()
-            self.machine.processes.wait_ended([int(str(pid))], deadline)
+        with suppress(MachineError):
+            pid = self._ask(lambda server: int(str(server.supervisor.getPID())))
+            self._ask(lambda server: server.supervisor.shutdown())
+            self.machine.processes.wait_ended([pid], deadline)
+        self._connections.close()
 
     def reload_configuration(self) -> None:
         """Make supervisord read its configuration again, which changes no program yet."""
-        self._server.supervisor.reloadConfig()
+        self._ask(lambda server: server.supervisor.reloadConfig())
 
     def ask_all(self, method: str, units: Sequence[Unit], *arguments: object) -> dict[str, str]:
-        """Call a method once for each unit, in one request; return the faults, by unit."""
-        requests = client.MultiCall(self._server)
-        for unit in units:
-            getattr(requests.supervisor, method)(unit.name, *arguments)
-        self.known = {}
-        try:
-            results: list[Any] = list(requests().results)
-        except (OSError, HTTPException, client.Error) as error:
-            raise MachineError(f"supervisord does not answer: {error}") from error
-        return {
-            unit.name: str(result["faultString"])
-            for unit, result in zip(units, results, strict=True)
-            if isinstance(result, Mapping) and "faultString" in result
-        }
+        """Call a method that changes something once for each unit, in one request; return the faults, by unit."""
+        names = {unit.name for unit in units}
+        self.known = {name: entry for name, entry in self.known.items() if name not in names}
+        results = self._each(method, units, *arguments)
+        return {name: str(result["faultString"]) for name, result in results.items() if is_fault(result)}
 
-    def entries(self) -> dict[str, dict[str, Any]]:
-        """Return supervisord's information about each program, by its name."""
-        try:
-            entries = cast("list[dict[str, Any]]", self._server.supervisor.getAllProcessInfo())
-        except (OSError, HTTPException, client.Error) as error:
-            raise MachineError(f"supervisord does not answer: {error}") from error
-        known = self.known = {str(entry["name"]): entry for entry in entries}
+    def _each(self, method: str, units: Sequence[Unit], *arguments: object) -> dict[str, Any]:
+        """Call a method once for each unit, in one request; return the results, by unit."""
+
+        def request(server: client.ServerProxy) -> list[Any]:
+            requests = client.MultiCall(server)
+            for unit in units:
+                getattr(requests.supervisor, method)(unit.name, *arguments)
+            return list(requests().results)
+
+        return {unit.name: result for unit, result in zip(units, self._ask(request), strict=True)}
+
+    def entries(self, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
+        """Return supervisord's information about programs, by their names; about some others, it may be an older one.
+
+        It writes each entry for as long as it takes to start a program, so that a few are asked for by their names.
+        """
+        if len(units) <= FEW:
+            results = self._each("getProcessInfo", units)
+            found = {name: result for name, result in results.items() if not is_fault(result)}
+        else:
+            entries = self._ask(lambda server: cast("list[dict[str, Any]]", server.supervisor.getAllProcessInfo()))
+            found = {str(entry["name"]): entry for entry in entries}
+        known = self.known = {**self.known, **found}
         return known
+
+
+def is_fault(result: object) -> bool:
+    """Tell whether what a call of several has come to is an error."""
+    return isinstance(result, Mapping) and "faultString" in result
 
 
 class SupervisordDriver(Driver):
@@ -524,7 +534,7 @@ class SupervisordDriver(Driver):
         self._interface.ask_all("removeProcessGroup", [unit for unit in old if unit not in new])
         self._interface.ask_all("addProcessGroup", [unit for unit in new if unit not in old])
 
-    def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:  # noqa: ARG002 - it does not wait
+    def activate(self, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
         """Start programs, all in one request; supervisord's own timer of readiness is switched off.
 
         What runs already is no problem, and what has ended already is reported as it is by who waits for it.
@@ -533,7 +543,8 @@ class SupervisordDriver(Driver):
         if self._started & names or self._daemon.pid is None:
             self._entries(units)
         self._started |= names
-        problems = self._interface.ask_all("startProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
+        with self._interface.within(deadline):
+            problems = self._interface.ask_all("startProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
         statuses = self.status(units) if problems else {}
         seen = {name for name, status in statuses.items() if status.running or status.exit_status is not None}
         return {name: text for name, text in problems.items() if name not in seen}
@@ -542,8 +553,9 @@ class SupervisordDriver(Driver):
         """Stop programs in one request, and watch for their exits ourselves: supervisord polls only once a second."""
         entries = self._entries(units)
         pids = [int(entries[unit.name]["pid"]) for unit in units]
-        self._interface.ask_all("stopProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
-        self.machine.processes.wait_ended([pid for pid in pids if pid], deadline)
+        with self._interface.within(deadline):
+            self._interface.ask_all("stopProcess", units, False)  # noqa: FBT003 - XML-RPC has no names
+            self.machine.processes.wait_ended([pid for pid in pids if pid], deadline)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:  # noqa: ARG002 - it does not wait
         """Send SIGHUP, the usual request to read the configuration again."""
@@ -568,7 +580,7 @@ class SupervisordDriver(Driver):
         all_run = all(entries.get(unit.name, {}).get("pid") for unit in units)
         # Whether the processes are still alive is seen below.
         if not all_run or self._daemon.pid is None or self.machine.processes.ended([self._daemon.pid]):
-            entries = self._interface.entries()
+            entries = self._interface.entries(units)
 
         def has_noticed() -> bool:
             nonlocal entries
@@ -576,7 +588,7 @@ class SupervisordDriver(Driver):
             daemons = [daemon_of(unit, self.machine, self.target) for unit, pid in pids.items() if pid]
             if not self.machine.processes.ended([pid for pid in (*pids.values(), *daemons) if pid]):
                 return True
-            entries = self._interface.entries()
+            entries = self._interface.entries(units)
             return False
 
         self.machine.deadline(NOTICE_SECONDS).until(has_noticed)
@@ -612,7 +624,9 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
-MANAGER: Final = Manager("supervisord", SupervisordGenerator, SupervisordDriver, CAPABILITIES, unavailable_reason)
+MANAGER: Final = Manager(
+    "supervisord", SupervisordGenerator, SupervisordDriver, CAPABILITIES, unavailable_reason, warm_up=warm_up
+)
 
 
 @hookimpl

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final
@@ -11,10 +13,11 @@ from typing import Any, Final
 from pytest_nixproc.errors import Fault
 from pytest_nixproc.model.call_site import call_site
 from pytest_nixproc.model.endpoint import ADDRESSES, Endpoint
-from pytest_nixproc.model.names import camel_case, snake_case
+from pytest_nixproc.model.names import camel_case, did_you_mean, snake_case
 from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.recognition import is_port_name, is_udp_name
 from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.masking import MASK, Secrets
 
 
 class Instance:
@@ -23,7 +26,8 @@ class Instance:
     Attributes called ``port``, or ending in ``_port`` or ``Port``, are the TCP ports that the instance declares;
     ``ports`` may map names to more of them. Those called ``udp_port``, or ending in ``_udp_port``, and ``udp_ports``
     are UDP. ``bind_address`` says on which address (see ``ADDRESSES``). ``ready`` says when the instance can be used
-    (see ``ready``); ``requires_unique_ids_for`` names the pools from which it wants ids.
+    (see ``ready``); ``requires_unique_ids_for`` names the pools from which it wants ids. ``secrets`` names variables of
+    the process's environment whose values are masked wherever people would read them.
     """
 
     pkg: ManagedProcess
@@ -46,7 +50,21 @@ class Instance:
 
     def __repr__(self) -> str:
         attributes = "".join(f", {name}={value!r}" for name, value in self.attributes.items())
-        return f"Instance({self.pkg!r}{attributes})"
+        return Secrets(self.secret_values).masked(f"Instance({self.pkg!r}{attributes})")
+
+    @cached_property
+    def secret_names(self) -> tuple[str, ...]:
+        """The names of the variables whose values are secret."""
+        named = self.attributes.get(SECRETS, ())
+        names = (named,) if isinstance(named, str) else named
+        is_list = isinstance(names, list | tuple | set | frozenset)
+        return tuple(name for name in names if isinstance(name, str)) if is_list else ()
+
+    @property
+    def secret_values(self) -> frozenset[str]:
+        """The values of these variables."""
+        variables = self.pkg.environment if isinstance(self.pkg, ManagedProcess) else {}
+        return frozenset(variables[name] for name in self.secret_names if name in variables)
 
     @cached_property
     def declared_ports(self) -> Mapping[str, int]:
@@ -92,6 +110,10 @@ class Instance:
 
     def faults(self) -> list[Fault]:
         """Return the faults of the instance, with paths relative to it."""
+        secret = {f"environment.{name}" for name in self.secret_names}
+        return [without_value(fault) if fault.path in secret else fault for fault in self._faults()]
+
+    def _faults(self) -> list[Fault]:
         pkg: object = self.pkg
         if not isinstance(pkg, ManagedProcess):
             return [Fault("pkg", f"is {pkg!r}, which is no managed process", "use create_managed_process()")]
@@ -120,6 +142,20 @@ class Instance:
             seconds = self.attributes.get(name, 1)
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
                 yield Fault(name, f"is {seconds!r}, which is no time limit", "use a number of seconds")
+        yield from self._faults_of_secrets()
+
+    def _faults_of_secrets(self) -> Iterator[Fault]:
+        """Yield a fault for each secret that would be shown, because it is no variable of the process."""
+        named, variables = self.attributes.get(SECRETS, ()), self.pkg.environment
+        if not isinstance(named, str | list | tuple | set | frozenset):
+            yield Fault(SECRETS, f"is {named!r}, which is not a list", "name variables of the environment in a list")
+            return
+        # Those that cannot be read have faults of their own.
+        known = {*variables, *(fault.path.removeprefix("environment.") for fault in self.pkg.faults)}
+        for name in (named,) if isinstance(named, str) else named:
+            if name not in known:
+                remedy = did_you_mean(str(name), variables) or "name a key of its process's environment"
+                yield Fault(SECRETS, f"holds {name!r}, which is no variable of its process", remedy)
 
     def named_ports(self) -> Mapping[str, Any]:
         """Return the entries of ``ports`` and ``udp_ports``, by the paths that faults give for them."""
@@ -134,6 +170,12 @@ class Instance:
 
 SECTIONS: Final = ("ports", "udp_ports")
 LIMITS: Final = ("start_timeout", "stop_timeout")
+SECRETS: Final = "secrets"
+
+
+def without_value(fault: Fault) -> Fault:
+    """Return a fault without the value that it is about."""
+    return replace(fault, problem=re.sub(r"\Ais .*(?=, which )", f"is {MASK}", fault.problem, flags=re.DOTALL))
 
 
 def is_number(value: object) -> bool:

@@ -154,7 +154,10 @@ def http(url: str, *, status: int | None = None) -> Condition:
 
 
 def log(pattern: str) -> Condition:
-    """Return a condition that holds when a line of the instance's log matches a regular expression."""
+    """Return a condition that holds when a line that the instance has logged since its start matches a pattern.
+
+    The pattern is a regular expression. After a restart by its manager alone, an earlier line counts, too.
+    """
     return LogLine(pattern)
 
 

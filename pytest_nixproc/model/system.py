@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property
 from types import MappingProxyType
 
 from pytest_nixproc.errors import Fault, ModelError
@@ -104,6 +105,11 @@ class ProcessesModel(Mapping[str, Instance]):
                 remedy = f"declare its min and max in id_resources; there are {', '.join(self.pools) or 'none'}"
                 faults.append(Fault(f"{path}[{index}]", f"is {pool!r}, which is no pool", remedy))
         return tuple(pool for pool in wanted if isinstance(pool, str))
+
+    @cached_property
+    def secrets(self) -> frozenset[str]:
+        """The values of all variables that instances call secret."""
+        return frozenset().union(*(instance.secret_values for instance in self._instances.values()))
 
     def __getitem__(self, name: str) -> Instance:
         return self._instances[name]

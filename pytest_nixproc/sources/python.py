@@ -200,7 +200,8 @@ def as_source_error(origin: str) -> Iterator[None]:
         if error.filename == origin:
             raise SourceError(f"no model file {origin}", remedy="check its path") from error
         raise SourceError(f"{origin}: {error}", details=own_frames(error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # One that exits would end all of pytest, without a word about the model.
         raise SourceError(f"{origin}: {type(error).__name__}: {error}", details=own_frames(error)) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ AnyCommand = str | Sequence[str]
 """A command: shell text, or a program's name and its arguments."""
 
 
+TEXT: Final = "NIXPROC_TEXT"
+RUN_TEXT: Final = f'eval "unset {TEXT}; ${TEXT}"'
+"""Runs shell text of a model that an environment variable holds: only its user and root can read that."""
+
 OUTPUT_TAIL = 2000
 """How many characters of a failed command's output an error shows."""
 
@@ -38,6 +43,9 @@ class Spawn:
 
     output: str | None = None
     """File that output and errors are appended to; None to drop them."""
+
+    is_forked: bool = False
+    """Whether it runs a Python module (``-m``) that it can be forked with from a template, which has it imported."""
 
 
 def text_of(command: AnyCommand) -> str:

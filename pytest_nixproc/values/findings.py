@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from pytest_nixproc.values.location import Location
@@ -54,6 +54,25 @@ class Finding:
         origins = "".join(f"\n    {origin}" for origin in self.origins)
         remedy = f"\n    fix: {self.remedy}" if self.remedy else ""
         return f"{self.code} {self.severity}: {self.problem}{origins}{remedy}"
+
+
+def masked(finding: Finding, mask: Callable[[str], str]) -> Finding:
+    """Return a finding whose texts, and the values that it comes from, a function has masked."""
+    return replace(
+        finding,
+        problem=mask(finding.problem),
+        origins=tuple(masked_origin(origin, mask) for origin in finding.origins),
+        remedy=mask(finding.remedy),
+        resource=mask(finding.resource),
+    )
+
+
+def masked_origin(origin: Origin | str, mask: Callable[[str], str]) -> Origin | str:
+    """Return an origin whose value a function has masked, unless there is nothing to mask in it."""
+    if isinstance(origin, str):
+        return mask(origin)
+    text = str(origin.value)
+    return origin if origin.value is UNSAID or mask(text) == text else replace(origin, value=mask(text))
 
 
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:

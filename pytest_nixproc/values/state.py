@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Self
 
+JOURNAL: Final = "journal"
+"""The name of the file that says whose a directory is, and what has to be undone; it goes last."""
+
 SYSTEM_STATE_DIR: Final = "/var"
 SYSTEM_TMP_DIR: Final = "/tmp"  # noqa: S108 - the name of the system's own, not a file of ours
 

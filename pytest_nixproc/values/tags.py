@@ -9,3 +9,6 @@ DEPLOYMENT: Final = "NIXPROC_DEPLOYMENT"
 
 INSTANCE: Final = "NIXPROC_INSTANCE"
 """Holds the name of the instance in its model."""
+
+SECRETS: Final = "NIXPROC_SECRETS"
+"""Holds the names of the variables whose values are secret, separated by commas; only where there are any."""

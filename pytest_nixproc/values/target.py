@@ -20,6 +20,12 @@ class Target:
     identity: str = "deployment"
     """Name of the deployment, unlike any other of the machine."""
 
+    owner: str = ""
+    """Who uses the deployment, for what outlives everybody: a text of JSON, with ``user`` and ``host`` among its facts.
+
+    No generated file holds it: they are the same for each who generates them.
+    """
+
     facts: Facts = field(default_factory=Facts)
     force_disable_user_change: bool = True
     """Whether processes stay the calling user, whichever user the model names."""

@@ -31,6 +31,7 @@ from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.testing.pace import slowness
 from pytest_nixproc.values.findings import Finding
 from pytest_nixproc.values.machine import Account, Accounts, Facts
 from pytest_nixproc.values.state import StateDirs
@@ -414,11 +415,15 @@ def test_daemon_whose_starter_ends_late(manager: str, host: Host) -> None:
         assert list(system.findings) == []
 
 
-def at_the_end(*actions: str, second: tuple[str, ...] = (), **attributes: Any) -> Model:
-    """Return a model whose instance does something at its end; ``LIB`` is the state directory of both."""
+def at_the_end(*actions: str, second: tuple[str, ...] = (), limit: float | None = None) -> Model:
+    """Return a model whose instance does something at its end; ``LIB`` is the state directory of both.
+
+    ``limit`` is that of the other one's start on a quiet machine, in seconds.
+    """
 
     def model(state: StateDirs, _: object) -> dict[str, Instance]:
         first, others = ([word.replace("LIB", state.lib_dir) for word in words] for words in (actions, second))
+        attributes: dict[str, Any] = {"start_timeout": limit * slowness()} if limit else {}
         return {"a": planted("a", state, *first), "b": planted("b", state, *others, **attributes)}
 
     return model
@@ -447,7 +452,7 @@ LEAKING: Final[dict[str, tuple[str, Model]]] = {
     "a stop that kills another": ("NP305", at_the_end("end-kill=LIB/b", second=("pid=LIB/b",))),
     "a stop that takes away what another needs": (
         "NP306",
-        at_the_end("end-remove=LIB/b.done", start_timeout=0.2),
+        at_the_end("end-remove=LIB/b.done", limit=0.5),
     ),
 }
 

@@ -23,13 +23,15 @@ def short_paths(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> N
 def test_all_managers(pytester: pytest.Pytester) -> None:
     """``all`` runs each manager that can run here, and shows each of the others once, skipped with its reason."""
     pytest.importorskip("xdist")
-    result = pytester.runpytest_subprocess(*SUITE, "-v", "-rs", "-n", "2", "--nixproc-manager=all", "-k", "reload")
-    result.assert_outcomes(passed=2 * (len(Registry().managers) - len(ABSENT)), skipped=len(ABSENT))
+    options = ("-v", "-rs", "-n", "2", "--nixproc-manager=all", "-k", "reload and daemon")
+    result = pytester.runpytest_subprocess(*SUITE, *options)
+    result.assert_outcomes(passed=len(Registry().managers) - len(ABSENT), skipped=len(ABSENT))
     result.stdout.fnmatch_lines(["*test_reload?supervisord-daemon?*"])
     for name, reason in ABSENT.items():
         assert f"{name} cannot run here: {' '.join(reason.split())}" in " ".join(result.outlines).replace("  ", " ")
 
 
+@pytest.mark.long
 def test_tests_that_are_nice(pytester: pytest.Pytester) -> None:
     """Under nice(1) too, programs are as nice as the tests, or as the model says on top of that, on every manager."""
     words = (sys.executable, "-m", "pytest", *SUITE, "--nixproc-manager=all", "-k", "test_nice or test_defaults")

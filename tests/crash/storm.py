@@ -43,7 +43,7 @@ from pytest_nixproc.values.tags import DEPLOYMENT
 LIMIT_SECONDS: Final = 15.0
 RUN_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.02
-MANAGERS: Final = ("supervisord", "sysvinit", "docker")
+MANAGERS: Final = ("supervisord", "sysvinit", "docker", "systemd", "supervisord@nspawn")
 LEASING_PROCESSES: Final = 16
 PORTS_EACH: Final = 50
 
@@ -87,11 +87,12 @@ import time
 
 import pytest
 
+# Open at once: a process without a free descriptor has phases, too.
+DESCRIPTOR = os.open(os.environ["STORM_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
 
 def mark(phase):
-    descriptor = os.open(os.environ["STORM_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(descriptor, f"{os.getpid()} {phase}\\n".encode())
-    os.close(descriptor)
+    os.write(DESCRIPTOR, f"{os.getpid()} {phase}\\n".encode())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -268,6 +269,12 @@ class Session:
         self.bystander = ""
         """What the command lines of processes have that are below us too, but are none of the session's."""
 
+        self.wrapper: tuple[str, ...] = ()
+        """What pytest is executed by."""
+
+        self.names_state_root = True
+        """Whether the state root is an option; else it is the one that the environment leads to."""
+
         self._before = set(descendants([os.getpid()], parents()))
         """What is below this process for others: a guardian, say, of tests that have been run before."""
 
@@ -282,7 +289,8 @@ class Session:
         options += (f"--nixproc-machine={machine}",) if machine else ()
         names = {"STORM_MARKS": "marks", "STORM_PORTS": "ports", "STORM_ROOTS": "roots"}
         places = {variable: f"{self.place}/{name}" for variable, name in names.items()}
-        argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--nixproc-state-root={self.state_root}"]
+        argv = [*self.wrapper, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+        argv += [f"--nixproc-state-root={self.state_root}"] if self.names_state_root else []
         foreign = ("NIXPROC_", "PYTEST_XDIST", "PYTEST_CURRENT", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self.begun = time.monotonic()
@@ -588,13 +596,18 @@ def carry_out(order: dict[str, Any]) -> Outcome:
     return run_leasing(order["seed"]) if "kind" not in order else run_round(Order(**order))
 
 
-def storm_orders(managers: Sequence[str], rounds: int, seed: int) -> list[Order]:
-    """Return the rounds of the storm: the kinds take turns; every third round has a program that ignores SIGTERM."""
+def storm_orders(managers: Sequence[str], rounds: int, seed: int, rounds_on_machines: int | None = None) -> list[Order]:
+    """Return the rounds of the storm: the kinds take turns; every third round has a program that ignores SIGTERM.
+
+    On throwaway machines, which have to boot for each round, there may be fewer.
+    """
+    fewer = rounds if rounds_on_machines is None else min(rounds, rounds_on_machines)
     chance = random.Random(seed)  # noqa: S311 - the same numbers for the same seed are what is wanted
     return [
         Order(manager, KINDS[number % len(KINDS)].name, chance.randrange(1 << 30), number % 3 == 2)
         for number in range(rounds)
         for manager in managers
+        if number < (fewer if "@" in manager else rounds)
     ]
 
 
@@ -646,6 +659,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=200, help="hits per manager")
+    parser.add_argument("--machine-rounds", type=int, default=50, help="at most so many on a throwaway machine")
     parser.add_argument(
         "--managers", default=",".join(MANAGERS), help="NAME or NAME@MACHINE; those that cannot run here are left out"
     )
@@ -690,7 +704,7 @@ def orders_of(options: argparse.Namespace, managers: Sequence[str]) -> tuple[lis
         options.lease_rounds = options.share_rounds = 1
         storm = short_orders(managers, options.seed) if managers else []
     else:
-        storm = storm_orders(managers, options.rounds, options.seed)
+        storm = storm_orders(managers, options.rounds, options.seed, options.machine_rounds)
     sharing = share_orders([name for name in managers if "@" not in name], options.share_rounds)
     return storm, [*({"seed": number} for number in range(options.lease_rounds)), *sharing]
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import time
@@ -30,7 +31,7 @@ from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
 from tests.crash.private_engine import PrivateEngine
 from tests.crash.storm import RUN_SECONDS, Session, wait
-from tests.crash.test_reap import crash, pytest_nixproc
+from tests.crash.test_reap import crash, pytest_nixproc, tagged
 
 ASKING = """
 import json
@@ -77,7 +78,11 @@ def without_engine(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [*(pytest.param(number, marks=pytest.mark.long) for number in (signal.SIGTERM, signal.SIGKILL)), signal.SIGSTOP],
+    ids=lambda number: number.name,
+)
 def test_engine_that_goes(
     engine: PrivateEngine, project: Session, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -132,6 +137,25 @@ def test_reap_finds_the_engine_by_itself(
     assert project.left() == {}
 
 
+@pytest.mark.parametrize("lost", ["lease", "lease and directory"])
+def test_containers_are_found_without_a_lease(engine: PrivateEngine, project: Session, lost: str, bench: Bench) -> None:
+    """Containers and images of a dead owner are found by journal or labels; a living neighbour's are not touched."""
+    engine.start()
+    root = crash(project, "docker")
+    with bench.deploy(lambda state: {"it": probe("it", state)}) as staying:
+        shutil.rmtree(Leases().directory)
+        if lost == "lease and directory":
+            shutil.rmtree(root)
+        done = pytest_nixproc("reap", f"--state-root={project.state_root}")
+        assert done.returncode == 0, done.stdout
+        assert f"{root}\n" in done.stdout
+        assert os.path.basename(root) not in str(engine.contents())
+        assert staying["it"].is_running
+    assert engine.contents() == []
+    assert not os.path.exists(root)
+    assert not tagged(project)
+
+
 @pytest.fixture
 def bench(engine: PrivateEngine) -> Iterator[Bench]:  # noqa: ARG001 - it has to outlive what is deployed on it
     """Return a bench that deploys on the private engine."""
@@ -164,7 +188,7 @@ def test_container_of_somebody_else_is_not_touched(engine: PrivateEngine, bench:
     """A container that has one of our names, and is none of the deployment, is refused, and goes on as it was."""
     engine.start()
     with engine.client() as client:
-        images.make(client, bench.scratch, THEIRS, "theirs")
+        images.make(client, bench.scratch, THEIRS, {LABEL: "theirs"})
         system = System(bench.planner())
         system.start(load(lambda state: {"one": probe("one", state)}))
         name = f"nixproc-{os.path.basename(system.root)}-late"
@@ -215,7 +239,7 @@ def test_engine_is_slow_to_do_what_a_dead_client_has_asked_for(engine: PrivateEn
     with engine.client() as client:
         # This engine copies images, which takes a while with a big one.
         Path(f"{bench.scratch}/big").write_bytes(bytes(1 << 26))
-        images.make(client, bench.scratch, THEIRS, "theirs")
+        images.make(client, bench.scratch, THEIRS, {LABEL: "theirs"})
         recovery.remains()
         request(engine, "/containers/create", {"Image": THEIRS, "Cmd": ["/x"], "Labels": {LABEL: target.identity}})
         recovery.close(bench.machine.deadline(RUN_SECONDS))

@@ -190,17 +190,25 @@ def guardians(one: Session) -> list[int]:
     return [pid for pid in below if b"NIXPROC_DEPLOYMENT=" not in environment_of(pid) and is_alive(pid)]
 
 
-def test_guardian_costs_one_small_process(project: Session) -> None:
-    """While a system is deployed there is one process more than those of the system, of less than 20 MB."""
+def memory(pid: int) -> int:
+    """Return a process's share of memory, in bytes (proc(5), ``smaps_rollup``)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+@pytest.mark.parametrize(("manager", "number"), [("sysvinit", 1), ("supervisord", 2)])
+def test_guardian_costs_little(project: Session, manager: str, number: int) -> None:
+    """While a system is deployed, a guardian is there besides, and for supervisord a template: of less than 30 MB."""
     write(project, "test_it.py", WAITING)
-    project.start()
+    project.start(manager=manager)
     assert wait(lambda: "deployed" in project.marks().values(), RUN_SECONDS), project.output
-    (guardian,) = guardians(project)
-    pages = int(Path(f"/proc/{guardian}/statm").read_text().split()[1])
-    assert pages * os.sysconf("SC_PAGE_SIZE") < 20 * 1000 * 1000
-    assert os.getsid(guardian) != os.getsid(project.pid)
-    descriptors = {os.readlink(path).split(":")[0] for path in glob(f"/proc/{guardian}/fd/*")}
-    assert descriptors <= {"/dev/null", "socket", "pipe", "anon_inode"}, descriptors
+    found = guardians(project)
+    assert len(found) == number, [command_line(pid) for pid in found]
+    assert sum(map(memory, found)) < 30 * 1000 * 1000
+    for pid in found:
+        assert os.getsid(pid) == pid
+        descriptors = {os.readlink(path).split(":")[0] for path in glob(f"/proc/{pid}/fd/*")}
+        assert descriptors <= {"/dev/null", "socket", "pipe", "anon_inode"}, descriptors
     os.kill(project.pid, signal.SIGTERM)
     assert wait(lambda: project.left() == {}, LIMIT_SECONDS), project.left()
 

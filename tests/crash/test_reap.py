@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc.machines.process_table import command_line, environment_of, is_alive, parents, start_time
-from tests.crash.storm import RUN_SECONDS, Session, wait
+from tests.crash.storm import LIMIT_SECONDS, RUN_SECONDS, Session, wait
 
 MANAGERS = ("supervisord", "sysvinit")
 
@@ -37,12 +38,18 @@ def pytest_nixproc(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
-def crash(one: Session, manager: str) -> str:
-    """Deploy, kill the guardian and pytest behind it; return the deployment's directory."""
+def deployed(one: Session, manager: str) -> str:
+    """Deploy in a session that goes on; return the deployment's directory."""
     (Path(one.place) / "project" / "test_it.py").write_text(WAITING)
     one.start(manager=manager)
     assert wait(lambda: "deployed" in one.marks().values(), RUN_SECONDS), one.output
     (root,) = glob(f"{one.state_root}/*")
+    return root
+
+
+def crash(one: Session, manager: str) -> str:
+    """Deploy, kill the guardian and pytest behind it; return the deployment's directory."""
+    root = deployed(one, manager)
     lease = Leases().lease_of(root)
     assert lease is not None
     assert lease.guardian is not None
@@ -94,6 +101,37 @@ def test_reap_cleans_up(project: Session, manager: str) -> None:
         assert done.stdout.startswith(f"taking down {root}\n")
     assert project.left() == {}
     assert pytest_nixproc("reap").stdout == "nothing is left of earlier runs\n"
+
+
+def test_reap_finds_what_has_lost_its_lease(project: Session) -> None:
+    """When a cleaner has removed the lease, reap goes by the journal; what a living session uses is not touched."""
+    look = f"--state-root={project.state_root}"
+    root = deployed(project, "sysvinit")
+    lease = Leases().lease_of(root)
+    shutil.rmtree(Leases().directory)
+    before = tagged(project)
+    assert pytest_nixproc("reap", look).stdout == "nothing is left of earlier runs\n"
+    busy = pytest_nixproc("end", root)
+    assert (busy.returncode, tagged(project)) == (5, before), busy.stderr
+    assert lease is not None
+    assert lease.guardian is not None
+    for pid in (lease.guardian.pid, project.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert wait(project.is_over, RUN_SECONDS)
+    assert pytest_nixproc("reap", "--dry-run", look).stdout == f"would take down {root}\n"
+    assert pytest_nixproc("reap", look).stdout.startswith(f"taking down {root}\n")
+    assert project.left() == {}
+
+
+@pytest.mark.parametrize("lost", ["lease", "lease and journal"])
+def test_guardian_needs_no_lease(project: Session, lost: str) -> None:
+    """When pytest is killed, its guardian takes down what it guards, whatever a cleaner has removed of it."""
+    root = deployed(project, "supervisord")
+    shutil.rmtree(Leases().directory)
+    if lost == "lease and journal":
+        os.unlink(f"{root}/journal")
+    os.kill(project.pid, signal.SIGKILL)
+    assert wait(lambda: project.left() == {}, LIMIT_SECONDS), project.left()
 
 
 @pytest.mark.parametrize("manager", MANAGERS)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.crash.storm import RUN_SECONDS, Session, wait
 
-SHARE = ("-o", "addopts=", "-n", "4", "--nixproc-scope=session", "--nixproc-share")
+SHARE = ("-o", "addopts=", "-n", "2", "--nixproc-scope=session", "--nixproc-share")
 
 BROKEN = """
 from pytest_nixproc import Instance, create_managed_process
@@ -77,7 +77,7 @@ def counts(one: Session) -> list[str]:
     return sorted(file.read_text().split()) if file.exists() else []
 
 
-@pytest.mark.parametrize("manager", ["supervisord", "sysvinit"])
+@pytest.mark.parametrize("manager", ["supervisord", pytest.param("sysvinit", marks=pytest.mark.long)])
 def test_failure_of_the_start_reaches_all_workers(project: Session, manager: str) -> None:
     """When a shared system cannot be started, every test in every worker fails with the reason, and nothing is left."""
     (Path(project.place) / "project" / "processes.py").write_text(BROKEN)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.results import Results
-from tests.crash.storm import KINDS, key_of, measurements, short_orders
+from tests.crash.storm import KINDS, key_of, measurements, short_orders, storm_orders
 
 STORM = Path(__file__).parent / "storm.py"
 MANAGERS = "supervisord,sysvinit,docker,systemd,disnix,s6-rc,supervisord@nspawn"
@@ -37,3 +37,13 @@ def test_short_storm_has_every_kind(managers: list[str]) -> None:
     assert {order.manager for order in orders if order.stubborn} == set(managers)
     needed = {key_of(order.manager, order.kind) for order in orders}
     assert sorted(key_of(order.manager, order.kind) for order in measurements(orders)) == sorted(needed)
+
+
+def test_throwaway_machines_have_fewer_rounds() -> None:
+    """A machine that boots for each round has a number of rounds of its own, and all kinds of hits among them."""
+    orders = storm_orders(["one", "two@machine"], 30, 1, 12)
+    of_machine = [order for order in orders if order.manager == "two@machine"]
+    assert len([order for order in orders if order.manager == "one"]) == 30
+    assert {order.kind for order in of_machine} == {kind.name for kind in KINDS}
+    assert len(of_machine) == 12
+    assert len(storm_orders(["two@machine"], 5, 1, 12)) == 5

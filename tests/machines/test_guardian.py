@@ -10,13 +10,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from pytest_nixproc.machines.host import Host
+from pytest_nixproc.machines.process_table import is_alive
 from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.values.commands import Spawn
+from tests.interrupts import Interrupt, interrupted_everywhere
 
+LIMIT = 60
 TAG = "NIXPROC_DEPLOYMENT=/tests/guardian"
 
 MOVE = """
@@ -102,3 +106,64 @@ def reused(pid: int) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
         process.wait()
     pytest.fail(f"others were always quicker to get pid {pid}")
+
+
+def guardian_of(host: Host) -> int | None:
+    """Return the guardian of a host: that with which a deployment would be registered."""
+    pid = host.lifecycle.guard("/nonexistent", ["/bin/true"])
+    host.lifecycle.unguard("/nonexistent")
+    return pid
+
+
+def test_exception_at_any_bytecode_of_a_request_leaves_the_next_one_sound(host: Host) -> None:
+    """Wherever an exception strikes in a verb, the next one gets its own answer, and so does another thread."""
+    other: list[str] = []
+    rounds = 0
+    for _ in interrupted_everywhere(lambda: host.succeed("echo interrupted"), 11):
+        rounds += 1
+        thread = Thread(target=lambda: other.append(host.succeed("echo other")))
+        thread.start()
+        assert host.succeed("echo next") == "next\n"
+        thread.join(LIMIT)
+    assert rounds > 5
+    assert other == ["other\n"] * rounds
+
+
+def test_exception_of_an_alarm_is_raised_as_it_is(host: Host) -> None:
+    """A handler's TimeoutError is no error of the system: a poll does not swallow it, and the guardian has not gone."""
+
+    def poll() -> None:
+        while True:
+            host.network.connection_problem("/nonexistent")
+            host.processes.sync_exits()
+
+    def ring(*_: object) -> None:
+        raise Interrupt("the test has taken too long")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        for number in range(20):
+            signal.setitimer(signal.ITIMER_REAL, 0.01 + number * 0.001)
+            with pytest.raises(Interrupt, match="taken too long"):
+                poll()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert host.succeed("echo next") == "next\n"
+
+
+def test_forked_child_has_a_guardian_of_its_own(host: Host) -> None:
+    """A child neither reads its parent's answers nor ends its parent's processes: it has its own guardian."""
+    server = host.processes.spawn(Spawn((sys.executable, "-S", "-c", "import signal; signal.pause()"), {}))
+    parents = guardian_of(host)
+    child = os.fork()
+    if child == 0:
+        try:
+            is_own = host.succeed("echo child") == "child\n" and guardian_of(host) != parents
+            host.lifecycle.close()
+            os._exit(0 if is_own else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert is_alive(server)
+    assert host.succeed("echo parent") == "parent\n"

@@ -35,6 +35,7 @@ def run(machine: Machine, environment: dict[str, str], *argv: str) -> str:
     return machine.succeed(["env", "-i", "PYTHONDONTWRITEBYTECODE=1", *words, *argv], timeout=100)
 
 
+@pytest.mark.long
 def test_machines_within(machine: Machine) -> None:
     """Where systemd has booted the host, it gives a machine the control group that it needs."""
     options = (f"--rootdir={ROOT}", "--nixproc-machine=nspawn", "--nixproc-manager=supervisord,systemd")

@@ -6,11 +6,12 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from pytest_nixproc.errors import CommandFailed, MachineError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.nspawn import Nspawn, container
 from pytest_nixproc.machines.nspawn import boot as booting
+from pytest_nixproc.machines.nspawn.container import listening
 from pytest_nixproc.machines.package import PACKAGE_ROOT
 from pytest_nixproc.machines.process_table import environment_of, parents
 from pytest_nixproc.machines.waiting import wait_until
@@ -131,6 +133,30 @@ def test_crash_and_start(boot: Boot) -> None:
         machine.fail("test -e /root/x")
         machine.crash()
     assert traces(machine) == []
+
+
+def test_nobody_else_is_taken_for_the_agent(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an agent says is unpickled: who has called before it and is not of the machine is cut off, unheard.
+
+    Other users cannot even call: they cannot pass to the socket.
+    """
+    calls = []
+
+    @contextmanager
+    def listening_to_a_stranger(path: str) -> Iterator[socket.socket]:
+        with listening(path) as listener:
+            calls.append(socket.socket(socket.AF_UNIX))
+            directory = os.open(os.path.dirname(path), os.O_PATH)
+            calls[-1].connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+            assert os.fstat(directory).st_mode & 0o777 == 0o700
+            os.close(directory)
+            yield listener
+
+    monkeypatch.setattr(container, "listening", listening_to_a_stranger)
+    with boot() as machine:
+        machine.succeed("true")
+        with calls[0] as stranger:
+            assert stranger.recv(1) == b""
 
 
 def test_shutdown_is_orderly(boot: Boot) -> None:

@@ -19,6 +19,19 @@ REQUIRED = frozenset(filter(None, os.environ.get("NIXPROC_TEST_REQUIRE", "").spl
 """Tools whose absence is a failure, for machines that are meant to have them."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to what is long what stand-ins are slow at: no real manager is tried there.
+
+    That is the mode that a manager does not prefer, and fifty instances at once.
+    """
+    for item in items:
+        usual = getattr(getattr(item, "cls", None), "usual_mode", None)
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if usual and (parameters.get("mode", usual) != usual or item.name == "test_fan"):
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def need() -> Callable[[str], str]:
     """Return a function that finds a tool; without it, a test is skipped, or fails where the tool is required."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -15,6 +16,7 @@ from pytest_nixproc._registry import Registry
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.managers.bsdrc import BsdrcGenerator, RcSystem
 from pytest_nixproc.testing.conformance import ManagerConformance
+from pytest_nixproc.values.units import Mode
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 SYSTEM = RcSystem(rc_subr=str(STAND_INS / "rc.subr"), daemon=str(STAND_INS / "daemon"))
@@ -22,6 +24,8 @@ SYSTEM = RcSystem(rc_subr=str(STAND_INS / "rc.subr"), daemon=str(STAND_INS / "da
 
 class TestBsdrcOnAStandIn(ManagerConformance):
     """All of it."""
+
+    usual_mode: ClassVar[Mode] = "daemon"
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -235,7 +235,7 @@ def test_stand_in_is_strict(make: Make) -> None:
     script = make(lambda state: probe("it", state, "daemon"))
     assert script("onefly")[0] == 99
     text = Path(script.path).read_text()
-    Path(script.path).write_text(text.replace("it_chdir=", "it_directory="))
+    Path(script.path).write_text(text.replace("rcvar=it_enable\n", "rcvar=it_enable\nit_directory=/\n"))
     assert script("onestart")[0] == 99
 
 

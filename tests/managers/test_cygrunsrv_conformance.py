@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -85,6 +86,8 @@ def windows() -> Iterator[Windows]:
 
 class TestCygrunsrvOnAStandIn(ManagerConformance):
     """All of it."""
+
+    usual_mode: ClassVar[Mode] = "foreground"
 
     @pytest.fixture(scope="class")
     @classmethod

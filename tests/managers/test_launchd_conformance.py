@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from typing import ClassVar
 
 import pytest
 
@@ -14,11 +15,14 @@ from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.testing.conformance import ManagerConformance
 from pytest_nixproc.testing.conformance.bench import Bench, driver_at, load
 from pytest_nixproc.testing.programs.models import probe
+from pytest_nixproc.values.units import Mode
 from tests.managers.mac import Mac, OnAStandIn, launchd_of_our_own, mac, manager_anywhere
 
 
 class TestLaunchdOnAStandIn(OnAStandIn, ManagerConformance):
     """Everything that a manager has to do."""
+
+    usual_mode: ClassVar[Mode] = "foreground"
 
 
 def launchctl(directory: str, *words: str) -> subprocess.CompletedProcess[str]:

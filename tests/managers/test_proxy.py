@@ -376,10 +376,10 @@ if os.fork():
     os._exit(0)
 middle = os.getpid()
 if os.fork():
-    write(middle)
     os._exit(0)
 while os.path.exists(f"/proc/{middle}"):
     time.sleep(0.01)
+write(middle)
 time.sleep(0.2)
 write(os.getpid())
 signal.pause()

@@ -16,12 +16,14 @@ from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import DeploymentError, NixprocError, StartError, TeardownError
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import environment_of, is_alive
+from pytest_nixproc.managers.supervisord import SupervisordDriver
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.testing.conformance import Bench, http_body, load, one, received, seconds_of
 from pytest_nixproc.testing.programs.models import misbehaving, probe
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
+from tests.interrupts import Interrupt, interrupted_everywhere
 
 
 @pytest.fixture
@@ -203,3 +205,48 @@ def test_two_at_once_do_not_meet(bench: Bench) -> None:
             daemons = daemon_of(first), daemon_of(second)
             assert daemons[0] != daemons[1]
         assert [is_alive(daemon) for daemon in daemons] == [True, False]
+
+
+def test_exception_at_any_bytecode_of_a_request_leaves_the_next_one_sound(bench: Bench) -> None:
+    """Wherever an exception strikes in a request to supervisord, the next one gets its own answer."""
+    with bench.deploy(one(lambda state: probe("it", state, port=bench.port()))) as system:
+        driver = system._deployment.operation.driver  # noqa: SLF001 - the requests alone are quick enough for this
+        units = list(system._deployment.operation.context.units.values())  # noqa: SLF001
+        pid, rounds = system["it"].pid, 0
+        assert isinstance(driver, SupervisordDriver)
+
+        def ask() -> None:
+            driver._interface.known.clear()  # noqa: SLF001
+            driver.status(units)
+
+        for _ in interrupted_everywhere(ask, 13):
+            rounds += 1
+            driver._interface.known.clear()  # noqa: SLF001
+            assert driver.status(units)["it"].pid == pid
+            assert driver._interface.ask_all("signalProcess", units, "0") == {}  # noqa: SLF001
+        assert rounds > 5
+
+
+def test_stop_that_is_interrupted_comes_to_its_end(bench: Bench) -> None:
+    """The next verb waits for it, and nobody takes the end for one that nobody has asked for."""
+
+    def ring(*_: object) -> None:
+        raise Interrupt("the test has taken too long")
+
+    with bench.deploy(one(lambda state: probe("it", state, port=bench.port()))) as system:
+        boss = daemon_of(system)
+        before = signal.signal(signal.SIGALRM, ring)
+        os.kill(boss, signal.SIGSTOP)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(Interrupt, match="taken too long"):
+                system["it"].restart()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            os.kill(boss, signal.SIGCONT)
+        system["it"].stop()
+        assert not system["it"].is_running
+        assert system.check_ends() == []
+        system["it"].start()
+        assert system["it"].listening == {system["it"].port}

@@ -9,20 +9,26 @@ from pathlib import Path
 
 import pytest
 
-MODEL = '''
+MODEL = r'''
 import sys
 
 from pytest_nixproc import Instance, create_managed_process
 
 PROGRAM = """
-import http.server, sys
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+import socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    connection, _ = listener.accept()
+    with connection:
+        if request := connection.recv(4096):
+            print(request.decode().splitlines()[0], flush=True)
+            connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\nhere")
 """
 
 
 def server(name, port, **parameters):
     pkg = create_managed_process(
-        name=name, foreground_process=sys.executable, args=["-c", PROGRAM, port], **parameters
+        name=name, foreground_process=sys.executable, args=["-I", "-S", "-c", PROGRAM, port], **parameters
     )
     return Instance(pkg, port=port)
 

@@ -96,6 +96,9 @@ def test_absent_managers_are_skipped_with_the_reason(project: pytest.Pytester, m
     result.stdout.fnmatch_lines(["SKIPPED*absent cannot run here: no tool: install the tool*"])
     listing = project.runpytest_subprocess("--nixproc-list-managers")
     listing.stdout.fnmatch_lines(["supervisord: can run here", "*", "absent: cannot run here: no tool: install the*"])
+    unknown = project.runpytest_subprocess("--nixproc-list-managers", "--nixproc-machine=nope")
+    assert unknown.ret == pytest.ExitCode.USAGE_ERROR
+    assert "Traceback" not in unknown.stderr.str()
     required = project.runpytest_subprocess("--nixproc-require=supervisord,absent")
     assert required.ret == pytest.ExitCode.USAGE_ERROR
     required.stderr.fnmatch_lines(["*absent: no tool: install the tool*"])

@@ -360,7 +360,13 @@ def test_absent_manager_is_skipped_with_its_reason(project: pytest.Pytester, mon
     result.stdout.fnmatch_lines([f"SKIPPED ?{A_POINT}? *docker cannot run here: *"])
 
 
-@pytest.mark.parametrize("distribution", ["load", "loadscope", "loadfile", "loadgroup", "worksteal"])
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        "loadgroup",
+        *(pytest.param(other, marks=pytest.mark.long) for other in ("load", "loadscope", "loadfile", "worksteal")),
+    ],
+)
 def test_workers_share_no_point(project: pytest.Pytester, state_root: Path, distribution: str) -> None:
     """However pytest-xdist spreads tests, one worker has all items of a model, whose points use the same ports."""
     result = project.runpytest_subprocess("-n", "2", f"--dist={distribution}", "-v", "processes.py", BOTH)

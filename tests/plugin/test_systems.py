@@ -395,5 +395,6 @@ def test_unused_plugin_imports_nothing_heavy(pytester: pytest.Pytester, given: t
             assert heavy & set(sys.modules) == set()
         """
     )
-    arguments = ("-p", "no:cacheprovider", "-p", "no:xdist", *given)
-    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=1)
+    # Not forked from where everything is imported.
+    arguments = ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *given)
+    pytester.run(sys.executable, *arguments).assert_outcomes(passed=1)

@@ -30,6 +30,7 @@ def test_secrets(sandbox: Sandbox) -> None:
     assert " passed" in sandbox("-q", "tests/privileged/inside/test_secrets.py").splitlines()[-1]
 
 
+@pytest.mark.long
 def test_launchd_conforms_on_a_stand_in(sandbox: Sandbox) -> None:
     """So does the one that cannot run here, as far as its own launchd can tell."""
     assert " passed" in sandbox("-q", "tests/privileged/inside/test_launchd.py").splitlines()[-1]
@@ -50,6 +51,7 @@ def test_webapps_run_in_both_profiles(sandbox: Sandbox, chosen: str) -> None:
         assert f"test_proxy[sysvinit-{profile}] PASSED" in output
 
 
+@pytest.mark.long
 def test_webapps_run_on_a_throwaway_machine(sandbox: Sandbox) -> None:
     """On a machine that is thrown away, the profile privileged needs no permission."""
     if reason := Nspawn.unavailable_reason():
@@ -62,6 +64,7 @@ def test_webapps_run_on_a_throwaway_machine(sandbox: Sandbox) -> None:
     assert " passed" in output.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_workers_share_accounts(sandbox: Sandbox) -> None:
     """Two sessions at once that want the same accounts are not in each other's way."""
     pytest.importorskip("xdist")

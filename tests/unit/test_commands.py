@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from pytest_nixproc import _cli
 from pytest_nixproc._cli import COMMANDS, main
 from pytest_nixproc._cli.api import MEANINGS, ExitStatus
+from pytest_nixproc._cli.assign_ids import replace_text
 from pytest_nixproc.errors import Busy, NixprocError, TeardownError, Unreachable
 from pytest_nixproc.machines.guardian import LEFT_TO_OTHERS
 
@@ -94,3 +96,18 @@ def test_completion_of_an_unknown_shell(capsys: pytest.CaptureFixture[str]) -> N
     """A shell for which there is none is an error that names the others."""
     assert main(["completion", "ed"]) == ExitStatus.FAILED
     assert "fix: name one of bash, " in capsys.readouterr().err
+
+
+def test_file_of_ids_has_the_mode_of_others(tmp_path: Path) -> None:
+    """A new file gets what the umask leaves, one that is there keeps its own mode; the umask stays as it is."""
+    before = os.umask(0o027)
+    try:
+        replace_text(f"{tmp_path}/ids.nix", "first")
+        (tmp_path / "shared.nix").touch()
+        (tmp_path / "shared.nix").chmod(0o664)
+        replace_text(f"{tmp_path}/shared.nix", "second")
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    found = {path.name: (path.read_text(), path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert found == {"ids.nix": ("first", 0o640), "shared.nix": ("second", 0o664)}

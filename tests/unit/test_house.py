@@ -22,7 +22,7 @@ PACKAGE: Final = Path(pytest_nixproc.__file__).parent
 
 FLOORS: Final = (
     ("_plugin", "_cli", "_render"),
-    ("_system", "_recovery"),
+    ("_system", "_recovery", "_orphans"),
     ("_deployment", "_registry"),
     ("_planning", "_inspection", "hookspecs"),
     ("sources", "managers", "checks", "_persistence"),
@@ -216,7 +216,7 @@ def test_rule_can_fail() -> None:
     assert knows_pytest("_plugin/options.py")
     assert "managers/launch.py" in modules_imported("managers/api.py")
     assert {"checks", "managers", "machines"} <= own_parts("_deployment/context.py") | own_parts(
-        "_deployment/deployment.py"
+        "_deployment/judging.py"
     )
 
 

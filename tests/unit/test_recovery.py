@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_nixproc import _recovery
 from pytest_nixproc._cli import main
 from pytest_nixproc._persistence.directory import DeploymentDirectory
 from pytest_nixproc._persistence.journal import Journal, begin, begin_machine, start_facts
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._recovery import named_directory, take_down, undo
 from pytest_nixproc._registry import Registry
-from pytest_nixproc.errors import NixprocError, UnknownName
+from pytest_nixproc.errors import NixprocError, TeardownError, UnknownName, Unreachable
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Capabilities, Manager
 from pytest_nixproc.testing.fake_machine import FakeMachine, ignores
@@ -51,6 +52,20 @@ def files(root: Path) -> list[str]:
 def beginning(**facts: object) -> bytes:
     """Return a journal of one event."""
     return json.dumps(facts).encode() + b"\n"
+
+
+def test_what_is_out_of_reach_is_kept(tmp_path: Path, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is removed of a deployment whose manager does not answer: a later try finds all that it needs."""
+    root = deploy(tmp_path / "state" / "0000000a")
+
+    def no_answer(*_: object) -> list[str]:
+        raise Unreachable("the engine does not answer")
+
+    monkeypatch.setattr(_recovery, "undo", no_answer)
+    before = files(root)
+    with pytest.raises(TeardownError, match=f"the engine does not answer\n *{root} is kept until it is back"):
+        take_down(str(root), Registry(), leases)
+    assert files(root) == before
 
 
 @pytest.mark.parametrize(
@@ -96,6 +111,31 @@ def test_stop_is_for_the_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
     with pytest.raises(NixprocError, match=f"{root} belongs to user {os.getuid()}"):
         named_directory(str(root))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_nothing_is_believed_where_others_can_put_things(tmp_path: Path, leases: Leases) -> None:
+    """What lies below another user's directory may have been put there by that user: it is named, and stays as it is.
+
+    Its journal has nothing run, whoever seems to have written it.
+    """
+    (tmp_path / "theirs").mkdir()
+    root = deploy(tmp_path / "theirs" / "it")
+    os.chown(tmp_path / "theirs", 4242, 4242)
+    before = files(root)
+    with pytest.raises(NixprocError, match=f"nothing in {root} is believed: {tmp_path}/theirs belongs to user 4242"):
+        named_directory(str(root))
+    with pytest.raises(TeardownError, match=f"nothing in {root} is believed"):
+        take_down(str(root), NoManagers(), leases)
+    assert files(root) == before
+
+
+class NoManagers(Registry):
+    """Finds no manager, because none may be looked for."""
+
+    def manager(self, name: str) -> Manager:
+        """Fail the test."""
+        raise AssertionError(f"a journal that must not be believed has {name} looked for")
 
 
 def test_stop_by_another_spelling(tmp_path: Path, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:

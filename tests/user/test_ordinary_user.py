@@ -48,7 +48,9 @@ def test_a_process_really_is_the_users(place: Path, python: Path) -> None:
     assert run.stdout == f"{USER} {USER} {USER} [] False\n"
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize(
+    "example", [pytest.param(name, marks=[] if name == "first" else pytest.mark.long) for name in EXAMPLES]
+)
 def test_examples_pass_for_an_ordinary_user(example: str, place: Path, python: Path) -> None:
     """An example deploys, passes and leaves nothing for a user without any rights, on every manager."""
     environment = {

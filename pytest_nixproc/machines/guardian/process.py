@@ -6,12 +6,11 @@ one first, and then ends what is left below it. Run on its own, without site-pac
 :mod:`pytest_nixproc.machines.guardian.connection`; it imports only what a bare interpreter has, to be small and quick
 to start.
 
-Messages are lines of JSON. Requests: ``{"spawn": ID, "commands": [[ARGV, ENVIRONMENT, PATH]]}``, ``{"guard": ID,
-"root": PATH, "argv": [], "seconds": NUMBER}``, ``{"unguard": ID, "root": PATH}``,
-``{"strays": ID, "tag": TEXT, "spare": []}``,
-``{"synchronize": ID}``, ``{"release": true}`` (let the processes live on). Replies: ``{"ready": PID}``,
-``{"spawned": ID, "pids": [], "errors": []}``, ``{"exited": [[PID, STATUS]]}``, ``{"guarding": ID}``,
-``{"strays": ID, "pids": []}``, ``{"synchronized": ID}``.
+Messages are lines of JSON. Requests: ``{"spawn": ID, "commands": [[ARGV, ENVIRONMENT, PATH, IS_FORKED]]}``,
+``{"warm_up": INTERPRETER, "module": NAME}`` (start a template), ``{"guard": ID, "root": PATH, "argv": [], "seconds":
+NUMBER}``, ``{"unguard": ID, "root": PATH}``, ``{"strays": ID, "tag": TEXT, "spare": []}``, ``{"synchronize": ID}``,
+``{"release": true}`` (let the processes live on). Replies: ``{"ready": PID}``, ``{"spawned": ID, "pids": [], "errors":
+[]}``, ``{"exited": [[PID, STATUS]]}``, ``{"guarding": ID}``, ``{"strays": ID, "pids": []}``, ``{"synchronized": ID}``.
 """
 
 from __future__ import annotations
@@ -29,8 +28,11 @@ from typing import Any, Final
 
 from pytest_nixproc.machines.guardian import LEFT_TO_OTHERS
 from pytest_nixproc.machines.guardian.spawning import spawn
-from pytest_nixproc.machines.process_table import census, descendants, environment_of, has_memory, parents
+from pytest_nixproc.machines.guardian.templates import Templates
+from pytest_nixproc.machines.process_table import census, children_of, descendants, environment_of, has_memory, parents
+from pytest_nixproc.machines.pursuit import newest_carriers
 from pytest_nixproc.machines.subreaper import become_subreaper
+from pytest_nixproc.values.system_errors import in_words
 from pytest_nixproc.values.tags import DEPLOYMENT
 
 GRACE_SECONDS: Final = 1.0
@@ -38,6 +40,9 @@ RECOVERY_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 1.0
 WALKS: Final = 50
 """How often all processes are looked at, until none has ended meanwhile."""
+
+TIGHT_LOOKS: Final = 500
+"""How often children are looked for, one look after another, and killed."""
 
 TAG_NAME: Final = f"{DEPLOYMENT}=".encode()
 IGNORED: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTERM, signal.SIGPIPE)
@@ -56,6 +61,8 @@ class Guardian:
         self.guarded: dict[str, tuple[list[str], float]] = {}
         self.handed_over: set[str] = set()
         self.spawned: set[int] = set()
+        self.templates = Templates([*IGNORED, *PYTHON_IGNORES])
+        self.adopts = False
         self.watched = [connection.fileno()]
         with contextlib.suppress(AttributeError, OSError):
             # A child that the test process forked may hold its end of the connection open.
@@ -69,7 +76,8 @@ class Guardian:
 
     def serve(self) -> None:
         """Answer requests and report ends until the test process is gone; then end all processes that are left."""
-        self.send(ready=os.getpid(), adopts=become_subreaper())
+        self.adopts = become_subreaper()
+        self.send(ready=os.getpid(), adopts=self.adopts)
         while True:
             # A test process that is gone is noticed by the next read.
             with contextlib.suppress(OSError):
@@ -84,6 +92,7 @@ class Guardian:
                     break
             elif self.wakeup not in readable:
                 break
+        self.templates.end()
         left = self.recover(list(self.guarded))
         if self.released:
             self.linger()
@@ -101,8 +110,9 @@ class Guardian:
             received = b""
         *lines, self.pending = (self.pending + received).split(b"\n")
         for line in lines:
-            # Whoever sends may be interrupted by a signal in the middle of a line; such a line asks nothing.
-            with contextlib.suppress(json.JSONDecodeError):
+            # A signal may have interrupted who sends within a line; such a line asks nothing, nor does any other that
+            # is no request. An error here would take down what is in use.
+            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError, RecursionError):
                 self.answer(json.loads(line))
         return bool(received)
 
@@ -114,6 +124,8 @@ class Guardian:
         """Carry out one request."""
         if "spawn" in request:
             self.spawn_all(request)
+        elif "warm_up" in request:
+            self.warm_up(request["warm_up"], request["module"])
         elif "guard" in request:
             self.guarded[request["root"]] = request["argv"], request["seconds"]
             self.send(guarding=request["guard"])
@@ -130,6 +142,11 @@ class Guardian:
         elif "release" in request:
             self.released = True
 
+    def warm_up(self, interpreter: list[str], module: str) -> None:
+        """Start a template, if what is forked from it becomes our child."""
+        if self.adopts:
+            self.templates.started(interpreter, module)
+
     def strays(self, tag: bytes, spare: set[int]) -> list[int]:
         """Return the processes below this one that carry a tag.
 
@@ -140,19 +157,26 @@ class Guardian:
         """
         found: set[int] = set()
         for _ in range(WALKS):
-            if not self.reap():
+            if not self.reap() or self.has_templates_alone():
                 return []
             seen, is_whole = self.look_below(tag, spare)
             if is_whole:
                 return sorted(seen)
             found |= seen
-        return sorted(found)
+        # What has got away from every look goes on as its own child: the newest processes are looked at closely.
+        return sorted(found or newest_carriers(tag))
+
+    def has_templates_alone(self) -> bool:
+        """Tell whether only templates run below this process; False where the kernel does not list children."""
+        children = children_of(os.getpid())
+        return bool(children) and children <= self.templates.pids
 
     def look_below(self, tag: bytes, spare: set[int]) -> tuple[set[int], bool]:
         """Scan the descendants of this process once; return the strays, and whether the scan is sure to be complete."""
         table, zombies, is_whole = census()
         below = [pid for pid in descendants([os.getpid()], table) if pid not in zombies]
-        spared = spare | self.spawned | set(descendants(spare | self.spawned, table))
+        known = spare | self.spawned | self.templates.pids
+        spared = known | set(descendants(known, table))
         found = set()
         for pid in below:
             environment = environment_of(pid)
@@ -165,17 +189,21 @@ class Guardian:
     def spawn_all(self, request: dict[str, Any]) -> None:
         """Start the processes of a request; if one of them cannot be started, start the others all the same."""
         pids, errors = [], []
-        for argv, environment, output in request["commands"]:
+        for argv, environment, output, is_forked in request["commands"]:
             try:
-                pids.append(self.spawn(argv, environment, output or os.devnull))
-            except (OSError, ValueError) as error:
-                # The latter for text that no program can be given: one with a NUL.
-                errors.append(f"{error.strerror if isinstance(error, OSError) else error}: {argv[0]}")
+                pids.append(self.spawn(argv, environment, output or os.devnull, is_forked=is_forked))
+            except OSError as error:
+                errors.append(in_words(OSError(error.errno, error.strerror, argv[0])))
+            except ValueError as error:
+                # For text that no program can be given: one with a NUL.
+                errors.append(f"{error}: {argv[0]}")
         self.spawned.update(pids)
         self.send(spawned=request["spawn"], pids=pids, errors=errors)
 
-    def spawn(self, argv: list[str], environment: dict[str, str], output: str) -> int:
+    def spawn(self, argv: list[str], environment: dict[str, str], output: str, *, is_forked: bool) -> int:
         """Start a process in a session of its own, with default signals; output is appended to a file."""
+        if is_forked and self.adopts and (pid := self.templates.spawn(argv, environment, output)):
+            return pid
         return spawn(argv, environment, output, [*IGNORED, *PYTHON_IGNORES])
 
     def reap(self) -> bool:
@@ -236,6 +264,10 @@ class Guardian:
         while self.reap():
             if time.monotonic() > end_of_grace:
                 self.signal_all(signal.SIGKILL)
+                # Whoever goes on as its own child, without a pause, has become a child of ours: these are seen at once.
+                for pid in (pid for _ in range(TIGHT_LOOKS) for pid in children_of(os.getpid())):
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
             self.await_end(0.05)
 
     def signal_all(self, number: int) -> None:

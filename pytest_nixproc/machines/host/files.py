@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from pytest_nixproc.errors import MachineError
 from pytest_nixproc.machines import archive, process_table
 from pytest_nixproc.machines.execution import execution_problem
 from pytest_nixproc.machines.parts import Files
 from pytest_nixproc.machines.process_info import created_since, modified_since
-from pytest_nixproc.machines.removal import remove_directory
+from pytest_nixproc.machines.removal import remove_tree
 from pytest_nixproc.machines.software import Software
 from pytest_nixproc.values.machine import Facts
 
+WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 NOT_THERE: Final = (FileNotFoundError, NotADirectoryError, ProcessLookupError)
 """Errors for a path that leads nowhere; the last, for a process that ends while its facts are read."""
 
@@ -29,13 +28,17 @@ class HostFiles(Files):
         self._software = Software()
 
     def write(self, path: str, content: str, mode: int = 0o644) -> None:
-        """Write a file, and make its missing parent directories."""
+        """Write a file, and make its missing parent directories; raises ``OSError`` for a link in its place."""
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            descriptor = os.open(path, WRITE, mode)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            descriptor = os.open(path, WRITE, mode)
         with os.fdopen(descriptor, "wb", 0) as file:
+            found = os.fstat(descriptor).st_mode
+            if mode & 0o700 & ~found:
+                # A umask may keep others out, but what has to be executed would not start.
+                os.fchmod(descriptor, found | mode & 0o700)
             left = memoryview(os.fsencode(content))
             while left:
                 left = left[file.write(left) :]
@@ -80,15 +83,13 @@ class HostFiles(Files):
         return os.path.lexists(path)
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a directory in which nothing is mounted; one that does not exist is no error."""
+        """Remove a file or directory, but nothing that is mounted in it; one that does not exist is no error."""
         try:
             os.unlink(path)
         except FileNotFoundError:
             return
-        except OSError as error:
-            if error.errno not in (errno.EISDIR, errno.EPERM):
-                raise MachineError(f"cannot remove {path}: {error.strerror}") from error
-            remove_directory(path)
+        except OSError:
+            remove_tree(path)
 
     def pack(self, path: str) -> bytes:
         """Pack a file or directory."""

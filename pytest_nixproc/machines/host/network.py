@@ -19,6 +19,7 @@ from pytest_nixproc.machines.listeners import (
     listening_sockets,
 )
 from pytest_nixproc.machines.parts import Network
+from pytest_nixproc.machines.shielding import verb
 from pytest_nixproc.values.addresses import LOOPBACKS, bound_to, is_known, open_ports, reached_at
 from pytest_nixproc.values.machine import Listener
 
@@ -31,6 +32,7 @@ class HostNetwork(Network):
     def __init__(self, guardian: OwnGuardian) -> None:
         self._guardian = guardian
 
+    @verb
     def listeners(self, likely: Iterable[int] = (), wanted: Container[int] | None = None) -> list[Listener]:
         """Return the listening sockets; the kernel is asked for these alone where it can filter them."""
         if sys.platform == "linux":
@@ -39,6 +41,7 @@ class HostNetwork(Network):
         platform: str = sys.platform
         return listeners_by_netstat() if platform == "cygwin" else listeners_by_psutil()
 
+    @verb
     def open_ports(self) -> Mapping[int, Sequence[str]] | None:
         """Return the open ports where the kernel lists them; elsewhere, each process would have to be asked."""
         if sys.platform == "linux":
@@ -52,6 +55,7 @@ class HostNetwork(Network):
         """The loopback addresses that this machine has: in many containers, there is none of IPv6."""
         return tuple(host for host in LOOPBACKS if bind_error(host, 0) != errno.EADDRNOTAVAIL)
 
+    @verb
     def port_is_free(self, port: int, host: str = "") -> bool:
         """Tell whether the port can be bound as servers bind it, with SO_REUSEADDR.
 
@@ -59,6 +63,7 @@ class HostNetwork(Network):
         """
         return all(bind_error(address, port) != errno.EADDRINUSE for address in bound_to(host))
 
+    @verb
     def connection_problem(self, address: tuple[str, int] | str) -> str:
         """Connect, and close without a reset; return why the connection fails, or an empty text.
 

@@ -10,15 +10,22 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from threading import RLock
-from typing import IO
+from typing import IO, Final
 
-from pytest_nixproc.machines import process_table
+from pytest_nixproc.machines import process_table, pursuit
+from pytest_nixproc.machines.forks import renew_after_fork
+from pytest_nixproc.machines.guardian.connection import GuardianConnection
 from pytest_nixproc.machines.host.guardian import OwnGuardian
 from pytest_nixproc.machines.parts import Processes
 from pytest_nixproc.machines.process_info import inspect
+from pytest_nixproc.machines.shielding import unhurried
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.machine import ProcessInfo
+from pytest_nixproc.values.masking import Secrets
+from pytest_nixproc.values.tags import SECRETS
+
+FREEZE_SECONDS: Final = 2.0
 
 
 class HostProcesses(Processes):
@@ -30,6 +37,12 @@ class HostProcesses(Processes):
         self._watching = RLock()
         """Held while pidfds are opened, used and closed: any thread may ask."""
 
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Make locks anew in a forked child: threads that it does not have may hold them."""
+        self._watching = RLock()
+
     def forget(self) -> None:
         """Close the pidfds."""
         with self._watching:
@@ -39,27 +52,25 @@ class HostProcesses(Processes):
 
     def spawn(self, command: Spawn) -> int:
         """Start a process below the guardian."""
-        return self._guardian.connection.spawn([command])[0]
+        return self._spawn([command])[0]
+
+    def _spawn(self, commands: Sequence[Spawn]) -> list[int]:
+        """Start processes, and wait until it is known which: one that is given up may open our output meanwhile."""
+        with unhurried():
+            return self._guardian.connection.spawn(commands)
 
     def run(self, commands: Sequence[Spawn], deadline: Deadline) -> list[int | None]:
         """Run commands side by side until all have ended or the deadline is reached."""
-        pids = self._guardian.connection.spawn(commands)
+        pids = self._spawn(commands)
         for pid in pids:
-            self._await_exit(pid, deadline)
+            await_exit(self._guardian.connection, pid, deadline)
         return [self._guardian.connection.exited.get(pid) for pid in pids]
-
-    def _await_exit(self, pid: int, deadline: Deadline) -> int | None:
-        """Wait until the guardian reports the end of a process; None when it has not before the deadline."""
-        guardian = self._guardian.connection
-        while (status := guardian.exited.get(pid)) is None and (remaining := deadline.remaining):
-            guardian.listen(remaining, lambda: pid in guardian.exited)
-        return status
 
     def capture(self, command: Spawn, deadline: Deadline) -> tuple[int | None, str]:
         """Run one command with its output in a temporary file; kill its whole session at the deadline."""
         with nameless_file() as (output, path):
             pid = self.spawn(Spawn(command.argv, command.environment, path))
-            status = self._await_exit(pid, deadline)
+            status = await_exit(self._guardian.connection, pid, deadline)
             if status is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
@@ -79,7 +90,7 @@ class HostProcesses(Processes):
             poller = select.poll()
             by_descriptor: dict[int, int] = {}
             gone = set()
-            exited = self._guardian.running.exited if self._guardian.running else {}
+            exited = running.exited if (running := self._guardian.running) else {}
             for pid in pids:
                 was_reported = pid not in self._pidfds and pid in exited
                 if (descriptor := self._pidfd(pid)) is not None:
@@ -132,11 +143,17 @@ class HostProcesses(Processes):
             return []
         with self._watching:
             watched = set(self._pidfds)
-        return self._guardian.running.strays(tag, sorted(watched - self.ended(watched)))
+        guardian = self._guardian.connection
+        found = guardian.strays(tag, sorted(watched - self.ended(watched)))
+        return sorted({*found, *self.tagged(tag)}) if guardian.is_successor else found
 
     def tagged(self, tag: str) -> list[int]:
         """Return the processes that carry a tag, of all whose environments we may read."""
-        return [pid for pid in process_table.parents() if self.has_tag(pid, tag) and process_table.is_alive(pid)]
+        return sorted(pid for pid in pursuit.carriers(tag.encode()) if process_table.is_alive(pid))
+
+    def freeze(self, tag: str) -> list[int]:
+        """Stop the processes that carry a tag, and those that they have become meanwhile."""
+        return sorted(pursuit.freeze(tag.encode(), FREEZE_SECONDS))
 
     def has_tag(self, pid: int, tag: str) -> bool:
         """Tell whether a process was started with ``tag`` in its environment."""
@@ -144,16 +161,28 @@ class HostProcesses(Processes):
 
     def variable(self, pid: int, name: str) -> str:
         """Return the value of a variable in the initial environment of a process."""
-        entries = (entry.partition(b"=") for entry in process_table.environment_of(pid).split(b"\0"))
-        return next((os.fsdecode(value) for key, _, value in entries if key == os.fsencode(name)), "")
+        return os.fsdecode(process_table.variables_of(pid).get(os.fsencode(name), b""))
 
     def describe(self, pid: int) -> str:
-        """Return a process's command line as human-readable text."""
-        return process_table.command_line(pid)
+        """Return a process's command line as human-readable text, without the values that its environment calls secret.
+
+        Programs may be given them as arguments, too; and whoever takes down what a crash has left has no model.
+        """
+        variables = process_table.variables_of(pid)
+        names = variables.get(os.fsencode(SECRETS), b"").split(b",")
+        secret = Secrets(frozenset(variables[name].decode(errors="replace") for name in names if name in variables))
+        return secret.masked(process_table.command_line(pid))
 
     def inspect(self, mains: Sequence[int], tag: str) -> list[ProcessInfo]:
         """Return facts about processes from ``/proc``; none on systems without it."""
         return inspect(mains, self._guardian.pids, tag) if process_table.HAS_PROC else []
+
+
+def await_exit(guardian: GuardianConnection, pid: int, deadline: Deadline) -> int | None:
+    """Wait until the guardian reports the end of a process; None when it has not before the deadline."""
+    while (status := guardian.exited.get(pid)) is None and (remaining := deadline.remaining):
+        guardian.listen(remaining, lambda: pid in guardian.exited)
+    return status
 
 
 @contextlib.contextmanager

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pytest_nixproc.errors import MachineError
-from pytest_nixproc.machines.nspawn.agent import BOOT as AGENT
 from pytest_nixproc.machines.nspawn.control_groups import scope
 from pytest_nixproc.machines.nspawn.showing import OWN_SYSTEM, SHARED, VIEW, Showing, interpreter, show_argv
-from pytest_nixproc.machines.package import PACKAGE_ROOT
+from pytest_nixproc.machines.package import places_of_packages, python_program
 from pytest_nixproc.machines.parts import Files
 from pytest_nixproc.machines.software import ESSENTIAL
 from pytest_nixproc.values.commands import Spawn
@@ -96,7 +95,8 @@ class Boot:
         """Write the files that the machine reads, and those that tell about it when it is gone."""
         shown = self.showing.words([*interpreter(), *self.spec.needed])
         show = f"{shlex.join(show_argv(self.facts.shell, shown))} || exit 1\n" if shown else ""
-        words = (sys.executable, "-I", "-c", AGENT, PACKAGE_ROOT, f"{SEEN_AT}/agent.socket")
+        agent = python_program("machines.nspawn.agent", searched=places_of_packages())
+        words = (sys.executable, "-I", "-c", agent, f"{SEEN_AT}/agent.socket")
         log = shlex.quote(self.own("agent.log"))
         contents = {
             "agent": f"exec 2> {log}\n{show}exec {shlex.join(words)}\n",
@@ -108,6 +108,8 @@ class Boot:
             "cgroups": "\n".join(groups),
             "console": "",
         }
+        # What the machine prints may be secret, and whoever could call in the agent's place would be believed.
+        files.make_directory(self.own(""), 0o700)
         for name, content in contents.items():
             files.write(self.own(name), content)
         files.remove(self.own("agent.socket"))

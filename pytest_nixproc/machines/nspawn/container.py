@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pytest_nixproc.errors import MachineError, WaitTimeout
 from pytest_nixproc.machines.host import Host
-from pytest_nixproc.machines.nspawn.agent import AgentConnection
+from pytest_nixproc.machines.nspawn.agent import AgentConnection, peer_of
 from pytest_nixproc.machines.nspawn.boot import Boot, directories_with_software, own_file, refuse_directory
 from pytest_nixproc.machines.nspawn.control_groups import control_groups, remove_listed_groups
 from pytest_nixproc.machines.nspawn.forwards import PortForwards
@@ -132,10 +132,18 @@ class MachineContainer:
                 self._end = f"did not boot: systemd-nspawn {describe_status(processes.exit_status(self._pids[0]) or 0)}"
                 raise self._down() from None
             return "it has not called"
+        if not self._is_ours(connection):
+            connection.close()
+            return "somebody else has called"
         connection.settimeout(None)
         self._agent = AgentConnection(connection)
         self._pids += [pid for pid, parent in processes.parents().items() if parent == self._pids[0]]
         return ""
+
+    def _is_ours(self, connection: socket.socket) -> bool:
+        """Tell whether it is our user, on this machine, who has called: what an agent says is unpickled."""
+        pid, user = peer_of(connection)
+        return user == os.geteuid() and pid in descendants(self._pids[:1], self.host.processes.parents())
 
     def shut_down(self, order: Callable[[], object], seconds: float) -> None:
         """Have the machine power itself off, and wait for its end."""

@@ -99,6 +99,10 @@ class RemoteProcesses(Processes):
         """Return the processes on the machine that carry a tag."""
         return cast("list[int]", self._ask("processes.tagged", tag))
 
+    def freeze(self, tag: str) -> list[int]:
+        """Stop the processes on the machine that carry a tag."""
+        return cast("list[int]", self._ask("processes.freeze", tag))
+
     def has_tag(self, pid: int, tag: str) -> bool:
         """Tell whether a process on the machine carries a tag."""
         return cast("bool", self._ask("processes.has_tag", pid, tag))

@@ -11,7 +11,7 @@ from typing import Final
 from pytest_nixproc.hooks import hookimpl
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Capabilities, Manager
-from pytest_nixproc.managers.docker import engine
+from pytest_nixproc.managers.docker import engine, labels
 from pytest_nixproc.managers.docker.driver import DockerDriver
 from pytest_nixproc.managers.docker.generator import DockerGenerator
 
@@ -35,7 +35,9 @@ def unavailable_reason(machine: type[Machine]) -> str:
     return engine.unavailable_reason()
 
 
-MANAGER: Final = Manager("docker", DockerGenerator, DockerDriver, CAPABILITIES, unavailable_reason)
+MANAGER: Final = Manager(
+    "docker", DockerGenerator, DockerDriver, CAPABILITIES, unavailable_reason, belongings=labels.belongings
+)
 
 
 @hookimpl

@@ -11,7 +11,8 @@ from pytest_nixproc.machines.process_table import descendants, innermost_pid
 from pytest_nixproc.managers.api import content_for
 from pytest_nixproc.managers.docker.connection import Connection
 from pytest_nixproc.managers.docker.container import ContainerSpec, is_up, published, read_container
-from pytest_nixproc.managers.docker.generator import LABEL, container_name
+from pytest_nixproc.managers.docker.generator import container_name
+from pytest_nixproc.managers.docker.labels import is_of
 from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
@@ -79,7 +80,7 @@ class ContainerStates:
 
     def is_mine(self, facts: Mapping[str, Any]) -> bool:
         """Tell whether a container with a name of ours belongs to this deployment."""
-        return bool((facts["Config"]["Labels"] or {}).get(LABEL) == self.target.identity)
+        return is_of(facts["Config"]["Labels"], self.target)
 
     def _await_end(self, unit: Unit) -> None:
         """Wait until the engine sees that a container has ended, which it does in no time."""

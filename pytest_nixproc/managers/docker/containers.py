@@ -14,6 +14,7 @@ from pytest_nixproc.managers.docker.container import ContainerSpec
 from pytest_nixproc.managers.docker.container_states import ContainerStates
 from pytest_nixproc.managers.docker.generator import OPEN_FILES, container_name, label_of
 from pytest_nixproc.managers.docker.images import Images
+from pytest_nixproc.managers.docker.labels import is_of, owner_labels
 from pytest_nixproc.managers.docker.mounts import SoftwareMounts
 from pytest_nixproc.managers.docker.rootless import RootlessForwards
 from pytest_nixproc.values.target import Target
@@ -46,7 +47,11 @@ class Containers:
         with self.connection.asking() as client:
             entries = client.api.containers(all=True, filters={"label": label_of(self.target)})
         # One that is being removed may have lost its name already.
-        return {(entry["Names"] or [entry["Id"]])[0].removeprefix("/"): entry["Id"] for entry in entries}
+        return {
+            (entry["Names"] or [entry["Id"]])[0].removeprefix("/"): entry["Id"]
+            for entry in entries
+            if is_of(entry["Labels"], self.target)
+        }
 
     def start(self, unit: Unit) -> None:
         """Start the container of a unit, and create it before, with its image, if there is none."""
@@ -69,6 +74,7 @@ class Containers:
         from docker.errors import APIError
 
         keywords = dict(container.keywords)
+        keywords["labels"] = {**keywords.get("labels", {}), **owner_labels(self.target)}
         keywords["mounts"] = [*keywords.get("mounts", ()), *self.mounts.of_container(container)]
         if self.connection.is_rootless and not container.is_conventional:
             # The engine's root is who has started it, the only one that the state directory is open to.

@@ -32,9 +32,6 @@ LABEL: Final = "org.pytest-nixproc.deployment"
 """Label of everything that a deployment has in an engine; its value is the deployment's identity."""
 
 IMAGE: Final = "docker-image"
-IN_IMAGE: Final = 0o644
-"""The mode of files of an image: every user of the container may read them."""
-
 NIX_STORE: Final = "/nix/store"
 TMPFS: Final = ("/tmp:mode=1777,exec", "/var/tmp:mode=1777,exec", "/run:mode=755")  # noqa: S108 - the container's own
 
@@ -118,7 +115,7 @@ class DockerGenerator(Generator):
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the files of the image that instances share."""
         refuse_directory(target)
-        return tuple(File(f"{IMAGE}/{path}", content, IN_IMAGE) for path, content in accounts(model, target).items())
+        return tuple(File(f"{IMAGE}/{path}", content) for path, content in accounts(model, target).items())
 
 
 class ContainerFiles:
@@ -219,11 +216,17 @@ class ContainerFiles:
         yield File(f"{self.name}-docker-cmd", shell.words(self.argv()) + "\n")
         yield File(f"{self.name}-storepaths", "".join(f"{shell.quote(path)}\n" for path in self.store_paths()))
         if not self.is_conventional:
-            # An override may choose a user of the container, whoever that is on the machine.
-            mode = 0o755 if "user" in self.given else SCRIPT
-            yield File(f"{self.name}-docker-launch", self.launch_script(), mode)
+            yield self.open_to_chosen(File(f"{self.name}-docker-launch", self.launch_script(), SCRIPT))
         for path, content in self.image["files"].items():
-            yield File(f"{self.image_directory}/{path.lstrip('/')}", content, IN_IMAGE)
+            yield File(f"{self.image_directory}/{path.lstrip('/')}", content)
+
+    def open_to_chosen(self, script: File) -> File:
+        """Return a script that a user of the container can read, if an override has chosen one."""
+        if "user" not in self.given:
+            return script
+        user, _, group = str(self.given["user"]).partition(":")
+        # Without an entry in its users, an engine gives a number the group of root.
+        return shell.open_to_account(script, user, group or shell.primary_group(user, self.target) or "0", self.target)
 
     @property
     def image_directory(self) -> str:

@@ -8,7 +8,7 @@ import os
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from lzma import LZMAError
 from threading import Lock
@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from pytest_nixproc.errors import DeploymentError
 from pytest_nixproc.managers.docker.connection import LOAD_SECONDS, MAKE_SECONDS, Connection
 from pytest_nixproc.managers.docker.container import ContainerSpec
-from pytest_nixproc.managers.docker.generator import LABEL, image_prefix, label_of
+from pytest_nixproc.managers.docker.generator import image_prefix, label_of
+from pytest_nixproc.managers.docker.labels import labels_of
 from pytest_nixproc.values.target import Target
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 DIRECTORIES: Final = ("dev", "etc", "nix", "proc", "root", "run", "sys", "tmp", "usr", "var", "var/tmp")
 """The directories of every image, on which containers mount other things."""
+
+CLOSED: Final = 0o600
+"""The mode of generated files, which other users of this machine cannot read."""
 
 MANIFEST: Final = "manifest.json"
 INDEX: Final = "index.json"
@@ -47,7 +51,7 @@ class Images:
             if container.image and container.tag not in self._made:
                 seconds = MAKE_SECONDS if os.path.isdir(container.image) else LOAD_SECONDS
                 with self.connection.asking(seconds) as client:
-                    make(client, container.image, container.tag, self.target.identity)
+                    make(client, container.image, container.tag, labels_of(self.target))
                 self._made.add(container.tag)
 
     def forget(self) -> None:
@@ -71,14 +75,14 @@ class Images:
             client.api.remove_image(name, force=True)
 
 
-def make(client: DockerClient, source: str, tag: str, identity: str) -> None:
+def make(client: DockerClient, source: str, tag: str, labels: Mapping[str, str]) -> None:
     """Make an image of a directory, or load it from an archive; raises :class:`~pytest_nixproc.errors.DeploymentError`.
 
     It goes by no other name than ``tag``: what a deployment has made, it can remove.
     """
     if os.path.isdir(source):
         repository, _, version = tag.rpartition(":")
-        changes = [f"LABEL {LABEL}={identity}"]
+        changes = [f"LABEL {name}={json.dumps(value)}" for name, value in labels.items()]
         client.api.import_image_from_data(packed(source), repository=repository, tag=version, changes=changes)
     else:
         load(client, source, tag)
@@ -95,12 +99,14 @@ def packed(directory: str) -> bytes:
         for folder, _, names in sorted(os.walk(directory)):
             for name in sorted(names):
                 path = os.path.join(folder, name)
-                archive.add(path, os.path.relpath(path, directory), filter=owned_by_root)
+                archive.add(path, os.path.relpath(path, directory), filter=for_all_users)
     return buffer.getvalue()
 
 
-def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Return an entry of an archive with root as its owner."""
+def for_all_users(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Return an entry of an archive with root as its owner; what we have generated may be read by all users there."""
+    if entry.mode & 0o7777 == CLOSED:
+        entry.mode = 0o644
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     return entry

@@ -156,4 +156,5 @@ class S6RcDriver(Driver):
 
 def definitions(units: Iterable[Unit]) -> set[str]:
     """Return the directories that define the services of the given units."""
-    return {"/".join(file.path.split("/")[: SOURCES.count("/") + 2]) for unit in units for file in unit.files}
+    paths = (file.path.split("/") for unit in units for file in unit.files if file.path.startswith(f"{SOURCES}/"))
+    return {"/".join(path[: SOURCES.count("/") + 2]) for path in paths}

@@ -20,8 +20,10 @@ SOURCES: Final = "etc/s6/sv"
 LAUNCHER: Final = "libexec/.s6-svscan"
 EVERYTHING: Final = "default"
 
-ENV: Final = "/usr/bin/env"
-"""Sets all variables at once."""
+SCRIPTS: Final = "libexec"
+ENTER: Final = "enter"
+INITIALIZE: Final = "initialize"
+"""The scripts of an instance."""
 
 INTERPRETER: Final = "#!../../../execlineb -P"
 """Where execlineb is, no generated file can know: a link to it lies beside the live state, where scripts are started.
@@ -61,7 +63,8 @@ class S6RcGenerator(Generator):
         texts = (*definitions, (f"{EVERYTHING}/contents.d/{service_name(launch.name)}", ""))
         # These are executed by s6-supervise, all else is read.
         modes = {path: SCRIPT if path.endswith(("/run", "/finish")) else 0o600 for path, _ in texts}
-        return launch.unit(*(File(f"{SOURCES}/{path}", text, modes[path]) for path, text in texts))
+        files = (File(f"{SOURCES}/{path}", text, modes[path]) for path, text in texts)
+        return launch.unit(*files, *scripts_of(launch))
 
     def generate_shared(self, model: ProcessesModel, target: Target) -> tuple[File, ...]:
         """Return the bundle of everything, and the script that starts the supervision tree."""
@@ -180,25 +183,46 @@ def run(launch: Launch, parameters: Mapping[str, Any]) -> str:
 
 def body(launch: Launch, proxy: tuple[str, ...] = ()) -> str:
     """Return the commands that set up the execution environment of a program, and exec it."""
-    variables = tuple(f"{name}={value}" for name, value in launch.environment.items())
     directory = launch.directory or "/"
     lines = [words(("fdmove", "-c", "2", "1")), words(("execline-umask", launch.umask or "0022"))]
     if launch.initialize:
-        text = f"{shell.initialization(launch)} {shell.or_report(launch, 'exit 1')}"
-        before = words((ENV, *variables, launch.target.facts.shell, "-c", text))
-        lines += [words(("execline-cd", "/")), f"if {{ {before} }}"]
+        lines += [words(("execline-cd", "/")), f"if {{ {words(sourced(launch, INITIALIZE))} }}"]
     if not launch.initialize or directory != "/":
         lines.append(words(("execline-cd", directory)))
-    return "\n".join([*lines, words((ENV, *variables, *program(launch, proxy)))]) + "\n"
+    return "\n".join([*lines, words((*sourced(launch, ENTER), *program(launch, proxy)))]) + "\n"
+
+
+def sourced(launch: Launch, kind: str) -> tuple[str, ...]:
+    """Return the words that run a script of an instance: each command of execline is given the rest as arguments.
+
+    Everybody can read those, and what the script holds may be secret.
+    """
+    return (launch.target.facts.shell, f"{launch.target.directory}/{script_of(launch, kind)}")
+
+
+def script_of(launch: Launch, kind: str) -> str:
+    """Return the path of a script of an instance."""
+    return f"{SCRIPTS}/{service_name(launch.name)}.{kind}"
+
+
+def scripts_of(launch: Launch) -> Iterator[File]:
+    """Yield the scripts that set a program's variables: before they become it, or have ``initialize`` run."""
+    lines = [f"#!{launch.target.facts.shell}", *exports(launch)]
+    yield File(script_of(launch, ENTER), "\n".join([*lines, 'exec "$@"']) + "\n", SCRIPT)
+    if launch.initialize:
+        last = f"{shell.initialization(launch)} {shell.or_report(launch, 'exit 1')}"
+        yield File(script_of(launch, INITIALIZE), "\n".join([*lines, last]) + "\n", SCRIPT)
+
+
+def exports(launch: Launch) -> Iterator[str]:
+    """Yield the lines of a shell that set all variables."""
+    yield from (f"export {name}={shell.quote(value)}" for name, value in launch.environment.items())
 
 
 def program(launch: Launch, proxy: tuple[str, ...]) -> tuple[str, ...]:
     """Return the command line that execs the program with its niceness and user; the proxy, if any, comes first."""
-    facts = launch.target.facts
-    nice = () if launch.nice is None else (facts.nice, "-n", str(launch.nice))
-    argv = (*proxy, *nice, *shell.switching(launch), *launch.command.argv)
-    # env(1) would take a path with this sign for one more variable.
-    return argv if "=" not in argv[0] else (facts.shell, "-c", 'exec "$0" "$@"', *argv)
+    nice = () if launch.nice is None else (launch.target.facts.nice, "-n", str(launch.nice))
+    return (*proxy, *nice, *shell.switching(launch), *launch.command.argv)
 
 
 def oneshot(launch: Launch, parameters: Mapping[str, Any]) -> Definitions:

@@ -166,11 +166,14 @@ def scripts_for(launch: Launch) -> dict[str, File]:
 
 
 def open_scripts(scripts: Mapping[str, File], service: Mapping[str, Any], launch: Launch) -> Iterator[File]:
-    """Yield the scripts with modes that let their user read them, or everybody if an override sets the account."""
+    """Yield the scripts with modes that let their user read them; nobody knows before who a dynamic one will be."""
     chosen = {name: service[name] for name in ACCOUNT if service.get(name) is not None}
     for name, script in scripts.items():
-        if chosen != account_settings(launch):
+        if chosen.get("DynamicUser"):
             yield replace(script, mode=0o755)
+        elif chosen != account_settings(launch):
+            user, group = (str(chosen.get(key, "")) for key in ("User", "Group"))
+            yield shell.open_to_account(script, user, group, launch.target)
         else:
             yield shell.open_to_user(script, launch) if name == "start" else script
 

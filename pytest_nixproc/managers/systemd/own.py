@@ -19,9 +19,8 @@ if [ -d "$1" ]; then
     echo 1 > "$1/cgroup.kill" || kill -KILL $(find "$1" -name cgroup.procs -exec cat {} +)
     find "$1" -depth -type d -exec rmdir {} +
 fi
-[ -d "$1" ] || { chmod -R u+rwx -- "$2" && rm -rf -- "$2"; }
 """
-"""Ends a control group; and removes the runtime directory, parts of which systemd closes to its own user too."""
+"""Ends a control group."""
 
 
 class OwnSystemd:
@@ -63,12 +62,15 @@ class OwnSystemd:
 
     def end(self, scope: SystemdScope, deadline: Deadline) -> None:
         """Kill the systemd and all processes in its control group, and remove its runtime directory."""
-        paths = scope.cgroup, f"{scope.runtime_directory}/systemd"
+        runtime_directory = f"{scope.runtime_directory}/systemd"
+        paths = scope.cgroup, runtime_directory
 
         def look() -> str:
             if not any(map(self.machine.files.exists, paths)):
                 return ""
-            said = self.commands.shell(deadline, CLEAR, *paths)
+            said = self.commands.shell(deadline, CLEAR, scope.cgroup)
+            if not self.machine.files.exists(scope.cgroup):
+                self.machine.files.remove(runtime_directory)
             left = list(filter(self.machine.files.exists, paths))
             return ", ".join((*left, *said.splitlines()[-1:])) if left else ""
 

@@ -96,7 +96,9 @@ class EvaluationCache:
                 path = f"{self.directory}/{key}.json"
                 # Workers may keep the same entry at once: builds are under no lock.
                 temporary = f"{path}.{os.getpid()}.new"
-                with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                with open(temporary, "x", encoding="utf-8", errors="surrogateescape") as file:
                     file.write(text)
                 os.replace(temporary, path)
         if self.directory is not None:

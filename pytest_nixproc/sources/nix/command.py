@@ -14,6 +14,9 @@ from pytest_nixproc.values.commands import Spawn
 
 HERE: Final = os.path.dirname(os.path.abspath(__file__))
 EVALUATE: Final = f"{HERE}/evaluate.nix"
+REQUEST: Final = "NIXPROC_REQUEST"
+"""The variable that holds what is asked of it, as JSON."""
+
 LIBRARY: Final = f"{HERE}/library"
 
 PASSED_ON: Final = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "SSL_CERT_FILE", "GIT_SSL_CAINFO")
@@ -97,8 +100,9 @@ def evaluation(request: Mapping[str, Any], *, may_download: bool) -> Spawn:
     """Return the command that evaluates an expression; its result begins with :data:`RESULT`."""
     words = [program("nix-instantiate"), "--eval", "--strict", "--json", "--read-write-mode", "--show-trace", "-vv"]
     words += ["-I", f"pytest-nixproc={LIBRARY}", *(() if may_download else OFFLINE)]
-    words += [*(FLAKES if request["isFlake"] else ()), "--argstr", "request", json.dumps(request), EVALUATE]
-    return Spawn(tuple(words), environment(may_download=may_download))
+    # Everybody can read command lines, and its arguments may be secret.
+    words += [*(FLAKES if request["isFlake"] else ()), "--arg", "request", f'builtins.getEnv "{REQUEST}"', EVALUATE]
+    return Spawn(tuple(words), environment(may_download=may_download) | {REQUEST: json.dumps(request)})
 
 
 def build(wanted: Sequence[str], directory: str, seconds: float, *, may_download: bool) -> Spawn:

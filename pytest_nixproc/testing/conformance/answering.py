@@ -174,6 +174,16 @@ class Answering(Fixtures):
             pass
 
     @in_both_modes
+    def test_line_of_an_earlier_run(self, bench: Bench, mode: Mode) -> None:
+        """A line that an earlier run has logged does not make an instance ready."""
+        options = {"ready": "late", "delay": 0.3}
+        build = one(lambda state: ready_by_line(misbehaving("it", state, mode, "forks", options=options)))
+        with bench.deploy(build) as system:
+            for number in (1, 2):
+                assert len(re.findall("^ready$", system["it"].log, re.MULTILINE)) == number
+                system["it"].restart()
+
+    @in_both_modes
     def test_line_that_ends_in_crlf(self, bench: Bench, mode: Mode) -> None:
         """The end of a line is found before CR LF, too."""
         options = {"ready": "crlf"}

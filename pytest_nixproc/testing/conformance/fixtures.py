@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 import pytest
 
-from pytest_nixproc._plugin.matrix import PRIVILEGED, no_accounts_reason, skip_marks
+from pytest_nixproc._plugin.matrix import PRIVILEGED, no_accounts_reason
 from pytest_nixproc._plugin.session import session_of
 from pytest_nixproc._registry import Registry
 from pytest_nixproc._system.system import System
@@ -124,6 +124,6 @@ def points_of(config: pytest.Config, names: str, profile: str, *, starts: bool) 
         raise pytest.Collector.CollectError(str(error)) from error
     reason = no_accounts_reason(config, machine) if profile == PRIVILEGED else ""
     return [
-        pytest.param(manager, id=manager.name, marks=skip_marks(manager, machine, reason) if starts else ())
+        pytest.param(manager, id=manager.name, marks=matrix.skip_marks(manager, machine, reason) if starts else ())
         for manager in managers
     ]

@@ -61,9 +61,6 @@ UNEXECUTABLE: Final[Mapping[str, tuple[str | None, str]]] = {
 AT_ONCE_SECONDS: Final = 5.0
 """The limit for "at once": a quarter of the limit of a start, so that a busy machine is fast enough."""
 
-SLOW_SECONDS: Final = 2.0
-"""How long a server takes that nobody waits for; the others have to be up before."""
-
 FAN: Final = 50
 
 
@@ -117,8 +114,10 @@ class Starting(Fixtures):
             base = probe("base", state, mode, port=ports[0], delay=0.1)
             left = probe("left", state, mode, port=ports[1], dependencies=[base.pkg])
             right = probe("right", state, mode, port=ports[2], dependencies=["base"])
-            top = probe("top", state, mode, port=ports[3], dependencies=[left.pkg, right.pkg])
-            slow = probe("slow", state, mode, port=ports[4], delay=SLOW_SECONDS)
+            # Neither is ready before both have begun: were the one to wait for the other, it would wait for ever.
+            meeting = {"PROBE_MEETS": f"2:{state.spool_dir}"}
+            top = probe("top", state, mode, port=ports[3], dependencies=[left.pkg, right.pkg], environment=meeting)
+            slow = probe("slow", state, mode, port=ports[4], environment=meeting)
             return {"top": top, "left": left, "right": right, "base": base, "slow": slow}
 
         ports = [bench.port() for _ in range(5)]
@@ -235,8 +234,8 @@ class Starting(Fixtures):
         """An instance that never listens fails the deployment at the time limit; the error names it and its port."""
         port = bench.port()
         with (
-            pytest.raises(StartError, match=rf"it is not ready after 0.7 s\n.*port {port}"),
-            bench.deploy(one(lambda state: impatient(misbehaving("it", state, mode, "never-ready", port=port), 0.7))),
+            pytest.raises(StartError, match=rf"it is not ready after 1.5 s\n.*port {port}"),
+            bench.deploy(one(lambda state: impatient(misbehaving("it", state, mode, "never-ready", port=port), 1.5))),
         ):
             pass
 

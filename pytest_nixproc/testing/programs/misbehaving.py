@@ -22,7 +22,7 @@ before, it writes the time into ``left=PATH``. Behaviours, and what else they ar
   has ended; not at all; and that does not remove it.
 
 The others listen on ``port=N``, when it is given, say ``ready`` when told to with ``ready=1`` (with ``ready=crlf`` in a
-line that ends in CR LF), and stay until SIGTERM.
+line that ends in CR LF, with ``ready=late`` after ``delay=SECONDS``), and stay until SIGTERM.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def serve(options: Options) -> NoReturn:
     if listener:
         listener.listen()
     if "ready" in options:
+        time.sleep(float(options["delay"]) if options["ready"] == "late" else 0)
         serving.say("ready\r" if options["ready"] == "crlf" else "ready")
     serving.stay(listener)
 

@@ -33,7 +33,7 @@ FULL: dict[str, Any] = {
             "shell": "/bin/sh",
             "home_dir": "/srv/apps/web/",
             "create_home_dir": True,
-            "password": "*",
+            "password": "$6$salt$hash",
         },
         "plain": {},
     },
@@ -57,6 +57,7 @@ class BuildTools:
     def __init__(self, machine: FakeMachine) -> None:
         self.machine = machine
         self.commands: list[str] = []
+        self.passwords: dict[str, str] = {}
         self.failing: dict[str, int] = {}
         self.ledgers: list[str] = []
         machine.processes.program(SHELL, self.run)
@@ -69,6 +70,8 @@ class BuildTools:
             machine.files.contents[words[-1]] = machine.files.contents.pop(words[-2])
         else:
             self.commands.append(" ".join([tool, *words]))
+            if password := process.command.environment.get("PASSWORD"):
+                self.passwords[words[-1]] = password
             self.ledgers.append((machine.files.read(LEDGER) or b"").decode())
             status = self.failing.get(tool, 0)
             if status == 0:
@@ -140,7 +143,7 @@ def test_commands() -> None:
         "groupadd --system --gid 5 team",
         "groupadd --system last",
         "groupadd --system plain",
-        f"{own} --gid team --home-dir /srv/apps/web/ --comment It's {more} --password * web",
+        f"{own} --gid team --home-dir /srv/apps/web/ --comment It's {more} web",
         f"{own} --gid plain --home-dir /dev/null --comment  plain",
     ]
 
@@ -148,11 +151,16 @@ def test_commands() -> None:
 def test_what_is_made_is_written_down_before(
     accounts: Callable[[str], AccountProvisioner], tools: BuildTools, privileged: Target, machine: FakeMachine
 ) -> None:
-    """The ledger names everything when the first command runs, without passwords; all of it goes in reverse."""
+    """The ledger names everything when the first command runs; all of it goes in reverse.
+
+    Passwords are in neither ledger nor command, for a variable is for its user alone.
+    """
     one = accounts("/r/one")
     one.provide(model(FULL), privileged)
     assert [command.partition(" ")[0] for command in tools.commands] == [*["groupadd"] * 2, *["useradd"] * 2, "install"]
     assert tools.commands[-1] == "install -d -m 755 -o web -g team /srv/apps/web"
+    assert tools.passwords == {"web": "$6$salt$hash"}
+    assert "$6$salt$hash" not in "".join([*tools.commands, *tools.ledgers])
     assert set(tools.ledgers) == {tools.ledgers[0]}
     assert json.loads(tools.ledgers[0]) == [
         *(["group", name, [], ["/r/one"]] for name in ("team", "plain")),
@@ -261,6 +269,23 @@ def test_busy_account(
     assert "user:plain" in read_ledger(machine.files.read(LEDGER), LEDGER).entries
 
 
+def test_account_that_another_could_not_remove(
+    accounts: Callable[[str], AccountProvisioner], tools: BuildTools, privileged: Target, leases: Leases
+) -> None:
+    """What one deployment was told of does not fail the next one, which tries once more."""
+    one, two = accounts("/r/one"), accounts("/r/two")
+    one.provide(model({"users": {"plain": {}}}), privileged)
+    two.provide(model({"groups": {"team": {}}}), privileged)
+    tools.failing["userdel"] = 8
+    assert one.release() != []
+    leases.remove("/r/one")
+    assert two.release() == []
+    assert tools.commands.count("userdel plain") > 1
+    tools.failing.clear()
+    assert accounts("/r/three").release() == []
+    assert tools.commands[-1] == "userdel plain"
+
+
 def test_busy_account_of_a_throwaway_machine(
     accounts: Callable[[str], AccountProvisioner],
     tools: BuildTools,
@@ -343,7 +368,7 @@ def test_ledger_comes_back() -> None:
     """What is written is what is read, in its order."""
     ledger = Ledger()
     for name in ("b", "a"):
-        ledger.hold(Item("home", name, ("install",), "origin", ("/x",)), "/r")
+        ledger.hold(Item("home", name, ("install",), origin="origin", parents=("/x",)), "/r")
     again = read_ledger(ledger.text().encode(), "")
     assert list(again.entries) == ["home:b", "home:a"]
     assert again.text() == ledger.text()

@@ -18,7 +18,7 @@ import pytest
 from pytest_nixproc._deployment import installation
 from pytest_nixproc._persistence import directory
 from pytest_nixproc._persistence.journal import Journal, recall
-from pytest_nixproc._persistence.leases import Leases
+from pytest_nixproc._persistence.leases import DeploymentLease, Leases
 from pytest_nixproc._planning.planner import Planner
 from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import (
@@ -29,7 +29,9 @@ from pytest_nixproc.errors import (
     SourceError,
     StartError,
     TeardownError,
+    Unremovable,
 )
+from pytest_nixproc.model import ready
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess, each, ends, ignores, listens
 from pytest_nixproc.values.commands import Spawn
@@ -299,11 +301,15 @@ def test_journal_that_cannot_be_begun(
 
 
 def test_post_install_runs_in_the_profile(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
-    """What a process adds to its files is for the caller alone, and is made in ``out``, before anything starts."""
+    """What a process adds to its files is for the caller alone, and is made in ``out``, before anything starts.
+
+    The text is not on the command line, which everybody can read.
+    """
     machine.processes.program("/bin/sh", ends(0))
     system = deploy(make_model(web={"post_install": "touch $out/x"}))
     first = next(iter(machine.processes.by_pid.values()))
-    assert first.command.argv == ("/bin/sh", "-ec", "umask 077\ntouch $out/x")
+    assert first.command.argv == ("/bin/sh", "-ec", 'umask 077\neval "unset NIXPROC_TEXT; $NIXPROC_TEXT"')
+    assert first.command.environment["NIXPROC_TEXT"] == "touch $out/x"
     assert first.command.environment["out"] == f"{system.root}/profile"
 
 
@@ -375,19 +381,21 @@ def test_manager_out_of_reach_is_told_of_once(
 def test_directory_that_cannot_be_removed(
     deploy: Any, three_levels: ProcessesModel, machine: FakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stays is told of; journal, lease and guardian stay with it, so that it can be removed later."""
+    """What stays is told of, once: the lease alone says so from then on, and the guardian does not try again."""
     system = deploy(three_levels)
 
     def refuse(path: str) -> None:
-        raise MachineError(f"nothing of {path} was removed: something is mounted on it")
+        raise Unremovable(f"cannot remove {path}: something is mounted on it")
 
     monkeypatch.setattr(machine.files, "remove", refuse)
     with pytest.raises(TeardownError) as caught:
         system.stop()
-    assert caught.value.problems == (f"nothing of {system.root} was removed: something is mounted on it",)
+    problem = f"cannot remove {system.root}: something is mounted on it"
+    assert caught.value.problems == (problem,)
     assert (machine.processes.running(), system.is_deployed) == ([], False)
-    assert [lease.root for lease in Leases(str(tmp_path / "leases" / "here")).all()] == [system.root]
-    assert list(machine.lifecycle.guarded) == [system.root]
+    leases = Leases(str(tmp_path / "leases" / "here")).all()
+    assert leases == [DeploymentLease(system.root, (), rest=problem, told=True)]
+    assert list(machine.lifecycle.guarded) == []
 
 
 def test_switch_restarts_only_what_changed(
@@ -437,7 +445,7 @@ def test_switch_adds_to_the_files_of_what_changed(deploy: Any, make_model: MakeM
     base["changed"] = {"post_install": "b", "args": ["-v2"]}
     system.switch(make_model(**base | {"more": {"post_install": "c2"}, "new": {"post_install": "d"}}))
     run = [
-        process.command.argv[-1].removeprefix("umask 077\n")
+        process.command.environment["NIXPROC_TEXT"]
         for process in machine.processes.by_pid.values()
         if process.command.argv[0] == "/bin/sh"
     ]
@@ -528,6 +536,49 @@ def test_what_had_to_be_killed_is_started_again(
         act(system)
     assert system["web"].is_running
     assert system["web"].pid != before
+
+
+def says_up_later(machine: FakeMachine, process: FakeProcess) -> None:
+    """Have a program log that it is up after half a second."""
+    log = process.command.output
+    assert log is not None
+    machine.clock.after(0.5, lambda: machine.files.append(log, "up\n"))
+
+
+@pytest.mark.parametrize(
+    "act", [stop_and_start, lambda system: system["web"].restart(), lambda system: system.restart_alone("web")]
+)
+@pytest.mark.parametrize("condition", [ready.log("^up$"), ready.tcp(81) | ready.log("^up$")], ids=str)
+def test_line_of_an_earlier_run(
+    deploy: Any,
+    make_model: MakeModel,
+    machine: FakeMachine,
+    act: Callable[[System], object],
+    condition: ready.Condition,
+) -> None:
+    """What an instance logged before its last start does not make it ready."""
+    machine.processes.program("/fake/web", says_up_later)
+    system = deploy(make_model(web={"ready": condition}))
+    begun = machine.clock.now()
+    act(system)
+    assert machine.clock.now() - begun >= 0.5
+    assert system["web"].log == "up\nup\n"
+
+
+def test_log_that_is_emptied_at_the_start(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """A log that is shorter than before the start is a new one."""
+    machine.processes.program("/fake/web", ends(after=60, output="up, for the first time\n"))
+    system = deploy(make_model(web={"ready": ready.log("^up")}))
+    path = system["web"].stop() or next(file for file, text in machine.files.contents.items() if text.startswith(b"up"))
+    machine.processes.program("/fake/web", lambda machine, _: machine.files.write(path, "up again\n"))
+    system["web"].start()
+
+
+def test_start_of_what_is_up(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:
+    """An instance that runs is ready by what it has said, when it is started again, too."""
+    machine.processes.program("/fake/web", says_up_later)
+    system = deploy(make_model(web={"ready": ready.log("^up$")}))
+    system["web"].start()
 
 
 def test_one_port_on_two_addresses(deploy: Any, make_model: MakeModel, machine: FakeMachine) -> None:

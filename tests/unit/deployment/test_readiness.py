@@ -30,7 +30,7 @@ class FakeSubject:
 
 def candidate(machine: FakeMachine, log: str = "", **attributes: Any) -> Candidate:
     """Return an instance with some attributes, and a log, as its condition is applied to it."""
-    return Candidate("web", Instance(WEB, **attributes), FakeSubject(log), Answers(machine.network))
+    return Candidate("web", Instance(WEB, **attributes), FakeSubject(log), Answers(machine.network), lambda: log)
 
 
 @pytest.fixture

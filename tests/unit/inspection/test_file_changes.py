@@ -113,3 +113,15 @@ def test_paths_in_texts() -> None:
 def test_program_that_cannot_be_read(tmp_path: Path) -> None:
     """A program that is a directory, or is missing, names nothing."""
     assert found(Machine(), process=str(tmp_path), args=["/missing"]) == []
+
+
+def test_program_that_is_closed_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that cannot be looked at names nothing, and is no error."""
+    machine = Machine()
+    machine.files.write("/tmp/log", "")
+
+    def refuse(_: FakeFiles, path: str) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(FakeFiles, "size", refuse)
+    assert found(machine) == []

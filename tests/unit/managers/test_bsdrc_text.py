@@ -66,13 +66,13 @@ def test_names_that_become_the_same_are_refused(target: Target) -> None:
 
 def test_plain_daemon_is_rc_subrs_alone(target: Target) -> None:
     """A daemon with plain values needs no launch script: variables say everything."""
-    unit = generate(target, daemon_args=["-D", "a=b"], directory="/srv", environment={"A": "1"}, nice=3, umask="0077")
+    unit = generate(target, daemon_args=["-D", "a=b"], directory="/srv", nice=3, umask="0077")
     assert len(unit.files) == 1
     assert setting(unit, "command") == "/bin/web"
     assert setting(unit, "command_args") == "'-D a=b >> /srv/state/log/nixproc-web.log 2>&1 < /dev/null'"
     assert setting(unit, "web_chdir") == "/srv"
     assert setting(unit, "web_nice") == "3"
-    assert " A=1 " in (setting(unit, "web_env") or "")
+    assert " NIXPROC_INSTANCE=" in (setting(unit, "web_env") or "")
     assert "\numask 0077\n" in script(unit)
     assert unit.mode == "daemon"
 
@@ -84,12 +84,16 @@ def test_plain_daemon_is_rc_subrs_alone(target: Target) -> None:
         {"daemon_args": [""]},
         {"daemon_args": ["$x"]},
         {"environment": {"A": "it's"}},
+        {"environment": {"PASSWORD": "plain"}},
         {"directory": "/a b"},
         {"daemon": "/a*"},
     ],
 )
-def test_what_rc_subr_would_split_or_evaluate(target: Target, parameters: dict[str, Any]) -> None:
-    """Anything else goes into a launch script, whose own path is plain; what rc.subr is told stays so."""
+def test_what_rc_subr_would_split_or_show(target: Target, parameters: dict[str, Any]) -> None:
+    """Anything else goes into a launch script, and so do variables, which would be on the command line of env.
+
+    The script's own path is plain; what rc.subr is told stays so.
+    """
     unit = generate(target, **parameters)
     assert setting(unit, "command") == "libexec/web"
     assert [setting(unit, name) for name in ("command_args", "web_env", "web_chdir")] == [None, None, None]

@@ -165,9 +165,10 @@ def test_late_pid_file_identifies(components: Components) -> None:
     components.activate()
     pid = int(components.machine.files.contents.pop(components.pid_file))
     components.machine.files.write(components.record, "")
-    assert components.driver.unmet(components.unit) == f"PID file {components.pid_file} does not exist"
+    daemon = replace(components.unit, mode="daemon")
+    assert components.driver.unmet(daemon) == f"PID file {components.pid_file} does not exist"
     components.machine.files.write(components.pid_file, f"{pid}\n")
-    assert components.driver.unmet(components.unit) == ""
+    assert components.driver.unmet(daemon) == ""
     assert components.machine.files.contents[components.record] == f"{pid} 0.00\n".encode()
 
 

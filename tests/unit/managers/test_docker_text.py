@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -24,6 +26,7 @@ from pytest_nixproc.managers.docker.generator import (
     container_name,
     file_name,
 )
+from pytest_nixproc.managers.docker.images import packed
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
@@ -162,10 +165,30 @@ def test_unit_tells_where_to_look(generate: Generate) -> None:
     assert [file.mode for file in unit.files if file.path == "web-docker-launch"] == [0o700]
 
 
-def test_script_of_another_user_of_the_container(generate: Generate) -> None:
-    """The launch script can be read by the user that an override chooses, whose number is the container's own."""
-    unit = generate(overrides={"docker": {"container": {"docker_create_parameters": {"user": "1000"}}}})
-    assert [file.mode for file in unit.files if file.path == "web-docker-launch"] == [0o755]
+@pytest.mark.parametrize(("user", "group"), [("1000", "0"), ("1000:50", "50"), ("www", "33"), ("33:adm", "adm")])
+def test_script_of_another_user_of_the_container(target: Target, user: str, group: str) -> None:
+    """The launch script can be read by the group that an override chooses, with the user or by it.
+
+    Where others do not come into the deployment's directory, that needs no group.
+    """
+    overrides = {"docker": {"container": {"docker_create_parameters": {"user": user}}}}
+    users = (UserEntry("www", 33, 33),)
+    roots, others = (replace(target.facts, account=Account("it", uid, "it", uid), users=users) for uid in (0, 1000))
+    for at, expected in ((roots, (0o750, group)), (others, (0o755, ""))):
+        unit = generated(replace(target, facts=at), overrides=overrides)
+        found = [(file.mode, file.group) for file in unit.files if file.path == "web-docker-launch"]
+        assert found == [expected]
+
+
+def test_files_of_an_image_are_closed_on_the_machine(tmp_path: Path, generate: Generate) -> None:
+    """Other users of the machine cannot read them; those of the container can, and the modes of others stay."""
+    unit = generate(overrides={"docker": {"image": {"files": {"/etc/secret": "x"}}}})
+    assert {file.mode for file in unit.files if "/etc/" in file.path} == {0o600}
+    for name, mode in (("secret", 0o600), ("program", 0o750)):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(mode)
+    with tarfile.open(fileobj=io.BytesIO(packed(str(tmp_path)))) as archive:
+        assert [archive.getmember(name).mode for name in ("secret", "program")] == [0o644, 0o750]
 
 
 def test_daemon_runs_behind_the_proxy(generate: Generate) -> None:

@@ -110,10 +110,10 @@ def test_user(target: Target, args: list[str]) -> None:
 
 
 def test_script_of_an_account_that_is_overridden(target: Target) -> None:
-    """The group of an account that an override has chosen is not known: its script can be read by all."""
+    """A script can be read by the group that its job has with overrides, and by nobody else."""
     told = replace(target, force_disable_user_change=False)
     unit = unit_of(told, user="web", args=["two\nlines"], overrides={"launchd": {"UserName": "other"}})
-    assert [(file.mode, file.group) for file in unit.files[1:]] == [(0o755, "")]
+    assert [(file.mode, file.group) for file in unit.files[1:]] == [(0o750, "web")]
 
 
 def test_user_is_not_switched(target: Target) -> None:

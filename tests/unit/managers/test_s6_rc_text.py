@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -20,7 +21,7 @@ from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
-from pytest_nixproc.values.units import Unit
+from pytest_nixproc.values.units import SCRIPT, Unit
 
 EMPTY = ProcessesModel({})
 FILES: Final = {
@@ -65,7 +66,15 @@ def generate(target: Target) -> Callable[..., Unit]:
 
 def texts(unit: Unit) -> dict[str, str]:
     """Return the texts of a unit's files, by their paths below the definitions."""
-    return {file.path.removeprefix(f"{SOURCES}/"): file.content for file in unit.files}
+    own = [file for file in unit.files if file.path.startswith(f"{SOURCES}/")]
+    return {file.path.removeprefix(f"{SOURCES}/"): file.content for file in own}
+
+
+def script_of(unit: Unit, kind: str) -> list[str]:
+    """Return the lines of one of a unit's shell scripts."""
+    (script,) = (file for file in unit.files if file.path == f"libexec/web.{kind}")
+    assert script.mode == SCRIPT
+    return script.content.splitlines()
 
 
 def lexed(text: str) -> list[list[str]]:
@@ -104,29 +113,27 @@ def test_plain_process(generate: Callable[..., Unit]) -> None:
         ["fdmove", "-c", "2", "1"],
         ["execline-umask", "0027"],
         ["execline-cd", "/srv"],
-        [
-            *("/usr/bin/env", "PATH=/usr/local/bin:/usr/bin:/bin", "A=1", "NIXPROC_DEPLOYMENT=/srv"),
-            *("NIXPROC_INSTANCE=key", "/usr/bin/nice", "-n", "3", "/bin/web", "-p", "80"),
-        ],
+        ["/bin/sh", "/srv/profile/libexec/web.enter", "/usr/bin/nice", "-n", "3", "/bin/web", "-p", "80"],
+    ]
+    assert script_of(unit, "enter") == [
+        "#!/bin/sh",
+        "export PATH=/usr/local/bin:/usr/bin:/bin",
+        "export A=1",
+        "export NIXPROC_DEPLOYMENT=/srv",
+        "export NIXPROC_INSTANCE=key",
+        'exec "$@"',
     ]
     assert (unit.name, unit.mode, unit.pid_file) == ("web", "foreground", None)
     assert unit.log_file == "/srv/state/log/nixproc-web.log"
 
 
 def test_hostile_values(generate: Callable[..., Unit], hostile: str) -> None:
-    """What other syntaxes take for their own arrives as it is, without a script beside."""
+    """What other syntaxes take for their own arrives as it is; variables, which may be secret, are no arguments."""
     unit = generate(args=[hostile, ""], environment={"X": hostile, "E": ""}, directory=f"/{hostile}")
     *_, directory, last = run_of(unit)
     assert directory == ["execline-cd", f"/{hostile}"]
-    assert f"X={hostile}" in last
-    assert "E=" in last
-    assert last[-3:] == ["/bin/web", hostile, ""]
-
-
-def test_program_that_looks_like_a_variable(generate: Callable[..., Unit]) -> None:
-    """A path with an equals sign is no variable for env: a shell stands between them."""
-    *_, last = run_of(generate(process="/a=b", args=["c=d"]))
-    assert last[-5:] == ["/bin/sh", "-c", 'exec "$0" "$@"', "/a=b", "c=d"]
+    assert last == ["/bin/sh", "/srv/profile/libexec/web.enter", "/bin/web", hostile, ""]
+    assert f"export X={shlex.quote(hostile)}\nexport E=''\n" in "\n".join(script_of(unit, "enter"))
 
 
 def test_initialize_comes_first(generate: Callable[..., Unit], target: Target) -> None:
@@ -140,14 +147,14 @@ def test_initialize_comes_first(generate: Callable[..., Unit], target: Target) -
         "execline-cd",
         "if",
         "execline-cd",
-        "/usr/bin/env",
+        "/bin/sh",
     ]
     assert lines[2] == ["execline-cd", "/"]
-    assert lines[3][:3] == ["if", "{", "/usr/bin/env"]
-    assert "A=b c" in lines[3]
-    assert lines[3][-4:-2] == ["/bin/sh", "-c"]
-    assert "mkdir '\"'\"'/x y'" in lines[3][-2]
-    assert "initialize failed" in lines[3][-2]
+    assert lines[3] == ["if", "{", "/bin/sh", "/srv/profile/libexec/web.initialize", "}"]
+    *_, variable, _, _, last = script_of(unit, "initialize")
+    assert variable == "export A='b c'"
+    assert last.startswith("NIXPROC_TEXT='mkdir '\"'\"'/x y'\"'\"'' /bin/sh -ec ")
+    assert "initialize failed" in last
     assert lines[4] == ["execline-cd", "/x y"]
     assert lines[5][-6:] == ["/usr/bin/setpriv", "--reuid=web", "--regid=web", "--init-groups", "--", "/bin/web"]
 
@@ -195,9 +202,8 @@ def test_settings(generate: Callable[..., Unit]) -> None:
     assert found["web-srv/finish"] == "#!/bin/sh\nexit 125\n"
     assert found["web-srv/timeout-kill"] == "10000\n"
     assert texts(generate({"stop_timeout": 1.5}))["web-srv/timeout-kill"] == "6500\n"
-    assert {file.path for file in generate().files if file.mode == 0o700} == {
-        f"{SOURCES}/{path}" for path in ("web-srv/run", "web-srv/finish", "web-log/run")
-    }
+    scripts = {f"{SOURCES}/{path}" for path in ("web-srv/run", "web-srv/finish", "web-log/run")}
+    assert {file.path for file in generate().files if file.mode == SCRIPT} == {*scripts, "libexec/web.enter"}
 
 
 @pytest.mark.parametrize("is_function", [False, True])

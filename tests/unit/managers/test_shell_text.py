@@ -13,8 +13,15 @@ from pytest_nixproc.managers.launch import Launch, launch_of
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.commands import RUN_TEXT
 from pytest_nixproc.values.machine import Account, Accounts
 from pytest_nixproc.values.target import Target
+
+RUN_MKDIR = (
+    f"NIXPROC_TEXT='mkdir x' /bin/sh -ec {shlex.quote(RUN_TEXT)} web || "
+    f"{{ echo 'web: initialize failed' \"(status $?)\" >&2; exit 1; }}"
+)
+"""The line that runs ``initialize``; its text is in no argument."""
 
 
 @pytest.mark.parametrize("value", ["", "plain", "a b", "it's", '"', "$HOME `x` \\", "a\nb", "%s", "-n", "ü\udcff"])
@@ -62,10 +69,7 @@ def test_launch_script(target: Target) -> None:
         ({"nice": -5}, "exec /usr/bin/nice -n -5 /bin/web -x"),
         ({"path": ["/opt/x"]}, "export PATH=/opt/x/bin:/usr/local/bin:/usr/bin:/bin"),
         ({"path": ["/opt/x"], "environment": {"PATH": "/only"}}, "export PATH=/only"),
-        (
-            {"initialize": "mkdir x"},
-            "/bin/sh -ec 'mkdir x' web || { echo 'web: initialize failed' \"(status $?)\" >&2; exit 1; }",
-        ),
+        ({"initialize": "mkdir x"}, RUN_MKDIR),
     ],
 )
 def test_surroundings(target: Target, parameters: dict[str, Any], line: str) -> None:
@@ -76,7 +80,7 @@ def test_surroundings(target: Target, parameters: dict[str, Any], line: str) -> 
 def test_initialize_comes_before_directory_and_program(target: Target) -> None:
     """``initialize`` sees the environment, and may make the directory that the program starts in."""
     lines = script(target, initialize="mkdir /new", directory="/new", nice=1, environment={"A": "1"})
-    heads = ["export A", "/bin/sh -ec", "cd -- /new", "exec /usr/bin/nice"]
+    heads = ["export A", "NIXPROC_TEXT=", "cd -- /new", "exec /usr/bin/nice"]
     places = [next(number for number, line in enumerate(lines) if line.startswith(head)) for head in heads]
     assert places == sorted(places)
 

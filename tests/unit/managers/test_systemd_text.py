@@ -18,6 +18,7 @@ from pytest_nixproc.managers.systemd.syntax import command_line, escaped, text_v
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.machine import UserEntry
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
@@ -111,15 +112,26 @@ def scripts_of(unit: Unit) -> dict[str, tuple[int, str]]:
 
 
 def test_script_can_be_read_by_who_runs_it(generate: Callable[..., Unit], target: Target) -> None:
-    """The group of the process's user can read the script that the user runs; of other accounts, we do not know it."""
-    at = replace(target, force_disable_user_change=False)
-    options = {"args": ["\udcff"], "initialize": "true", "user": "web"}
+    """The group of the process's user can read the script that the user runs; nobody else can, whom an override names.
+
+    Who a dynamic user will be is not known.
+    """
+    facts = replace(target.facts, users=(UserEntry("other", 77, 78),))
+    at = replace(target, force_disable_user_change=False, facts=facts)
+    options = {"args": ["\udcff"], "initialize": "true"}
     credentials = {"users": {"web": {"group": "staff"}}}
-    found = scripts_of(generate(at=at, credentials=credentials, **options))
+    found = scripts_of(generate(at=at, credentials=credentials, user="web", **options))
     assert found == {"start": (0o750, "staff"), "initialize": (0o700, "")}
-    for override in ({"User": "other"}, {"Group": "other"}, {"DynamicUser": "yes"}):
-        found = scripts_of(generate(at=at, overrides={"systemd": {"Service": override}}, **options))
-        assert found == {"start": (0o755, ""), "initialize": (0o755, "")}
+    for user, override, expected in (
+        ("web", {"User": "other"}, (0o750, "web")),
+        (None, {"User": "other"}, (0o750, "78")),
+        (None, {"User": "77"}, (0o750, "78")),
+        (None, {"User": "other", "Group": "more"}, (0o750, "more")),
+        (None, {"User": "unknown"}, (0o700, "")),
+        (None, {"DynamicUser": "yes"}, (0o755, "")),
+    ):
+        found = scripts_of(generate(at=at, user=user, overrides={"systemd": {"Service": override}}, **options))
+        assert found == {"start": expected, "initialize": expected}
     assert scripts_of(generate(**options)) == {"start": (0o700, ""), "initialize": (0o700, "")}
 
 

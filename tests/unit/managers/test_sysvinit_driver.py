@@ -147,7 +147,7 @@ def test_process_on_the_way_to_the_daemon_is_not_taken_for_it(scripts: Scripts, 
     status = scripts.status()
     said = f"PID file {scripts.pid_file} holds '{passing}', and that process has ended"
     assert (status.running, status.has_ended, status.text) == (False, False, said)
-    assert scripts.driver.unmet(scripts.unit) == said
+    assert scripts.driver.unmet(replace(scripts.unit, mode="daemon")) == said
     scripts.machine.processes.end(daemon)
     assert scripts.status() == replace(status, has_ended=True, exit_status=0)
 
@@ -164,7 +164,9 @@ def test_daemon_that_has_failed_is_known_by_its_pid_file(scripts: Scripts, targe
 def test_daemon_is_not_ready_before_its_script_has_ended(scripts: Scripts) -> None:
     """A PID file alone does not tell that the starter has ended; the record that comes then does."""
     scripts.activate()
+    daemon = replace(scripts.unit, mode="daemon")
     scripts.machine.files.remove(scripts.record)
-    assert scripts.driver.unmet(scripts.unit) == "it has not been started"
+    assert scripts.driver.unmet(daemon) == "it has not been started"
+    assert scripts.status().text == "not running"
     scripts.machine.files.write(scripts.record, "")
-    assert scripts.driver.unmet(scripts.unit) == ""
+    assert scripts.driver.unmet(daemon) == ""

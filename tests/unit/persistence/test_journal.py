@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,24 @@ def test_stopped_units_are_left_out(path: str, target: Target) -> None:
     """What was stopped is not left, what was started again is, at the end."""
     write(path, target, ("start", ["a", "b"]), ("start", ["c"]), ("stopped", ["c", "a"]), ("start", ["a"]))
     assert recalled(path) == [["b"], ["a"]]
+
+
+def test_line_that_is_refused_in_part_is_taken_back(path: str, target: Target) -> None:
+    """Where a limit or a full disk cuts a line off, the error says which, and the journal ends before it."""
+    journal = Journal(path)
+    begin(journal, "fake", "host", target)
+    before = Path(path).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as refused:
+            journal.write("start", units=[])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (refused.value.filename, Path(path).read_bytes()) == (path, before)
+    journal.write("opened")
+    journal.close()
+    assert recall(path) is not None
 
 
 def test_torn_last_line_ends_the_journal(path: str, target: Target) -> None:

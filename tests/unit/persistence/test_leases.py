@@ -306,3 +306,28 @@ def test_lock_that_nobody_holds_is_no_obstacle(leases: Leases, top: Path) -> Non
     (Path(leases.directory) / "lock").touch(0o600)
     leases.remove("/srv/a")
     assert not top.exists()
+
+
+@root_only
+@pytest.mark.parametrize("planted", ["theirs", "link"])
+def test_planted_lease_is_not_believed(leases: Leases, planted: str) -> None:
+    """A lease that another user has written, or a link to a file, counts as unreadable, wherever it lies."""
+    leases.save(DeploymentLease("/srv/a", (GONE,)))
+    path = f"{leases.directory}/a.json"
+    if planted == "link":
+        os.rename(path, f"{leases.directory}/b")
+        os.symlink("b", path)
+    else:
+        os.chown(path, OTHER_USER, OTHER_USER)
+    assert leases.all() == []
+    assert leases.corrupt() == [path]
+
+
+@root_only
+def test_way_to_the_leases_has_to_be_ours(tmp_path: Path) -> None:
+    """Leases below another user's directory are refused by its name: that user could put others in their place."""
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", OTHER_USER, OTHER_USER)
+    leases = Leases(f"{tmp_path}/theirs/top/leases")
+    with pytest.raises(NixprocError, match=f"cannot be trusted with leases: {tmp_path}/theirs belongs to user"):
+        leases.save(DeploymentLease("/srv/a", (ME,)))

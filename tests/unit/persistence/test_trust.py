@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,59 @@ def test_strangers_way_is_refused(tmp_path: Path, change: Callable[[Path], objec
     assert os.listdir(tmp_path / "theirs" / "root") == []
 
 
+def test_nothing_is_made_below_what_is_strangers(tmp_path: Path) -> None:
+    """A state root that would have to be made there is refused before a part of it is, and the default is named."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs").chmod(0o777)
+    with pytest.raises(DeploymentError, match=f"cannot be trusted: {tmp_path}/theirs ") as caught:
+        DeploymentDirectory.allocate(f"{tmp_path}/theirs/new/root").make()
+    assert f"leave --nixproc-state-root out, for the default {default_state_root()}" in caught.value.remedy
+    assert os.listdir(tmp_path / "theirs") == []
+
+
+def test_no_umask_opens_what_we_make(tmp_path: Path) -> None:
+    """Directories that are missing above a state root can be written by nobody else, and so are not refused."""
+    before = os.umask(0)
+    try:
+        DeploymentDirectory.allocate(f"{tmp_path}/new/root").make()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o022 == 0
+
+
+def access_list(named: tuple[int, int], mask: int) -> bytes:
+    """Return an access control list as Linux keeps it, with an entry of a kind for one more number, 4242, that writes.
+
+    Both are rights; those of the entry count as far as the mask has them.
+    """
+    kind, rights = named
+    entries = [(1, 7, -1), (2, 7, 4242), (4, 0, -1), (8, 7, 4242), (16, mask, -1), (32, 0, -1)]
+    kept = [entry for entry in entries if entry[0] not in (2, 8) or entry[0] == kind]
+    packed = (struct.pack("<HHi", which, rights if which == kind else what, number) for which, what, number in kept)
+    return struct.pack("<I", 2) + b"".join(packed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rights", "mask", "problem"),
+    [
+        (2, 7, 7, "can be written by user 4242"),
+        (8, 7, 7, "can be written by group 4242"),
+        (2, 5, 7, ""),
+        (2, 7, 5, ""),
+    ],
+)
+def test_access_list_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, rights: int, mask: int, problem: str
+) -> None:
+    """Whom an access control list lets write can exchange things too, though the mode names the owner's own group."""
+    monkeypatch.setattr(trust, "is_private", lambda group: group == os.getegid())
+    try:
+        os.setxattr(tmp_path, trust.ACL, access_list((kind, rights), mask))
+    except OSError:
+        pytest.skip("the file system has no access control lists")
+    assert stranger_on_the_way(str(tmp_path)) == (problem and f"{tmp_path} {problem}")
+
+
 def test_usual_ways_are_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sticky directories, our own links, and what our private group can write are no reason to refuse."""
     (tmp_path / "sticky" / "root").mkdir(parents=True)
@@ -126,15 +180,17 @@ def test_overflow_user_is_not_root_elsewhere(tmp_path: Path) -> None:
     assert stranger_on_the_way(str(tmp_path)) == f"{tmp_path} belongs to user 65534"
 
 
-@pytest.mark.parametrize("planted", [pytest.param("theirs", marks=root_only), "link"])
+@pytest.mark.parametrize("planted", [pytest.param("theirs", marks=root_only), "link", "pipe"])
 def test_planted_journal_is_not_believed(tmp_path: Path, planted: str) -> None:
-    """A journal that belongs to somebody else, or is a link, is an error before anything of it is read."""
+    """A journal that belongs to somebody else, or is a link or pipe, is an error before anything of it is read."""
     path = tmp_path / "journal"
     Journal(str(tmp_path / "real")).close()
     if planted == "link":
         path.symlink_to("real")
+    elif planted == "pipe":
+        os.mkfifo(path)
     else:
         (tmp_path / "real").rename(path)
         os.chown(path, 4242, 4242)
-    with pytest.raises(OSError, match=r"belongs to user 4242|symbolic links"):
+    with pytest.raises(OSError, match=r"belongs to user 4242|symbolic links|no regular file"):
         recall(str(path))

@@ -170,6 +170,14 @@ def test_exception_shows_the_users_frames_only(error_of: Callable[[str], str], h
     assert "pytest_nixproc" not in text
 
 
+@pytest.mark.parametrize("body", ["import sys\nsys.exit(3)\n", "def processes():\n    raise SystemExit('enough')\n"])
+def test_model_that_exits_is_an_error(error_of: Callable[[str], str], body: str) -> None:
+    """A model that ends the process, in the module or in its function, is an error that names the file and the line."""
+    said = error_of(body if "def" in body else f"{body}processes = None\n")
+    assert "SystemExit: " in said
+    assert "processes.py" in said
+
+
 def test_our_errors_pass_through(error_of: Callable[[str], str]) -> None:
     """An error of ours that a model raises is not wrapped in another one."""
     text = error_of("from pytest_nixproc.errors import SourceError\ndef processes(): raise SourceError('mine')")
