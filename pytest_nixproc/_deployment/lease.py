@@ -87,9 +87,8 @@ class LeaseHolder:
         return self._unguarded()
 
     def give_back(self) -> list[str]:
-        """Give back the guardian, the leases and the directory."""
-        problems = self._unguarded()
-        self.assigner.release()
+        """Give back the leases, and only then the guardian, which goes on in our place if we are killed."""
+        problems = collect_problems(self.assigner.release) + self._unguarded()
         self.directory.leave()
         return problems
 

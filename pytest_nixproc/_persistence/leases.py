@@ -110,12 +110,17 @@ class Leases:
         raise NixprocError(f"{self.directory} vanishes again and again", remedy="find out who removes it")
 
     def remove(self, root: str) -> None:
-        """Remove the lease of a deployment and those of its ports; the last one removes the directory."""
-        remove(self._file_of(root))
-        remove(temporary_for(self._file_of(root)))
-        if os.path.exists(self.ports_file) or os.path.exists(temporary_for(self.ports_file)):
-            with self.locked() as ports:
-                ports.release(root)
+        """Remove the leases of a deployment's ports, and then its own; the last one removes the directory.
+
+        In this order: whoever goes on in the place of a process that was killed looks for the deployment's own.
+        """
+        try:
+            if os.path.exists(self.ports_file) or os.path.exists(temporary_for(self.ports_file)):
+                with self.locked() as ports:
+                    ports.release(root)
+        finally:
+            remove(self._file_of(root))
+            remove(temporary_for(self._file_of(root)))
         self.leave()
 
     def leave_rest(self, root: str, rest: str, *, told: bool) -> None:

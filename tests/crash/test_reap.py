@@ -31,6 +31,19 @@ def test_it(nixproc_system):
     time.sleep(600)
 """
 
+DIES_ON_THE_WAY = """
+import importlib
+import os
+import signal
+
+
+def test_it(nixproc_system):
+    module, _, path = os.environ["STEP"].partition(":")
+    name, attribute = path.split(".")
+    # Not by monkeypatch, which would put it back before the teardown.
+    setattr(getattr(importlib.import_module(module), name), attribute, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
 
 def pytest_nixproc(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run our command line."""
@@ -132,6 +145,26 @@ def test_guardian_needs_no_lease(project: Session, lost: str) -> None:
         os.unlink(f"{root}/journal")
     os.kill(project.pid, signal.SIGKILL)
     assert wait(lambda: project.left() == {}, LIMIT_SECONDS), project.left()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "pytest_nixproc._persistence.assigner:Assigner.release",
+        "pytest_nixproc._persistence.leases:PortLeases.release",
+        "pytest_nixproc._persistence.leases:PortLeases.write",
+        "pytest_nixproc._persistence.leases:Leases.leave",
+        "pytest_nixproc.machines.host.guardian:HostLifecycle.unguard",
+        "pytest_nixproc._persistence.directory:DeploymentDirectory.leave",
+    ],
+    ids=lambda step: step.partition(":")[2],
+)
+def test_killed_while_leases_are_given_back(project: Session, step: str) -> None:
+    """When pytest is killed within the last steps of a teardown, its guardian does those that are left."""
+    (Path(project.place) / "project" / "test_it.py").write_text(DIES_ON_THE_WAY)
+    project.start(manager="sysvinit", STEP=step)
+    assert wait(lambda: project.is_over() and project.left() == {}, LIMIT_SECONDS), (project.left(), project.output)
+    assert "test_it.py ." in project.output or project.output.rstrip().endswith("."), project.output
 
 
 @pytest.mark.parametrize("manager", MANAGERS)
