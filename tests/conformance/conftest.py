@@ -14,6 +14,12 @@ from pytest_nixproc.testing.conformance.recorder import noted_outcome, test_of
 from pytest_nixproc.testing.conformance.results import Results
 
 RECORDED: Final = Path(__file__).parents[2] / "docs" / "conformance"
+EVERYTHING_BY_DEFAULT: Final = ("supervisord", "sysvinit")
+"""Managers with which the default loop tries everything: one that supervises programs, one that leaves them alone."""
+
+DECIDED_ONCE: Final = ("Answering", "PidFiles")
+"""Parts of the suite about what one module of ours decides, whoever the manager is."""
+
 REMEDY: Final = "CONTRIBUTING.md says how to record conformance anew"
 
 
@@ -21,6 +27,21 @@ REMEDY: Final = "CONTRIBUTING.md says how to record conformance anew"
 def recorded(manager: str) -> Results:
     """Return what is recorded of a manager."""
     return Results.read(str(RECORDED / f"{manager}.json"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to what is long what the other managers are least likely to fail alone.
+
+    That is the mode that they do not prefer, and what is not theirs to decide.
+    """
+    for item in items:
+        if (found := test_of(item)) and found[0].name not in EVERYTHING_BY_DEFAULT:
+            manager, test = found
+            parameters = getattr(getattr(item, "callspec", None), "params", {})
+            usual = manager.capabilities.prefers
+            if parameters.get("mode", usual) != usual or test.startswith(DECIDED_ONCE):
+                item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)

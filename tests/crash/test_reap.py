@@ -152,10 +152,10 @@ def test_guardian_needs_no_lease(project: Session, lost: str) -> None:
     [
         "pytest_nixproc._persistence.assigner:Assigner.release",
         "pytest_nixproc._persistence.leases:PortLeases.release",
-        "pytest_nixproc._persistence.leases:PortLeases.write",
-        "pytest_nixproc._persistence.leases:Leases.leave",
-        "pytest_nixproc.machines.host.guardian:HostLifecycle.unguard",
-        "pytest_nixproc._persistence.directory:DeploymentDirectory.leave",
+        pytest.param("pytest_nixproc._persistence.leases:PortLeases.write", marks=pytest.mark.long),
+        pytest.param("pytest_nixproc._persistence.leases:Leases.leave", marks=pytest.mark.long),
+        pytest.param("pytest_nixproc.machines.host.guardian:HostLifecycle.unguard", marks=pytest.mark.long),
+        pytest.param("pytest_nixproc._persistence.directory:DeploymentDirectory.leave", marks=pytest.mark.long),
     ],
     ids=lambda step: step.partition(":")[2],
 )

@@ -13,23 +13,29 @@ import pytest
 
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import environment_of, is_alive, parents
+from pytest_nixproc.testing.conformance.results import subject_of
 from pytest_nixproc.values.tags import DEPLOYMENT
 
 REQUIRED = frozenset(filter(None, os.environ.get("NIXPROC_TEST_REQUIRE", "").split(",")))
 """Tools whose absence is a failure, for machines that are meant to have them."""
 
+DECIDED_BY_MANAGERS = ("Declarations", "Surroundings", "Living")
+"""Parts of the suite about what generators and drivers decide alone."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to what is long what stand-ins are slow at: no real manager is tried there.
+    """Leave to what is long most of the suite of conformance where it tries a stand-in, and no real manager.
 
-    That is the mode that a manager does not prefer, and fifty instances at once.
+    The rest is what a manager's own files decide, in the mode that it prefers.
     """
     for item in items:
         usual = getattr(getattr(item, "cls", None), "usual_mode", None)
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if usual and (parameters.get("mode", usual) != usual or item.name == "test_fan"):
-            item.add_marker(pytest.mark.long)
+        if usual and isinstance(item, pytest.Function) and item.cls is not None:
+            part = subject_of(item.cls, item.originalname).__name__
+            mode = getattr(getattr(item, "callspec", None), "params", {}).get("mode", usual)
+            if mode != usual or part not in DECIDED_BY_MANAGERS:
+                item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")
