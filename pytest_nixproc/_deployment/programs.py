@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
 from pytest_nixproc._deployment.context import DeploymentContext
 from pytest_nixproc.errors import StartError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.values.units import Unit
 
+SCRIPTS: Final = "begin a script with #!/bin/sh, or give its interpreter as the program, and the script as an argument"
 
-def refuse_program(context: DeploymentContext, name: str, *, has_started: bool = False) -> None:
+
+def refuse_programs(context: DeploymentContext, names: Iterable[str], *, have_started: bool = False) -> None:
     """Raise :class:`~pytest_nixproc.errors.StartError` for an instance whose program the kernel does not execute.
 
-    Before the start, ``initialize`` may yet make one; once that has run, a program may have removed itself.
+    Before the start, ``initialize`` may yet make one; once that has run, a program may have removed itself. A program
+    that several of the instances have is looked at once.
     """
-    unit, initialize = context.units[name], context.model[name].pkg.initialize
-    problem = "" if has_started and not initialize else program_problem(unit, context.machine)
-    may_be_made = bool(initialize) and not has_started and is_own(unit.program, context)
-    if problem and not may_be_made and (context.machine.files.exists(unit.program) or not initialize):
-        remedy = "begin a script with #!/bin/sh, or give its interpreter as the program, and the script as an argument"
-        raise StartError(f"{name} cannot be started: {problem}", remedy=remedy if "#!" in problem else "")
+    problem_of = cache(context.machine.files.execution_problem)
+    for name in names:
+        program, initialize = context.units[name].program, context.model[name].pkg.initialize
+        is_looked_at = program and (initialize or not have_started)
+        may_be_made = bool(initialize) and not have_started and is_own(program, context)
+        problem = problem_of(program) if is_looked_at and not may_be_made else ""
+        if problem and (context.machine.files.exists(program) or not initialize):
+            raise StartError(f"{name} cannot be started: {problem}", remedy=SCRIPTS if "#!" in problem else "")
 
 
 def program_problem(unit: Unit, machine: Machine) -> str:

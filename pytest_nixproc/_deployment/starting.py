@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 from typing import Final
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
-from pytest_nixproc._deployment.programs import refuse_program
+from pytest_nixproc._deployment.programs import refuse_programs
 from pytest_nixproc._deployment.watching import Watch, start_error
 from pytest_nixproc._persistence.journal import start_facts
 from pytest_nixproc._planning.steps import Step
@@ -62,8 +62,7 @@ class Startup:
             self.calls.remove(call)
             self._take_in(call)
         ready = self.watch.look()
-        for name in ready:
-            refuse_program(self.context, name, has_started=True)
+        refuse_programs(self.context, ready, have_started=True)
         self.order.done(*ready)
         fresh = self.order.get_ready()
         for seconds, steps in self.context.by_limit(self.steps[name] for name in fresh):
@@ -74,8 +73,7 @@ class Startup:
         """Have the manager start instances side by side."""
         context, names = self.context, tuple(step.name for step in steps)
         units = [context.units[name] for name in names]
-        for name in names:
-            refuse_program(context, name)
+        refuse_programs(context, names)
         limits = {context.units[name]: context.limit("stop", name) for name in names}
         context.journal.write("start", **start_facts(limits), reason=steps[0].reason)
         fresh = [name for name in names if not context.is_up(name)]

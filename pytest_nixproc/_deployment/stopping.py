@@ -15,9 +15,11 @@ from pytest_nixproc._deployment.unit_stop import UnitStop
 from pytest_nixproc._planning.steps import Step
 
 TURN_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 0.1
+"""How often it is seen which processes have ended where nobody waits for that: reports say when, with one digit."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class StopCall:
     """A call of the manager that stops some instances."""
 
@@ -27,6 +29,9 @@ class StopCall:
 
     left: set[str] = field(default_factory=set)
     """The instances whose end is still to be seen."""
+
+    next_look: float = 0.0
+    """When to look at its processes even if nobody waits for their ends, on the machine's clock."""
 
 
 class Shutdown:
@@ -74,8 +79,11 @@ class Shutdown:
 
     def _ended(self) -> set[str]:
         """Return the instances that others wait for whose main process has ended, while the manager still works."""
-        stopped = {name for call in self.calls for name in call.stop.look() & call.left & self.awaited}
-        for call in self.calls:
+        now = self.context.machine.clock.now()
+        due = [call for call in self.calls if call.left & self.awaited or call.next_look <= now]
+        stopped = {name for call in due for name in call.stop.look() & call.left & self.awaited}
+        for call in due:
+            call.next_look = now + LOOK_SECONDS
             call.left.difference_update(stopped)
         return stopped
 

@@ -6,6 +6,7 @@ the process again by a record of its pid and its start time, so that a PID file 
 
 from __future__ import annotations
 
+import signal
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -67,17 +68,43 @@ FOREGROUND: Final = """\
     fi"""
 
 
+REPLACED: Final = """\
+    # Who starts nothing but the program, and knows how this script ends then, spares the outer subshell: the program kills
+    # the script itself. What the script would do afterwards is done before.
+    # shellcheck disable=SC3013
+    if {condition} && [ /proc/self -ef "/proc/$$" ]; then
+        (
+            cd -P /proc/self && [ "${{PWD##*/}}" != "$$" ] && echo "${{PWD##*/}}" > "$pid_file" && cd / &&
+                become replace_starter "$record" "$$"
+        ) < /dev/null
+        status=$?
+        rm -f "$pid_file"
+        echo "$name: could not be started (status $status)" >&2
+        return 1
+    fi"""
+
+REPLACE_STARTER: Final = """\
+replace_starter() {
+    : > "$1"
+    kill -KILL "$2"
+}"""
+
+REPLACED_STATUS: Final = -signal.SIGKILL
+"""How a script ends that a program has replaced."""
+
+
 def record_of(name: str, target: Target) -> str:
     """Return the path of the record of the started process: its pid and start time, or nothing yet."""
     return f"{target.state.runtime_dir}/.{name}.started"
 
 
-def functions(launch: Launch, own_variables: str) -> Iterator[str]:
+def functions(launch: Launch, own_variables: str, replaced_if: str = "") -> Iterator[str]:
     """Yield the lines of the shell function ``launch``: it runs ``initialize``, and then the program as a daemon.
 
     A program that stays in the foreground is put into the background. The script sets ``name``, ``program`` and
     ``pid_file`` before it calls the function. ``own_variables`` are those that it was given for itself, and that the
-    program is not to see.
+    program is not to see. ``replaced_if`` is a command of the shell that succeeds where nothing is left for the script to
+    do but to make its ``record``: there, a program that stays in the foreground ends the script.
     """
     yield "# Only called in a process of its own: the names below are the program's, not this script's."
     yield "enter() {"
@@ -88,11 +115,15 @@ def functions(launch: Launch, own_variables: str) -> Iterator[str]:
     yield "become() {"
     yield f'    enter && {shell.working_directory(launch)} && "$@" && exec {shell.program(launch)}'
     yield "}"
+    if launch.mode == "foreground" and replaced_if:
+        yield REPLACE_STARTER
     yield "launch() {"
     if launch.initialize:
         yield f"    ( enter && {shell.initialization(launch)} ) < /dev/null {shell.or_report(launch, 'return 1')}"
     # Only now: it may be initialize that makes the program.
     yield '    [ -x "$program" ] || { echo "$name: $program is not installed" >&2; return 5; }'
+    if launch.mode == "foreground" and replaced_if:
+        yield REPLACED.format(condition=replaced_if)
     yield DAEMON if launch.mode == "daemon" else FOREGROUND
     yield '    echo "$name: could not be started (status $status)" >&2'
     yield "    return 1"
@@ -137,12 +168,17 @@ class PidRecords:
         """Record that a process may have been started, and that nobody has identified it yet."""
         self.machine.files.write(record_of(unit.name, self.target), "")
 
-    def identify(self, unit: Unit) -> None:
-        """Complete the record of a started process whose pid was not known yet; without a PID file it stays unknown."""
+    def identify(self, unit: Unit) -> bool:
+        """Complete the record of a started process whose pid was not known yet; without a PID file it stays unknown.
+
+        Tells whether there is a record, which says that a process was started.
+        """
         assert unit.pid_file is not None
         record = record_of(unit.name, self.target)
-        if self.machine.files.read(record) == b"" and (pid := pid_in(self.machine.files.read(unit.pid_file) or b"")):
+        content = self.machine.files.read(record)
+        if content == b"" and (pid := pid_in(self.machine.files.read(unit.pid_file) or b"")):
             self.machine.files.write(record, self.identity(pid))
+        return content is not None
 
     def is_recorded(self, unit: Unit, pid: int) -> bool:
         """Tell whether a process is the very one that was started, and not a later one that reuses its pid."""

@@ -17,7 +17,7 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.managers import kinds, shell
 from pytest_nixproc.managers.api import Capabilities, Generator, Manager
-from pytest_nixproc.managers.daemons import HINT, READ_PID, DaemonDriver, functions, record_of
+from pytest_nixproc.managers.daemons import HINT, READ_PID, REPLACED_STATUS, DaemonDriver, functions, record_of
 from pytest_nixproc.managers.launch import Launch
 from pytest_nixproc.model import value_types
 from pytest_nixproc.model.names import snake_case
@@ -50,22 +50,34 @@ ADDED: Final = """
 # the pid of the process, which it has identified. Shells read /proc byte by byte: it takes longer than all the rest.
 added=${2-}"""
 
-SHORT_CUT: Final = """\
-# Such a caller needs nothing of what follows, and the shell has not read it yet.
+REQUEST_STOP: Final = """\
+# Such a caller needs nothing of what follows, and the shell has not read it yet; with more arguments, a function has it
+# read by the caller's own shell.
 case "${1-} $added" in
-    "request-stop "?*) kill "-$stop_signal" "$added" 2> /dev/null; exit ;;
+    "request-stop "?*)
+        kill "-$stop_signal" "$added" 2> /dev/null
+        status=$?
+        [ $# = 2 ] || return
+        exit "$status"
+        ;;
 esac"""
 
+FIRST_START: Final = f"""\
+# Nor does it need more than this where nothing has been started before.
+if [ "${{1-}} $added" = "start {UNIDENTIFIED}" ] && [ ! -e "$record" ] && [ ! -e "$pid_file" ]; then
+    launch >> "$log_file" 2>&1 && : > "$record"
+    exit
+fi"""
+
 REQUEST_EACH: Final = """\
+request() {
+    [ ! -r "$3" ] || { . "$3"; } >> "$4" 2>&1
+}
 while [ $# -gt 0 ]; do
-    (
-        script=$1 log=$3
-        set -- request-stop "$2"
-        . "$script" >> "$log" 2>&1
-    )
+    request request-stop "$2" "$1" "$3"
     shift 3
 done"""
-"""Has each script that is given, with a pid and a log, ask its process to stop."""
+"""Has each script that is given, with a pid and a log, ask its process to stop; a process for each would take as long."""
 
 REQUESTERS: Final = 4
 """How many shells do so side by side."""
@@ -265,11 +277,14 @@ def script(launch: Launch, parameters: Mapping[str, Any]) -> Iterator[str]:
     yield f"stop_seconds={int(float(parameters['stop_seconds']))}"
     yield ADDED
     instructions = instructions_of(parameters)
-    if instructions.get("request-stop") == ACTIVITIES["request-stop"] and not parameters["global_instructions"]:
-        yield SHORT_CUT
+    if is_usual(parameters, instructions, "request-stop"):
+        yield REQUEST_STOP
+    is_start_usual = is_usual(parameters, instructions, "start")
+    yield from functions(launch, "VERBOSE", f'[ "$added" = {UNIDENTIFIED} ]' if is_start_usual else "")
+    if is_start_usual:
+        yield FIRST_START
     yield READ_PID
     yield FUNCTIONS
-    yield from functions(launch, "VERBOSE")
     if parameters["global_instructions"]:
         yield str(parameters["global_instructions"])
     yield from choice(instructions, parameters["description"])
@@ -303,6 +318,11 @@ def instructions_of(parameters: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         # What stops a process in a way of its own is not done by halves.
         instructions["request-stop"] = instructions["stop"]
     return {name: text for name, text in instructions.items() if name not in parameters["remove_activities"]}
+
+
+def is_usual(parameters: Mapping[str, Any], instructions: Mapping[str, Mapping[str, str]], activity: str) -> bool:
+    """Tell whether a script does for an activity what it does without overrides, and no more."""
+    return instructions.get(activity) == ACTIVITIES[activity] and not parameters["global_instructions"]
 
 
 def choice(instructions: Mapping[str, Mapping[str, str]], description: str) -> Iterator[str]:
@@ -341,9 +361,12 @@ class InitScripts:
     def requests(self, pids: Mapping[Unit, int]) -> Iterator[Spawn]:
         """Yield commands that ask identified processes to stop, many of them by one shell.
 
-        A few shells go through all the scripts: to start one for each takes longer than all that it does.
+        A few shells go through all the scripts, but for those with a way of their own: to start one for each takes
+        longer than all that it does.
         """
-        words = [(self._path(unit), str(pid), unit.log_file) for unit, pid in pids.items()]
+        usual = {unit for unit in pids if any(REQUEST_STOP in file.content for file in unit.files)}
+        yield from (self.command(unit, "request-stop", str(pid)) for unit, pid in pids.items() if unit not in usual)
+        words = [(self._path(unit), str(pid), unit.log_file) for unit, pid in pids.items() if unit in usual]
         for lot in filter(None, (words[number::REQUESTERS] for number in range(REQUESTERS))):
             argv = (self.machine.facts.shell, "-c", REQUEST_EACH, "sh", *(word for three in lot for word in three))
             yield Spawn(argv, self._environment)
@@ -367,12 +390,11 @@ class SysvinitDriver(DaemonDriver):
         """Run the scripts side by side with ``start``."""
         commands = [self._scripts.command(unit, "start", UNIDENTIFIED) for unit in units]
         statuses = self.machine.processes.run(commands, deadline)
-        for unit in units:
-            self.records.identify(unit)
+        started = {unit for unit in units if self.records.identify(unit)}
         return {
             unit.name: f"its script {describe_failure(command.argv, status)}{HINT if status is None else ''}"
             for unit, command, status in zip(units, commands, statuses, strict=True)
-            if status != 0
+            if status != 0 and not (status == REPLACED_STATUS and unit in started)
         }
 
     def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:

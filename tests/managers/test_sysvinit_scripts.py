@@ -27,6 +27,7 @@ from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import is_alive
 from pytest_nixproc.machines.waiting import wait_until
 from pytest_nixproc.managers.daemons import READ_PID, record_of
+from pytest_nixproc.managers.daemons import REPLACED_STATUS
 from pytest_nixproc.managers.sysvinit import MANAGER, REQUEST_EACH, UNIDENTIFIED
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
@@ -315,7 +316,7 @@ def test_signals_are_at_their_default(make: Make, shell: tuple[str, ...], mode: 
 def test_caller_that_identifies_the_process(make: Make, shell: tuple[str, ...], mode: Mode) -> None:
     """A start can leave the record to the caller, and a request to stop can be told the process."""
     script = make(lambda state: probe("it", state, mode), shell)
-    assert script("start", UNIDENTIFIED) == 0
+    assert script("start", UNIDENTIFIED) == (0 if mode == "daemon" else REPLACED_STATUS)
     assert Path(script.record).read_text() == ""
     script.await_that(lambda: os.path.exists(script.dump), "the probe is up")
     started = script.pid
@@ -330,22 +331,69 @@ def test_caller_that_identifies_the_process(make: Make, shell: tuple[str, ...], 
 
 
 @in_every_shell
+def test_program_that_replaces_its_script(make: Make, shell: tuple[str, ...]) -> None:
+    """The record is there before the script ends; the program heeds all signals, and has what is its own."""
+    variables = {"record": "theirs", "added": "theirs", "pid_file": "theirs"}
+    script = make(lambda state: probe("it", state, environment=variables), shell)
+    assert script("start", UNIDENTIFIED) == REPLACED_STATUS
+    assert Path(script.record).read_text() == ""
+    script.await_that(lambda: os.path.exists(script.dump), "the probe is up")
+    assert script.pid == script.dumped["pid"]
+    entries = [bytes.fromhex(entry).decode(errors="replace") for entry in script.dumped["environment"]]
+    assert {f"{name}={value}" for name, value in variables.items()} <= set(entries)
+    assert script("start", UNIDENTIFIED) == 0, "it runs already"
+    mask = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{script.pid}/status").read_text(), re.MULTILINE)
+    assert mask is not None
+    assert not int(mask[1], 16) & (1 << (signal.SIGINT - 1) | 1 << (signal.SIGQUIT - 1))
+    assert "illed" not in script.log
+    assert script("stop") == 0
+
+
+@in_every_shell
+def test_program_that_cannot_replace_its_script(make: Make, shell: tuple[str, ...]) -> None:
+    """A start that fails before the program has its place ends by itself, with its status, and leaves nothing."""
+    script = make(lambda state: probe("it", state, directory="/nonexistent"), shell)
+    assert script("start", UNIDENTIFIED) == 1
+    assert "it: could not be started (status " in script.log
+    assert not os.path.exists(script.pid_file)
+    assert not os.path.exists(script.record)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"instructions": {"start": {"activity": "", "instruction": 'start_process; echo after >> "$log_file"'}}},
+        {"global_instructions": "trap 'echo after >> \"$log_file\"' EXIT"},
+    ],
+    ids=lambda override: next(iter(override)),
+)
+def test_script_that_has_more_to_do_is_not_replaced(
+    make: Make, shell: tuple[str, ...], override: dict[str, object]
+) -> None:
+    """What overrides have a script do after the start is done."""
+    script = make(lambda state: probe("it", state, overrides={"sysvinit": override}), shell)
+    assert script("start", UNIDENTIFIED) == 0
+    assert "after\n" in script.log
+    assert script("stop") == 0
+
+
+@in_every_shell
 def test_one_shell_asks_all(make: Make, shell: tuple[str, ...], tmp_path: Path) -> None:
-    """One shell has many scripts ask for a stop; a script that fails, exits or talks disturbs none of the others."""
+    """One shell has many scripts ask for a stop; what is missing of one, or closed, disturbs none of the others."""
     script = make(lambda state: probe("it", state), shell)
     pid = script.start()
-    logs = [tmp_path / name for name in (f"a {HOSTILE_FILE_NAME}", "b", "c")]
-    texts = ("echo $1 $2; exit 3", "script=x log=y; no-such-command; set --", "(")
-    for number, text in enumerate(texts):
-        (tmp_path / f"it's script {number}").write_text(text + "\n")
-    given = [(str(tmp_path / f"it's script {number}"), str(number), str(log)) for number, log in enumerate(logs)]
-    given.insert(1, (script.path, str(pid), script.log_file))
+    log = str(tmp_path / f"a {HOSTILE_FILE_NAME}")
+    given = [
+        (str(tmp_path / "no such script"), str(pid), log),
+        (script.path, str(pid), str(tmp_path / "no such directory" / "log")),
+        (script.path, "999999999", log),
+        (script.path, str(pid), log),
+    ]
     words = [word for three in given for word in three]
-    subprocess.run([*shell, "-c", REQUEST_EACH, "sh", *words], env={}, check=False, timeout=20)
+    done = subprocess.run([*shell, "-c", REQUEST_EACH, "sh", *words], env={}, check=False, timeout=20)
+    assert done.returncode == 0
     script.await_that(lambda: not is_alive(pid), "it has ended")
-    assert logs[0].read_text() == "request-stop 0\n"
-    assert "no-such-command" in logs[1].read_text()
-    assert script("stop") == 0
+    assert Path(log).read_text() == ""
 
 
 @in_every_shell

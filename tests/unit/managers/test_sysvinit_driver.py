@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_nixproc.managers.daemons import record_of
+from pytest_nixproc.managers.daemons import REPLACED_STATUS, record_of
 from pytest_nixproc.managers.sysvinit import MANAGER, REQUEST_EACH, SysvinitDriver
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
@@ -30,6 +30,7 @@ class Scripts:
         self.driver = SysvinitDriver(self.machine, target)
         self.record = record_of("web", target)
         self.pid_file = str(self.unit.pid_file)
+        self.exit_status = 0
         self.calls: list[tuple[str, ...]] = []
         self.script = f"{target.directory}/etc/rc.d/init.d/web"
         self.machine.processes.program(self.script, self._run)
@@ -39,7 +40,7 @@ class Scripts:
         _, *words = script.command.argv
         self.calls.append(tuple(words))
         getattr(self, words[0].replace("-", "_"))(*words[1:])
-        machine.processes.end(script.pid)
+        machine.processes.end(script.pid, self.exit_status)
 
     def _request_each(self, machine: FakeMachine, shell: FakeProcess) -> None:
         script, pid, log = shell.command.argv[4:]
@@ -87,6 +88,24 @@ def test_record_is_completed(scripts: Scripts) -> None:
     scripts.activate()
     assert scripts.calls == [("start", "unidentified")]
     assert scripts.machine.files.contents[scripts.record] == f"{scripts.pid} 3.00\n".encode()
+
+
+def test_script_that_was_replaced_has_started_its_program(scripts: Scripts) -> None:
+    """That a script was killed is no failure where the record says that it has started its program before."""
+    scripts.exit_status = REPLACED_STATUS
+    scripts.activate()
+    assert scripts.status().running
+
+
+def test_script_that_was_killed_has_failed(scripts: Scripts) -> None:
+    """Without a record, a script that was killed has started nothing; with one, any other status is a failure, too."""
+    deadline = scripts.machine.deadline(SECONDS)
+    scripts.exit_status = 1
+    assert "web" in scripts.driver.activate([scripts.unit], deadline)
+    scripts.machine.files.remove(scripts.record)
+    scripts.exit_status, scripts.start = REPLACED_STATUS, lambda *_: None  # type: ignore[method-assign]
+    problems = scripts.driver.activate([scripts.unit], deadline)
+    assert "was killed by signal 9" in problems["web"]
 
 
 def test_record_of_a_late_pid_file_stays_open(scripts: Scripts) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_nixproc.errors import Unsupported
-from pytest_nixproc.managers.sysvinit import MANAGER, SHORT_CUT
+from pytest_nixproc.managers.sysvinit import FIRST_START, MANAGER, REQUEST_STOP
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
@@ -185,15 +185,23 @@ def test_stop_of_its_own_is_not_done_by_halves(generate: Any) -> None:
     """A stop instruction that an override gives is also what a request to stop runs."""
     text = text_of(generate({"instructions": {"stop": {"instruction": "my_stop"}}}))
     assert "my_stop" in text.partition("    request-stop)\n")[2].partition(";;")[0]
-    assert SHORT_CUT not in text
+    assert REQUEST_STOP not in text
 
 
 def test_request_to_stop_has_a_short_cut(generate: Any) -> None:
     """A request for an identified process is met before the functions are read, unless an override has its own way."""
     text = text_of(generate())
-    assert text.index("stop_signal=") < text.index(SHORT_CUT) < text.index("is_running() {")
-    assert SHORT_CUT not in text_of(generate({"activities": {"request-stop": "my_request"}}))
-    assert SHORT_CUT not in text_of(generate({"globalInstructions": "request_stop() { :; }"}))
+    assert text.index("stop_signal=") < text.index(REQUEST_STOP) < text.index("is_running() {")
+    assert REQUEST_STOP not in text_of(generate({"activities": {"request-stop": "my_request"}}))
+    assert REQUEST_STOP not in text_of(generate({"globalInstructions": "request_stop() { :; }"}))
+
+
+def test_first_start_has_a_short_cut(generate: Any) -> None:
+    """A first start needs few of the functions; one with instructions of its own needs what these may call."""
+    text = text_of(generate())
+    assert text.index("launch() {") < text.index(FIRST_START) < text.index("is_running() {")
+    assert FIRST_START not in text_of(generate({"activities": {"start": "my_start"}}))
+    assert FIRST_START not in text_of(generate({"globalInstructions": "launch() { :; }"}))
 
 
 def test_instruction_is_replaced(generate: Any) -> None:
