@@ -13,7 +13,6 @@ from pytest_nixproc._persistence.journal import Journal, events
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._planning.plan import Plan
 from pytest_nixproc._planning.planner import LoadModel, Planner
-from pytest_nixproc.checks.api import RuleInput
 from pytest_nixproc.checks.claims import OtherDeployment
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
@@ -23,9 +22,8 @@ from pytest_nixproc.values.findings import Finding
 
 def claims_of(plan: Plan) -> OtherDeployment:
     """Return the resources of a deployment that others have to know."""
-    inventory = RuleInput(plan.model, plan.target).inventory
     name = f"{plan.model.origin or 'a model'}, deployed in {plan.directory.root}"
-    return OtherDeployment.of(name, plan.model, plan.target, inventory)
+    return OtherDeployment.of(name, plan.model, plan.target, plan.inventory)
 
 
 def note_claims(journal: Journal, plan: Plan) -> None:

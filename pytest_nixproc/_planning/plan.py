@@ -29,6 +29,9 @@ class Plan:
     shared: tuple[File, ...]
     """Files of the system as a whole, or parts of them."""
 
+    inventory: Inventory
+    """The claims of the instances."""
+
     findings: tuple[Finding, ...]
     refusals: Mapping[str, Unsupported] = field(default_factory=dict)
     """Errors for values that the manager cannot express, by instance; while there are any, nothing can be deployed."""
@@ -44,7 +47,8 @@ class Plan:
             except Unsupported as refusal:
                 refusals[key] = refusal
         shared = () if refusals else manager.generator().generate_shared(model, target)
-        return cls(directory, target, model, UnitSet(units, model.dependencies), shared, (), refusals)
+        unit_set, inventory = UnitSet(units, model.dependencies), Inventory.of(model, target)
+        return cls(directory, target, model, unit_set, shared, inventory, (), refusals)
 
     @cached_property
     def files(self) -> Sequence[File]:
@@ -58,18 +62,14 @@ class Plan:
         return (link for unit in self.unit_set.units.values() for link in unit.links)
 
     @cached_property
-    def _inventory(self) -> Inventory:
-        return Inventory.of(self.model, self.target)
-
-    @cached_property
     def referenced_pid_files(self) -> Sequence[ReferencedPidFile]:
         """The PID files whose paths are passed to programs."""
-        return self._inventory.referenced_pid_files()
+        return self.inventory.referenced_pid_files()
 
     @cached_property
     def outside(self) -> Mapping[str, str]:
         """The paths that instances claim outside the state directories, each with its instance."""
-        told = (*self._inventory.pid_files, *self._inventory.log_files, *self._inventory.paths)
+        told = (*self.inventory.pid_files, *self.inventory.log_files, *self.inventory.paths)
         return {claim.resource: claim.instance for claim in told if not self.target.state.contains(claim.resource)}
 
     def with_findings(self, findings: Iterable[Finding]) -> Plan:

@@ -68,7 +68,8 @@ class Planner:
         if model.id_requests and assigner is not None:
             model = self._loaded(load, replace(context, ids=assigner.assign(model)))
         plan = Plan.generated(self.manager, directory, self.inputs.target(directory, model), model)
-        given = RuleInput(model, plan.target, plan.refusals, self.manager.normalize_name, others, self.managers)
+        normalize_name = self.manager.normalize_name
+        given = RuleInput(model, plan.target, plan.refusals, normalize_name, others, self.managers, plan.inventory)
         return plan.with_findings(self.rulebook.static(given))
 
     def preview(self, load: LoadModel) -> ProcessesModel:

@@ -40,10 +40,13 @@ class RuleInput:
     managers: Collection[str] = ()
     """The names of the managers that are installed."""
 
+    known_claims: Inventory | None = None
+    """The claims of the instances, if they have been found before."""
+
     @cached_property
     def inventory(self) -> Inventory:
         """The claims of the instances, found in one pass over the model and shared by all rules."""
-        return Inventory.of(self.model, self.target)
+        return self.known_claims or Inventory.of(self.model, self.target)
 
     @cached_property
     def account_claims(self) -> Sequence[AccountClaim]:

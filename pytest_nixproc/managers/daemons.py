@@ -69,8 +69,8 @@ FOREGROUND: Final = """\
 
 
 REPLACED: Final = """\
-    # Who starts nothing but the program, and knows how this script ends then, spares the outer subshell: the program kills
-    # the script itself. What the script would do afterwards is done before.
+    # A caller that knows how this script ends then spares the outer subshell: the program kills the script itself. What
+    # the script would do afterwards is done before.
     # shellcheck disable=SC3013
     if {condition} && [ /proc/self -ef "/proc/$$" ]; then
         (
@@ -103,8 +103,8 @@ def functions(launch: Launch, own_variables: str, replaced_if: str = "") -> Iter
 
     A program that stays in the foreground is put into the background. The script sets ``name``, ``program`` and
     ``pid_file`` before it calls the function. ``own_variables`` are those that it was given for itself, and that the
-    program is not to see. ``replaced_if`` is a command of the shell that succeeds where nothing is left for the script to
-    do but to make its ``record``: there, a program that stays in the foreground ends the script.
+    program is not to see. ``replaced_if`` is a command of the shell that succeeds where the script has nothing else to
+    do afterwards than to make its ``record``: there, a program that stays in the foreground ends the script.
     """
     yield "# Only called in a process of its own: the names below are the program's, not this script's."
     yield "enter() {"

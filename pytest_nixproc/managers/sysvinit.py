@@ -77,7 +77,7 @@ while [ $# -gt 0 ]; do
     request request-stop "$2" "$1" "$3"
     shift 3
 done"""
-"""Has each script that is given, with a pid and a log, ask its process to stop; a process for each would take as long."""
+"""Has each script that is given, with a pid and a log, ask its process to stop, all of them in one process."""
 
 REQUESTERS: Final = 4
 """How many shells do so side by side."""

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pytest_nixproc.errors import Fault
 from pytest_nixproc.model import value_types
@@ -155,29 +155,31 @@ class ManagedProcess:
         return f"{directory}/nixproc-{self.instance_name or self.name}.log"
 
 
-ManagedProcess.PARAMETERS = tuple(item.name for item in fields(ManagedProcess) if item.metadata)
+KINDS: Final[Mapping[str, value_types.ValueType]] = {
+    item.name: item.metadata["kind"] for item in fields(ManagedProcess) if item.metadata
+}
+ManagedProcess.PARAMETERS = tuple(KINDS)
 
 
 def read_managed_process(parameters: Mapping[str, object], defined_at: Location | None = None) -> ManagedProcess:
     """Read parameters in either spelling, without raising: faults are kept for the model to report together."""
     faults: list[Fault] = []
-    known = {item.name: item.metadata["kind"] for item in fields(ManagedProcess) if item.metadata}
     values: dict[str, Any] = {}
     for spelled, value in parameters.items():
         name = snake_case(str(spelled))
-        if name not in known:
-            faults.append(Fault(str(spelled), "is no parameter of a managed process", did_you_mean(name, known)))
+        if name not in KINDS:
+            faults.append(Fault(str(spelled), "is no parameter of a managed process", did_you_mean(name, KINDS)))
         elif value is not None:
-            values[name] = known[name].read(value, spelled, faults)
+            values[name] = KINDS[name].read(value, spelled, faults)
     values["name"] = values.get("name") or values.get("instance_name") or ""
     values["description"] = values.get("description") or values["name"]
-    process = ManagedProcess(**values, faults=tuple(faults))
-    return ManagedProcess(**values, faults=(*faults, *omissions(process, parameters)), defined_at=defined_at)
+    faults += omissions(values["name"], parameters)
+    return ManagedProcess(**values, faults=tuple(faults), defined_at=defined_at)
 
 
-def omissions(process: ManagedProcess, given: Mapping[str, object]) -> Iterable[Fault]:
+def omissions(name: str, given: Mapping[str, object]) -> Iterable[Fault]:
     """Yield faults for a missing name or program, unless it was given and found faulty already."""
-    if not process.name and not {"name", "instance_name", "instanceName"} & given.keys():
+    if not name and not {"name", "instance_name", "instanceName"} & given.keys():
         yield Fault("name", "is missing, and so is instance_name")
     programs = ("process", "foreground_process", "foregroundProcess", "daemon")
     if not any(given.get(name) for name in programs):

@@ -26,8 +26,7 @@ from pytest_nixproc.errors import ModelError
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import is_alive
 from pytest_nixproc.machines.waiting import wait_until
-from pytest_nixproc.managers.daemons import READ_PID, record_of
-from pytest_nixproc.managers.daemons import REPLACED_STATUS
+from pytest_nixproc.managers.daemons import READ_PID, REPLACED_STATUS, record_of
 from pytest_nixproc.managers.sysvinit import MANAGER, REQUEST_EACH, UNIDENTIFIED
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
