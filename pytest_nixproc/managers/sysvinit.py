@@ -24,7 +24,7 @@ from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import Command, Spawn, describe_failure
 from pytest_nixproc.values.target import Target
-from pytest_nixproc.values.units import Link, Unit
+from pytest_nixproc.values.units import Link, Mode, Unit
 
 SCRIPTS: Final = "etc/rc.d/init.d"
 RUNLEVELS: Final = tuple(range(7))
@@ -245,7 +245,8 @@ KINDS: Final[Mapping[str, ValueType]] = {
 def as_overridden(launch: Launch, parameters: Mapping[str, Any]) -> Launch:
     """Return the launch with its overrides: they can change the program, and whether it goes into the background."""
     command = Command(parameters["process"], tuple(parameters["args"]))
-    return replace(launch, command=command, mode="daemon" if parameters["process_is_daemon"] else "foreground")
+    mode: Mode = "daemon" if parameters["process_is_daemon"] else "foreground"
+    return launch if (command, mode) == (launch.command, launch.mode) else replace(launch, command=command, mode=mode)
 
 
 def runlevel_links(name: str, sequence: int, parameters: Mapping[str, Any]) -> Iterator[Link]:
