@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
@@ -19,12 +19,19 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.sources.api import Source
 
-PACKAGES: Final = (sources, checks, managers, machines)
+PACKAGES: Final[Mapping[str, ModuleType]] = {
+    "nixproc_sources": sources,
+    "nixproc_checks": checks,
+    "nixproc_managers": managers,
+    "nixproc_machines": machines,
+}
+"""The packages in whose modules our implementations of the hooks are."""
+
 Entry = TypeVar("Entry")
 
 
 class Plugins(pluggy.PluginManager):
-    """The plugins of this package and of others; what implements a hook has a name that begins as theirs do."""
+    """The plugins of others; what implements a hook has a name that begins as ours do."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
         """Return what is declared for an implementation; the other names of a module, some hundred, are not looked at.
@@ -34,23 +41,56 @@ class Plugins(pluggy.PluginManager):
         return super().parse_hookimpl_opts(plugin, name) if name.startswith("nixproc_") else None
 
 
+class Names(Collection[str]):
+    """Names that are found when they are looked at."""
+
+    def __init__(self, find: Callable[[], Collection[str]]) -> None:
+        self._find = find
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._find()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._find())
+
+    def __len__(self) -> int:
+        return len(self._find())
+
+
 class Registry:
-    """Everything that is registered, by name; modules are imported when a registry is made."""
+    """Everything that is registered, by name.
+
+    Modules of others are imported when a registry is made, ours when something of theirs is asked for: to import all of
+    them takes longer than many a session of tests.
+    """
 
     def __init__(self, plugins: Iterable[object] = ()) -> None:
-        self._plugins = Plugins(PROJECT)
-        self._plugins.add_hookspecs(hookspecs)
-        for package in PACKAGES:
-            for module in modules_of(package):
-                self._plugins.register(module)
-        self._plugins.load_setuptools_entrypoints(PROJECT)
+        self._others = Plugins(PROJECT)
+        self._others.add_hookspecs(hookspecs)
+        self._others.load_setuptools_entrypoints(PROJECT)
         for plugin in plugins:
-            self._plugins.register(plugin)
-        self._plugins.check_pending()
+            self._others.register(plugin)
+        self._others.check_pending()
+        self._offered: dict[str, list[Any]] = {}
 
     def _offers(self, hook: str) -> list[Any]:
-        # pluggy calls what was registered last first: ours come first here, then others in order.
-        return [offer for offers in reversed(getattr(self._plugins.hook, hook)()) for offer in offers]
+        """Return all that a hook's implementations offer: ours come first, then those of others in order."""
+        ours = (module for module in modules_of(PACKAGES[hook]) if hasattr(module, hook))
+        return [*(offer for module in ours for offer in getattr(module, hook)()), *self._offers_of_others(hook)]
+
+    def _offers_of_others(self, hook: str) -> list[Any]:
+        if hook not in self._offered:
+            # pluggy calls what was registered last first.
+            lists = reversed(getattr(self._others.hook, hook)())
+            self._offered[hook] = [offer for offers in lists for offer in offers]
+        return self._offered[hook]
+
+    def _own(self, hook: str, name: str) -> Any:
+        """Return our offer of a name, if its module is named alike, and nobody else has one of that name; else None."""
+        module = module_named(PACKAGES[hook], name)
+        if module is None or any(offer.name == name for offer in self._offers_of_others(hook)):
+            return None
+        return next((offer for offer in getattr(module, hook, list)() if offer.name == name), None)
 
     @cached_property
     def managers(self) -> Mapping[str, Manager]:
@@ -74,19 +114,34 @@ class Registry:
         sources = by_name("source", ((source.name, source) for source in self._offers("nixproc_sources")))
         return tuple(sources.values())
 
+    @property
+    def manager_names(self) -> Collection[str]:
+        """The names of the process managers, of which none is imported before somebody looks."""
+        return Names(lambda: self.managers)
+
     def manager(self, name: str) -> Manager:
         """Return a manager; raises :class:`~pytest_nixproc.errors.UnknownName`."""
-        return known("process manager", name, self.managers)
+        manager: Manager | None = self._own("nixproc_managers", name)
+        return manager or known("process manager", name, self.managers)
 
     def machine(self, name: str) -> type[Machine]:
         """Return a machine; raises :class:`~pytest_nixproc.errors.UnknownName`."""
-        return known("machine", name, self.machines)
+        machine: type[Machine] | None = self._own("nixproc_machines", name)
+        return machine or known("machine", name, self.machines)
 
 
 def modules_of(package: ModuleType) -> Iterable[ModuleType]:
     """Return the modules of a package, in the order of their names."""
     for entry in sorted(pkgutil.iter_modules(package.__path__), key=lambda entry: entry.name):
         yield importlib.import_module(f"{package.__name__}.{entry.name}")
+
+
+@cache
+def module_named(package: ModuleType, name: str) -> ModuleType | None:
+    """Return the module of a package whose name is, for an identifier, another one; None without it."""
+    stem = name.replace("-", "_")
+    has_one = any(entry.name == stem for entry in pkgutil.iter_modules(package.__path__))
+    return importlib.import_module(f"{package.__name__}.{stem}") if has_one else None
 
 
 def by_name(kind: str, entries: Iterable[tuple[str, Entry]]) -> Mapping[str, Entry]:

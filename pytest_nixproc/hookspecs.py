@@ -1,8 +1,8 @@
 """The hooks by which a module offers parts to the registry, in the order in which a deployment uses them.
 
-Our modules and those of third-party packages are asked in the same way: an implementation is marked with
-``pytest_nixproc.hookimpl``, and its module is found in the package, or through the entry point group
-``pytest_nixproc``.
+An implementation is marked with ``pytest_nixproc.hookimpl``, and its module is found in the package, or through the
+entry point group ``pytest_nixproc``. A module of ours is named as the manager or machine that it offers, so that no
+other one has to be imported for it.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, say: Say) -> Result:
     settings = Settings(params=params_in(options.param), privileged=options.privileged, confide=secrets.update)
     loads = [partial(read_model, path, sources=registry.sources) for path in options.models]
     with registry.machine("host")() as machine:
-        planners = [Planner(registry.manager(name), machine, rules, settings, registry.managers) for name in names]
+        planners = [Planner(registry.manager(name), machine, rules, settings, registry.manager_names) for name in names]
         found = findings_beside([(planner, load) for load in loads for planner in planners], Leases())
     findings = [masked(finding, Secrets(frozenset(secrets)).masked) for finding in found]
     text = FORMATS[options.format](findings, rules)

@@ -148,7 +148,7 @@ class Deployer:
             model_loader=self.model_loader(directory),
         )
         registry = self.session.registry
-        return Planner(point.manager, machine, registry.rules, settings, registry.managers)
+        return Planner(point.manager, machine, registry.rules, settings, registry.manager_names)
 
     def load(self, model: ModelLike | None, directory: Path) -> LoadModel:
         """Return the function that loads a model given in any of its forms; paths are relative to ``directory``."""

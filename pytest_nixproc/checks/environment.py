@@ -42,7 +42,8 @@ def refused_values(given: RuleInput) -> Iterator[Finding]:
 def misnamed_managers(given: RuleInput) -> Iterator[Finding]:
     """Find overrides for a manager that there is not, and whose name is almost that of another."""
     for key, instance in given.model.items():
-        for name in instance.pkg.overrides.keys() - set(given.managers):
+        overrides = instance.pkg.overrides
+        for name in overrides.keys() - set(given.managers) if overrides else ():
             if meant := nearest(name, given.managers, TYPING_ERROR):
                 problem = f"{key} has overrides for {name!r}, and no manager has that name"
                 origin = origin_of(given.model, key, f"pkg.overrides.{name}")

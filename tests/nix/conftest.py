@@ -13,7 +13,7 @@ import pytest
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.model.context import BuildTools, ModelContext
 from pytest_nixproc.model.system import ProcessesModel
-from pytest_nixproc.sources.nix import read_nix
+from pytest_nixproc.sources.nix.expressions import read_nix
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.state import StateDirs
 

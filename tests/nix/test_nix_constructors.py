@@ -17,7 +17,7 @@ from pytest_nixproc.errors import ModelError, NixprocError, SourceError
 from pytest_nixproc.model.constructors import Constructor, ConstructorTrial
 from pytest_nixproc.model.ids import ProvisionalPorts
 from pytest_nixproc.sources.files import FILES
-from pytest_nixproc.sources.nix import read_constructor
+from pytest_nixproc.sources.nix.expressions import read_constructor
 from pytest_nixproc.values.findings import Finding
 
 if TYPE_CHECKING:

@@ -398,3 +398,25 @@ def test_unused_plugin_imports_nothing_heavy(pytester: pytest.Pytester, given: t
     # Not forked from where everything is imported.
     arguments = ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *given)
     pytester.run(sys.executable, *arguments).assert_outcomes(passed=1)
+
+
+def test_only_what_is_chosen_is_imported(project: pytest.Pytester) -> None:
+    """A session with one manager imports neither the others, nor machines and sources that it does not use."""
+    project.makepyfile(
+        """
+        import sys
+
+        def test_it(nixproc_system):
+            assert nixproc_system["first"].is_running
+            loaded = set(sys.modules)
+            from pytest_nixproc._registry import Registry
+            modules = {manager.generator.__module__ for manager in Registry().managers.values()}
+            others = {".".join(module.split(".")[:3]) for module in modules} - {"pytest_nixproc.managers.sysvinit"}
+            assert len(others) > 5
+            unused = ("pytest_nixproc.machines.nspawn", "pytest_nixproc.sources.nix.", *others)
+            assert [module for module in loaded if module.startswith(unused)] == []
+        """
+    )
+    # Not forked from where everything is imported.
+    arguments = ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--nixproc-manager=sysvinit")
+    project.run(sys.executable, *arguments).assert_outcomes(passed=1)

@@ -15,7 +15,6 @@ from pytest_nixproc.errors import Fault, ModelError, SourceError
 from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.ids import Assignments, Pool, read_assignments, read_pools
 from pytest_nixproc.model.nix_syntax import literal
-from pytest_nixproc.sources.api import IdRecord
 from pytest_nixproc.sources.nix.command import ProcessesExpression, expression_at
 
 RESOURCES: Final = "idresources.nix"
@@ -94,6 +93,3 @@ def text_of(assignments: Assignments) -> str:
 def sorted_deeply(value: Any) -> Any:
     """Return nested mappings with all names in order."""
     return {name: sorted_deeply(value[name]) for name in sorted(value)} if isinstance(value, Mapping) else value
-
-
-RECORD: Final = IdRecord(ids_file, text_of)
