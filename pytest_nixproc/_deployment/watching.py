@@ -22,6 +22,9 @@ from pytest_nixproc.values.units import Status, Unit
 SETTLE_SECONDS: Final = 0.1
 """How long an instance without ports and without a condition must live to count as ready."""
 
+SUCCESSION_SECONDS: Final = 0.5
+"""How long the PID file may take to name the daemon, after the end of what it has named on the way there."""
+
 FIRST_QUESTION_SECONDS: Final = 0.02
 PROGRESS_SECONDS: Final = 2.0
 LOG_TAIL: Final = 2000
@@ -73,6 +76,7 @@ class Watch:
         self.waits: dict[str, Wait] = {}
         self.pids: dict[str, int] = {}
         self.seen: dict[tuple[str, int | None], float] = {}
+        self.ended: dict[tuple[str, int | None], float] = {}
         self.next_question = self.reported + FIRST_QUESTION_SECONDS
         self.checker = ReadinessChecker(
             self.machine, {"PATH": self.machine.facts.path_variable, **self.driver.target.tags}
@@ -223,8 +227,15 @@ class Watch:
             status = statuses[self.context.units[name].name]
             if status.running and status.pid:
                 self.pids[name] = status.pid
-            elif status.has_ended:
+            elif status.has_ended and not self._may_be_followed(name, status):
                 raise self._death(name, status)
+
+    def _may_be_followed(self, name: str, status: Status) -> bool:
+        """Tell whether a process that has just ended well was perhaps on the way to the daemon."""
+        if self.context.units[name].mode != "daemon" or status.exit_status != 0:
+            return False
+        now = self.machine.clock.now()
+        return now - self.ended.setdefault((name, status.pid), now) < SUCCESSION_SECONDS
 
     def _death(self, name: str, status: Status) -> StartError:
         seconds = self.machine.clock.now() - self.waits[name].begun

@@ -180,6 +180,10 @@ class PidRecords:
             self.machine.files.write(record, self.identity(pid))
         return content is not None
 
+    def replace(self, unit: Unit, pid: int) -> None:
+        """Record another process of a unit."""
+        self.machine.files.write(record_of(unit.name, self.target), self.identity(pid))
+
     def is_recorded(self, unit: Unit, pid: int) -> bool:
         """Tell whether a process is the very one that was started, and not a later one that reuses its pid."""
         record = self.machine.files.read(record_of(unit.name, self.target))
@@ -244,6 +248,9 @@ class DaemonDriver(Driver):
         ended = self.machine.processes.ended([pid for file in files.values() if (pid := file.pid)])
         if ended:
             self.machine.processes.sync_exits()
+            files |= {
+                unit: self.records.contents(unit) for unit, file in files.items() if self._follow(unit, file, ended)
+            }
         lost = {unit: file for unit, file in files.items() if file.leads_to_none(ended)}
         # The PID file may name a process that was on the way to the daemon. One that has failed was on its own.
         unknown = {
@@ -253,6 +260,21 @@ class DaemonDriver(Driver):
         }
         found = self._without_pid(unknown) if unknown else {}
         return {unit.name: found.get(unit) or self._status(unit, file, ended) for unit, file in files.items()}
+
+    def _follow(self, unit: Unit, files: PidFileContents, ended: AbstractSet[int]) -> bool:
+        """Record the process of a unit that its PID file names in the place of one that has ended well; tell whether.
+
+        What has written the file first may have been on the way from the starter to the daemon.
+        """
+        recorded, named = pid_in(files.record or b""), files.named
+        if recorded is None or recorded not in ended or named in (None, recorded) or self.exit_status(unit, recorded):
+            return False
+        assert named is not None
+        tags = {**self.target.tags, INSTANCE: unit.key}
+        if not all(self.machine.processes.has_tag(named, f"{name}={value}") for name, value in tags.items()):
+            return False
+        self.records.replace(unit, named)
+        return True
 
     def _status(self, unit: Unit, files: PidFileContents, ended: AbstractSet[int]) -> Status:
         pid, content = files.pid, files.pid_file

@@ -40,6 +40,9 @@ FORWARDED: Final = (
 ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 REMAINDER_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.02
+SUCCESSION_SECONDS: Final = 0.5
+"""How long the PID file may take to name another daemon in the place of one that has ended well."""
+
 SETTLE_SECONDS: Final = 0.05
 """How long an escort watches a daemon that it has started."""
 
@@ -93,11 +96,15 @@ class Proxy:
         """Run the daemon; return its wait status."""
         if status := self.start_daemon():
             return status
-        # Where it cannot be written, there is none, and the PID file counts.
-        write_note(self.note, f"{self.daemon}\n")
-        self.forward()
-        # What the daemon leaves behind is not ours to end: it would not be reported.
-        return self.await_status(self.daemon)
+        while True:
+            # Where it cannot be written, there is none, and the PID file counts.
+            write_note(self.note, f"{self.daemon}\n")
+            self.forward()
+            # What the daemon leaves behind is not ours to end: it would not be reported.
+            status = self.await_status(self.daemon)
+            if status or self.told or not (successor := self.successor()):
+                return status
+            self.daemon = successor
 
     def hand_over(self) -> int:
         """Start the daemon, and watch it for a moment; return its wait status if it has ended by then, else 0."""
@@ -177,6 +184,16 @@ class Proxy:
             return bool(self.statuses[pid]) or not has_children
         return is_alive(pid) and (not self.adopts or pid in descendants([os.getpid()], parents()))
 
+    def successor(self) -> int:
+        """Return the process of ours that the PID file names in the place of a daemon that has ended well, or 0."""
+        end = time.monotonic() + SUCCESSION_SECONDS
+        while self.reap() and ENDING.isdisjoint(self.arrived) and (left := end - time.monotonic()) > 0:
+            pid = pid_in(self.content() or b"")
+            if pid and pid not in self.statuses and pid != self.starter and self.is_daemon(pid, has_children=True):
+                return pid
+            self.sleep(min(left, LOOK_SECONDS))
+        return 0
+
     def fail(self, problem: str) -> NoReturn:
         """End with a message about the PID file."""
         fail(f"{problem}: {self.pid_file} {described(self.content())}")
@@ -218,7 +235,9 @@ class Proxy:
                 os.kill(self.starter, number)
                 self.told.add(number)
         while self.daemon and self.arrived:
-            send(self.daemon, self.arrived.pop(0))
+            arrived = self.arrived.pop(0)
+            self.told |= ENDING & {arrived}
+            send(self.daemon, arrived)
 
     def end_remainder(self) -> None:
         """End all descendants, among which the daemon could not be found: by SIGTERM, and by SIGKILL after a second."""

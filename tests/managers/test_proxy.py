@@ -277,6 +277,31 @@ def test_pid_file_that_names_a_process_on_the_way_at_first(place: str, machine: 
         proxied.destroy()
 
 
+def test_daemon_that_leaves_its_place_to_another(place: str, machine: Host) -> None:
+    """What the PID file named first may live on for a while: when it has ended well, the proxy follows the file."""
+    proxied = Proxied(place, machine, (*PYTHON, "-c", LEAVES_ITS_PLACE, f"{place}/pid"), {})
+    try:
+        proxied.await_that(proxied.noted, "the first one is known")
+        first = proxied.noted()
+        proxied.await_that(lambda: proxied.noted() not in (None, first), "the daemon is known")
+        assert proxied.noted() in proxied.below()
+        assert proxied.end() == -signal.SIGTERM
+    finally:
+        proxied.destroy()
+
+
+def test_daemon_that_ends_well_has_ended(place: str, machine: Host) -> None:
+    """What a daemon leaves behind does not stand for it, unless the PID file says so."""
+    proxied = Proxied(place, machine, (*PYTHON, "-c", LEAVES_A_CHILD, f"{place}/pid"), {})
+    try:
+        assert proxied.process.wait(5) == 0
+        (child,) = machine.processes.tagged(f"{DEPLOYMENT}={place}")
+        machine.processes.signal(child, signal.SIGKILL)
+        assert not machine.processes.wait_ended([child], machine.deadline(5))
+    finally:
+        proxied.destroy()
+
+
 def test_note_waits_for_the_end_of_the_starter(start: Start, place: str) -> None:
     """The note is empty while the starter runs, whatever an earlier one or the PID file says; then it has the pid."""
     Path(f"{place}/note").write_text("4711\n")
@@ -366,6 +391,37 @@ def test_real_end_is_waited_for(start: Start) -> None:
     assert proxied.end() == 0
     assert proxied.log().endswith("ended after a while\n")
 
+
+LEAVES_ITS_PLACE = """
+import os, signal, sys, time
+def write():
+    with open(sys.argv[1] + ".new", "w") as file:
+        print(os.getpid(), file=file)
+    os.rename(sys.argv[1] + ".new", sys.argv[1])
+if os.fork():
+    os._exit(0)
+first = os.getpid()
+write()
+if os.fork():
+    time.sleep(0.3)
+    os._exit(0)
+while os.getppid() == first:
+    time.sleep(0.01)
+time.sleep(0.1)
+write()
+signal.pause()
+"""
+
+LEAVES_A_CHILD = """
+import os, signal, sys, time
+if os.fork():
+    os._exit(0)
+with open(sys.argv[1], "w") as file:
+    print(os.getpid(), file=file)
+if os.fork() == 0:
+    signal.pause()
+time.sleep(0.3)
+"""
 
 ON_THE_WAY = """
 import os, signal, sys, time

@@ -189,3 +189,23 @@ def test_daemon_is_not_ready_before_its_script_has_ended(scripts: Scripts) -> No
     assert scripts.status().text == "not running"
     scripts.machine.files.write(scripts.record, "")
     assert scripts.driver.unmet(daemon) == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "tags", "is_followed"),
+    [(0, {INSTANCE: "web"}, True), (7, {INSTANCE: "web"}, False), (0, {INSTANCE: "other"}, False), (0, {}, False)],
+)
+def test_pid_file_is_followed(
+    scripts: Scripts, target: Target, status: int, tags: dict[str, str], *, is_followed: bool
+) -> None:
+    """What a daemon that has ended well has left its place to is the daemon, if it is the instance's, and no other."""
+    scripts.activate()
+    first = scripts.pid
+    second = scripts.machine.processes.spawn(Spawn(("/bin/web",), {**(target.tags if tags else {}), **tags}))
+    scripts.machine.files.write(scripts.pid_file, f"{second}\n")
+    assert not scripts.status().running, "nobody takes the place of what runs"
+    scripts.machine.processes.end(first, status)
+    assert scripts.status().running == is_followed
+    if is_followed:
+        assert scripts.status().pid == second
+        assert scripts.driver.records.is_recorded(scripts.unit, second)
