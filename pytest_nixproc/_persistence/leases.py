@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Final, Literal, Self
 
 from pytest_nixproc._persistence.files import remove, replace_file, temporary_for
@@ -270,8 +271,7 @@ class PortLeases:
     def lease_any(self, root: str, owner: ProcessIdentity, is_free: Callable[[int], bool]) -> int:
         """Lease the next port that nobody has, and on which a server could listen now."""
         begin = max(self.last + 1 - FREE_PORTS.start, 0) % len(FREE_PORTS)
-        ports: list[int] = [*FREE_PORTS[begin:], *FREE_PORTS[:begin]]
-        for port in ports:
+        for port in chain(FREE_PORTS[begin:], FREE_PORTS[:begin]):
             if port not in self.leases and is_free(port):
                 self.lease(root, owner, [port])
                 self.last = port
