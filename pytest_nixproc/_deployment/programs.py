@@ -11,6 +11,7 @@ from pytest_nixproc.errors import StartError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.values.units import Unit
 
+WRITING_SECONDS: Final = 2.0
 SCRIPTS: Final = "begin a script with #!/bin/sh, or give its interpreter as the program, and the script as an argument"
 
 
@@ -26,8 +27,28 @@ def refuse_programs(context: DeploymentContext, names: Iterable[str], *, have_st
         is_looked_at = program and (initialize or not have_started)
         may_be_made = bool(initialize) and not have_started and is_own(program, context)
         problem = problem_of(program) if is_looked_at and not may_be_made else ""
-        if problem and (context.machine.files.exists(program) or not initialize):
+        if not problem or (initialize and not context.machine.files.exists(program)):
+            continue
+        if have_started:
+            problem = lasting_problem(program, context.machine)
+        if problem:
             raise StartError(f"{name} cannot be started: {problem}", remedy=SCRIPTS if "#!" in problem else "")
+
+
+def lasting_problem(program: str, machine: Machine) -> str:
+    """Return why a program cannot be executed, if that is still so after a while; else an empty text.
+
+    What has only to live for a moment counts as ready while its ``initialize`` may still be writing the program.
+    """
+    problem = ""
+
+    def is_executable() -> bool:
+        nonlocal problem
+        problem = machine.files.execution_problem(program)
+        return not problem
+
+    machine.deadline(WRITING_SECONDS).until(is_executable)
+    return problem
 
 
 def program_problem(unit: Unit, machine: Machine) -> str:

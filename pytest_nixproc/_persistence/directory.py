@@ -23,6 +23,8 @@ PASSABLE: Final = 0o711
 PASS_OTHERS: Final = 0o001
 TRIES: Final = 5
 NOEXEC: Final = getattr(os, "ST_NOEXEC", 0)
+O_PATH: Final = getattr(os, "O_PATH", os.O_RDONLY)
+"""For directories that we may not list."""
 
 
 MEMORY_DIRECTORY: Final = "/dev/shm"  # noqa: S108 - a directory of the user's own is made in it
@@ -134,19 +136,13 @@ class DeploymentDirectory:
             for attempt in range(TRIES):
                 make_missing(parent, mode)
                 try:
-                    os.mkdir(self.root, mode)
+                    self._make_in(parent, mode)
                 except FileNotFoundError:
                     # Another session has just removed the state root after its last deployment.
                     if attempt == TRIES - 1:
                         raise
                 else:
                     break
-            try:
-                # Once more: somebody may have made a part of it in the meantime.
-                self._refuse_strangers(parent)
-            except DeploymentError:
-                os.rmdir(self.root)
-                raise
             if for_others:
                 self._let_others_pass(parent, within)
             if within is not None:
@@ -154,6 +150,22 @@ class DeploymentDirectory:
         except OSError as error:
             brief = f"cannot make a state directory in {parent}: {error.strerror}"
             raise DeploymentError(brief, remedy="choose a writable --nixproc-state-root") from error
+
+    def _make_in(self, parent: str, mode: int) -> None:
+        """Make the directory in what a path leads to, if nobody else has exchanged that, nor can from then on."""
+        descriptor = os.open(parent, O_PATH | os.O_DIRECTORY)
+        try:
+            os.mkdir(self.identity, mode, dir_fd=descriptor)
+            try:
+                # Once more: somebody may have made a part of it in the meantime.
+                self._refuse_strangers(parent)
+                if not os.path.samestat(os.stat(parent), os.fstat(descriptor)):
+                    raise self._untrusted(parent, "somebody has put another directory in its place")
+            except (DeploymentError, OSError):
+                os.rmdir(self.identity, dir_fd=descriptor)
+                raise
+        finally:
+            os.close(descriptor)
 
     def refuse_noexec(self) -> None:
         """Raise where nothing can be executed, before anything is made there."""
@@ -170,13 +182,15 @@ class DeploymentDirectory:
         default = default_state_root()
         stranger = (parent == default and stranger_in_place_of(default)) or stranger_on_the_way(parent)
         if stranger:
-            brief = f"state root {parent} cannot be trusted: {stranger}"
-            where = "be where only you and root can write and rename"
-            if parent == default:
-                remedy = f"let --nixproc-state-root, or TMPDIR, {where}"
-            else:
-                remedy = f"leave --nixproc-state-root out, for the default {default}, or let it {where}"
-            raise DeploymentError(brief, remedy=remedy)
+            raise self._untrusted(parent, stranger)
+
+    def _untrusted(self, parent: str, reason: str) -> DeploymentError:
+        default, where = default_state_root(), "be where only you and root can write and rename"
+        if parent == default:
+            remedy = f"let --nixproc-state-root, or TMPDIR, {where}"
+        else:
+            remedy = f"leave --nixproc-state-root out, for the default {default}, or let it {where}"
+        return DeploymentError(f"state root {parent} cannot be trusted: {reason}", remedy=remedy)
 
     def remove(self) -> None:
         """Remove the directory with all that is in it; one that does not exist is no error.

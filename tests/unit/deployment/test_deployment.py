@@ -741,3 +741,15 @@ def test_program_that_initialize_makes_wrong(
     machine.processes.program("/fake/web", lambda machine, _: machine.files.write(program, ""))
     error = refused(StartError, make_model(web={"initialize": "make it", "process": program}))
     assert error.brief == f"web cannot be started: {BROKEN}"
+
+
+def test_program_that_initialize_is_still_writing(
+    deploy: Any, make_model: MakeModel, machine: FakeMachine, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has only to live for a moment may be ready before its program is whole: that is waited for, and no fault."""
+    program = f"{system.root}/var/lib/web"
+    machine.processes.program("/fake/web", lambda machine, _: machine.files.write(program, ""))
+    looks = iter(["it is empty", "it is not executable"])
+    monkeypatch.setattr(machine.files, "execution_problem", lambda _: next(looks, ""))
+    assert deploy(make_model(web={"initialize": "make it", "process": program}))["web"].is_running
+    assert list(looks) == []

@@ -151,6 +151,35 @@ def test_root_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert os.listdir(default_state_root()) == []
 
 
+@pytest.mark.parametrize("then", ["nothing", "another"])
+def test_root_that_is_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
+    """What was made through a link, which is gone a moment later, is removed from where it led to."""
+    elsewhere, usual = tmp_path / "elsewhere", tmp_path / "root"
+    calls: list[list[str]] = []
+    elsewhere.mkdir()
+    mkdir = os.mkdir
+
+    def exchanging(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        mkdir(path, mode, dir_fd=dir_fd)
+        if dir_fd is not None and not calls:
+            calls.append(os.listdir(elsewhere))
+            usual.unlink()
+            if then == "another":
+                mkdir(usual)
+
+    usual.symlink_to(elsewhere)
+    monkeypatch.setattr(os, "mkdir", exchanging)
+    directory = DeploymentDirectory.allocate(str(usual))
+    if then == "another":
+        with pytest.raises(DeploymentError, match="cannot be trusted: somebody has put another directory in its place"):
+            directory.make()
+    else:
+        directory.make()
+        assert os.listdir(usual) == [directory.identity]
+    assert calls == [[directory.identity]]
+    assert os.listdir(elsewhere) == []
+
+
 def test_leaving_removes_the_usual_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual state root goes with its last deployment, and not before."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
