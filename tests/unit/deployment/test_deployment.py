@@ -6,10 +6,13 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +34,15 @@ from pytest_nixproc.errors import (
     TeardownError,
     Unremovable,
 )
+from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess, each, ends, ignores, listens
 from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.units import Unit
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import MakeModel, Orders
+    from tests.unit.conftest import FakeDriver, MakeModel, Orders
 
 PORTS = {"db": 8001, "cache": 8002, "web": 8003, "proxy": 8004}
 
@@ -753,3 +758,36 @@ def test_program_that_initialize_is_still_writing(
     monkeypatch.setattr(machine.files, "execution_problem", lambda _: next(looks, ""))
     assert deploy(make_model(web={"initialize": "make it", "process": program}))["web"].is_running
     assert list(looks) == []
+
+
+def test_calls_end_before_anything_is_undone(
+    refused: Any,
+    make_model: MakeModel,
+    machine: FakeMachine,
+    driver: FakeDriver,
+    orders: Orders,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When an instance does not start, the calls that still start others are told to end, and waited for."""
+    activate = type(driver).activate
+
+    def in_a_thread(action: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        Thread(target=lambda: future.set_result(action()), daemon=True).start()
+        return future
+
+    def activated(its: FakeDriver, units: Sequence[Unit], deadline: Deadline) -> dict[str, str]:
+        problems = activate(its, units, deadline)
+        if units[0].name == "unit-slow":
+            last = time.monotonic() + 5
+            while deadline.remaining and time.monotonic() < last:
+                time.sleep(0.001)
+            orders.asked.append(("activated", "slow"))
+        return problems
+
+    monkeypatch.setattr(machine, "begin", in_a_thread)
+    monkeypatch.setattr(type(driver), "activate", activated)
+    orders.refusals["unit-web"] = "no"
+    assert refused(StartError, make_model(web={}, slow={"start_timeout": 1000})).brief == "web did not start: no"
+    verbs = [verb for verb, _ in orders.asked]
+    assert verbs.index("activated") < verbs.index("deactivate")
