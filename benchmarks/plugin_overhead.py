@@ -39,10 +39,15 @@ class Session:
 
 def command(*, loaded: bool) -> list[str]:
     """Return the command of a session with or without the plugin."""
+    return [*session(loaded=loaded), FILE]
+
+
+def session(*, loaded: bool) -> list[str]:
+    """Return the words of a session without other third-party plugins, and with or without ours."""
     others = {point.name for point in entry_points(group="pytest11")} - {PLUGIN}
     off = sorted(others) if loaded else sorted({*others, PLUGIN})
     without = (word for name in off for word in ("-p", f"no:{name}"))
-    return ["-m", "pytest", "-q", "-p", "no:cacheprovider", *without, FILE]
+    return ["-m", "pytest", "-q", "-p", "no:cacheprovider", *without]
 
 
 def run(directory: str, *, loaded: bool) -> Session:

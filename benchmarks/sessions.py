@@ -7,7 +7,6 @@ sessions run in turn, the floor before the others in each repetition; ratios are
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -15,18 +14,16 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
-from benchmarks.deploy import Laboratory, Work, compile_server, free_ports
+from benchmarks.deploy import FLOOR, Laboratory, Work, compile_server, free_ports
+from benchmarks.plugin_overhead import environment, session
 from benchmarks.results import Results, add_options, at_most
 from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.process_table import children_of
 
-PLUGIN: Final = "nixproc"
 MANAGERS: Final = ("sysvinit", "supervisord", "systemd", "docker")
-FLOOR: Final = "floor"
 SESSION_BARS: Final = {"sysvinit": 1.4, "supervisord": 1.7}
 WARM_BAR: Final = 1.5
 """How much longer a system in a session may take than in a process that has nothing else to do."""
@@ -117,21 +114,17 @@ class Project:
         }
         for name, text in files.items():
             Path(directory, name).write_text(text)
-        others = {point.name for point in entry_points(group="pytest11")} - {PLUGIN}
-        self.without = [word for name in sorted(others) for word in ("-p", f"no:{name}")]
 
-    def run(self, *words: str) -> float:
-        """Run a session without other plugins than ours; return its seconds."""
-        argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *self.without, *words]
-        # As after an installation by pip, modules are compiled.
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    def run(self, *words: str, loaded: bool = True) -> float:
+        """Run a session with or without our plugin; return its seconds."""
+        argv, variables = [sys.executable, *session(loaded=loaded), *words], environment(self.directory)
         begin = time.perf_counter()
-        subprocess.run(argv, cwd=self.directory, env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(argv, cwd=self.directory, env=variables, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - begin
 
     def bare(self) -> float:
         """Run the floor."""
-        return self.run("-p", f"no:{PLUGIN}", "test_bare.py")
+        return self.run("test_bare.py", loaded=False)
 
     def one(self, manager: str) -> float:
         """Run one test with one system."""

@@ -13,27 +13,7 @@ from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.testing.conformance.bench import Bench, clean
-
-LEAVES_ITS_PLACE = """
-import os, signal, sys, time
-def write():
-    with open(sys.argv[1] + ".new", "w") as file:
-        print(os.getpid(), file=file)
-    os.rename(sys.argv[1] + ".new", sys.argv[1])
-if os.fork():
-    os._exit(0)
-first = os.getpid()
-write()
-if os.fork():
-    time.sleep(0.3)
-    os._exit(0)
-while os.getppid() == first:
-    time.sleep(0.01)
-time.sleep(0.1)
-write()
-print("up", flush=True)
-signal.pause()
-"""
+from tests.managers.daemon_programs import LEAVES_ITS_PLACE
 
 
 @pytest.mark.parametrize("manager", ["supervisord", "sysvinit", "disnix"])

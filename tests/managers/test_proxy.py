@@ -22,6 +22,7 @@ from pytest_nixproc.testing.programs import models
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.tags import DEPLOYMENT
+from tests.managers.daemon_programs import LEAVES_ITS_PLACE
 
 Start = Callable[..., "Proxied"]
 
@@ -391,26 +392,6 @@ def test_real_end_is_waited_for(start: Start) -> None:
     assert proxied.end() == 0
     assert proxied.log().endswith("ended after a while\n")
 
-
-LEAVES_ITS_PLACE = """
-import os, signal, sys, time
-def write():
-    with open(sys.argv[1] + ".new", "w") as file:
-        print(os.getpid(), file=file)
-    os.rename(sys.argv[1] + ".new", sys.argv[1])
-if os.fork():
-    os._exit(0)
-first = os.getpid()
-write()
-if os.fork():
-    time.sleep(0.3)
-    os._exit(0)
-while os.getppid() == first:
-    time.sleep(0.01)
-time.sleep(0.1)
-write()
-signal.pause()
-"""
 
 LEAVES_A_CHILD = """
 import os, signal, sys, time
