@@ -146,12 +146,13 @@ def become(arguments: Sequence[str], environment: Mapping[str, str], directory: 
     for number, stream in enumerate(streams, start=1):
         os.dup2(stream, number)
         os.close(stream)
+    searched = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None
     os.chdir(directory)
-    # In place of the directory from which this interpreter was started as a module.
-    sys.path[:1] = [directory, *environment["PYTHONPATH"].split(os.pathsep)]
+    # In place of the directory from which this interpreter was started as a module, and of what it was told to search.
+    sys.path[: 1 + len(searched)] = [directory, *environment["PYTHONPATH"].split(os.pathsep)]
     sys.argv[:] = [pytest.__file__.replace("__init__", "__main__"), *arguments]
 
 

@@ -16,6 +16,9 @@ from pytest_nixproc.model.recognition import LOCAL_ADDRESS, STATE_ROOTS
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.findings import Finding, Origin, Severity
 
+PROJECT_DEPTH: Final = 3
+"""How deep the directories are of which a project has one for itself: ``/var/lib/ci``, and not ``/var/lib``."""
+
 SOCKET_PATH_BYTES: Final = 107  # unix(7): sun_path has 108 bytes with the NUL; 104 on BSD and macOS
 PORTABLE_SOCKET_PATH_BYTES: Final = 103
 
@@ -127,11 +130,20 @@ def mentions_outside_state(given: RuleInput) -> Iterator[Finding]:
             continue
         # Programs often lie below /tmp themselves, and are words without an option.
         is_word = not option and not value_path.startswith(ENVIRONMENT)
+        origin, remedy = origin_of(given.model, name, value_path, value), "build it from the state directories"
         if is_word and value.startswith("/tmp/"):  # noqa: S108 - it is only compared
             continue
-        origin, remedy = origin_of(given.model, name, value_path, value), "build it from the state directories"
+        file = origin.location.file if origin.location else ""
+        if is_of_a_project(path, (os.path.dirname(file), given.target.facts.package_root)):
+            continue
         problem = f"{name} mentions a path outside the state"
         yield Finding("NP108", "warning", problem, (name,), (origin,), remedy, path)
+
+
+def is_of_a_project(path: str, places: Iterable[str]) -> bool:
+    """Tell whether a path belongs to a project with a file in one of some places, which may lie where state is kept."""
+    known = filter(os.path.isabs, places)
+    return any(os.path.commonpath([path, place]).count("/") >= PROJECT_DEPTH for place in known)
 
 
 def passed_ports(given: RuleInput) -> Iterator[Finding]:
@@ -288,7 +300,8 @@ RULES: Final = [
         severity="warning",
         explanation="Values that begin with `/var/`, `/run/`, `/tmp/` or `/dev/shm/` look like something that a"
         " program writes. It is a warning, because a program may only read there. Arguments without an option's name"
-        " may lie below `/tmp`: they are often the program itself.",
+        " may lie below `/tmp`: they are often the program itself. What lies in the project of the file that names it,"
+        " or beside this package, is not meant, wherever they lie.",
     ),
     Rule(
         "NP111",

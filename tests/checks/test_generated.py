@@ -23,6 +23,7 @@ from pytest_nixproc.checks.api import Rule, RuleInput
 from pytest_nixproc.checks.rulebook import Rulebook
 from pytest_nixproc.errors import ConflictError, UnknownName
 from pytest_nixproc.machines.host import Host
+from pytest_nixproc.machines.package import PACKAGE_ROOT
 from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing import strategies
@@ -38,6 +39,7 @@ from pytest_nixproc.testing.strategies import (
     models,
 )
 from pytest_nixproc.values.findings import Finding
+from pytest_nixproc.values.machine import Facts
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
 
@@ -56,7 +58,8 @@ DEPLOYED: Final = [
 
 def codes_of(sketch: Sketch, rules: Iterable[Rule] = REGISTRY.rules) -> set[str]:
     """Return the rules that find something in a sketch."""
-    plan = RuleInput(ProcessesModel(sketch.processes(STATE)), Target(STATE, "/srv/profile"))
+    target = Target(STATE, "/srv/profile", facts=Facts(package_root=PACKAGE_ROOT))
+    plan = RuleInput(ProcessesModel(sketch.processes(STATE)), target)
     return {finding.code for finding in Rulebook(rules).static(plan)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -31,7 +32,7 @@ def test_forked_session_is_like_an_executed_one(
 ) -> None:
     """A forked session sees and says what an executed one does, also of its plugins, and ends with the same status."""
     pytester.makepyfile(test_it=LOOK)
-    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.setenv("PYTHONPATH", "/nowhere", prepend=os.pathsep)
     arguments = ("-s", "-p", "no:cacheprovider", f"--basetemp={pytester.path}/kept", "-W", "error")
     forked = pytester.run(sys.executable, "-mpytest", *arguments)
     executed = pytester.run(sys.executable, "-m", "pytest", *arguments)

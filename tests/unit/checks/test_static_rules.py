@@ -15,6 +15,7 @@ from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.findings import Finding, errors_of
+from pytest_nixproc.values.location import Location
 from pytest_nixproc.values.machine import Account, Accounts
 from pytest_nixproc.values.target import Target
 
@@ -444,6 +445,26 @@ def test_mentioned_path_names_its_parameter(find: Any) -> None:
     """A finding about an argument names the parameter that holds it."""
     origins = [str(finding.origins[0]).partition(" = ")[0] for finding in find("NP108", {"a": instance("a", EXTRA)})]
     assert origins == ["processes.a.pkg.foreground_process_extra_args[0]", "processes.a.pkg.daemon_extra_args[0]"]
+
+
+@pytest.mark.parametrize(
+    ("file", "is_found"),
+    [
+        ("/var/lib/ci/tests/processes.py", False),
+        ("/var/lib/ci/processes.py", False),
+        ("/var/lib/processes.py", True),
+        ("/var/lib/other/processes.py", True),
+        ("/home/ci/processes.py", True),
+        ("processes.py", True),
+    ],
+)
+def test_state_elsewhere_and_the_project(target: Target, file: str, *, is_found: bool) -> None:
+    """What lies in the project of the file that names it is no state, wherever the project lies."""
+    instances = {"a": instance("a", {"args": ["/var/lib/ci/bin/server"]})}
+    model = ProcessesModel(instances, locate=lambda *_: Location(file, 1))
+    assert bool(list(RULES["NP108"].static(RuleInput(model, target)))) is is_found
+    installed = replace(target, facts=replace(target.facts, package_root="/var/lib/ci/.venv/lib"))
+    assert not list(RULES["NP108"].static(RuleInput(model, installed)))
 
 
 def test_errors_are_told_from_warnings() -> None:
