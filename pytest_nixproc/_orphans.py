@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._persistence.owners import NOBODY_KNOWS, owner_in, owners_of
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.managers.api import Belonging, Manager
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True)
-class Orphan:
+class Orphan(Value):
     """Something of a deployment that nobody takes down any more."""
 
     belonging: Belonging

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from pytest_nixproc.values.value import Value
 
 Say = Callable[[str], None]
 """Prints a line of human-readable output; prints nothing where JSON is asked for."""
@@ -40,8 +41,7 @@ MEANINGS: Final[Mapping[ExitStatus, str]] = {
 """The table of the documentation; commands that change running systems need all of them."""
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Value):
     """The result of a command: its exit status, and what it prints as JSON."""
 
     status: ExitStatus = ExitStatus.DONE
@@ -49,8 +49,7 @@ class Result:
     """The value that ``--json`` prints."""
 
 
-@dataclass(frozen=True)
-class Subcommand:
+class Subcommand(Value):
     """One command."""
 
     name: str

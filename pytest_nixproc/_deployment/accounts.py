@@ -28,6 +28,7 @@ from pytest_nixproc.model.credentials import User
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn, describe_status
 from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.value import Value
 
 LEDGER: Final = "/etc/nixproc-accounts.json"
 COMMAND_SECONDS: Final = 30.0
@@ -46,8 +47,7 @@ printf '%s:%s\\n' "$NAME" "$PASSWORD" | chpasswd --encrypted"""
 """Makes a user, who then gets the password that a variable holds: printf is a part of the shell, and no process."""
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Value):
     """One item that a deployment needs on its machine: a group, a user or a home directory."""
 
     kind: str
@@ -74,8 +74,7 @@ class Item:
         return f"{self.kind}:{self.name}"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Value):
     """One entry of the ledger."""
 
     item: Item

@@ -18,6 +18,7 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Driver
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.units import Unit
+from pytest_nixproc.values.value import Value
 
 
 class Subject(Protocol):
@@ -86,8 +87,7 @@ class EndRecord:
             yield [name for name in names if name not in self.busy and self.turns.get(name) == turns.get(name)]
 
 
-@dataclass(frozen=True)
-class DeploymentContext:
+class DeploymentContext(Value):
     """A system that is being started, used or taken down: its parts, its journal and its timeline."""
 
     model: ProcessesModel

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from pytest_nixproc._inspection.observer import Observer
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.machines.process_table import descendants
 from pytest_nixproc.values.tags import INSTANCE
+from pytest_nixproc.values.value import Value
 
 GRACE_SECONDS: Final = 1.0
 END_SECONDS: Final = 10.0
@@ -25,8 +25,7 @@ StillRunning = Callable[[], Collection[int]]
 """Returns the processes that still run of what was stopped."""
 
 
-@dataclass(frozen=True)
-class Leftover:
+class Leftover(Value):
     """A process that was left behind, and is ended."""
 
     pid: int

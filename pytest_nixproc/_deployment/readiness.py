@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import singledispatchmethod
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.values.addresses import canonical, is_known, reached_at, url_of
 from pytest_nixproc.values.commands import Spawn, describe_failure
+from pytest_nixproc.values.value import Value
 
 HTTP_SECONDS: Final = 2.0
 COMMAND_SECONDS: Final = 10.0
@@ -39,8 +39,7 @@ def condition_of(instance: Instance) -> ready.Condition | None:
     return declared or (ready.AllOf(ports) if ports else None)
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(Value):
     """An instance whose condition is looked at, in one round of looks at several."""
 
     name: str

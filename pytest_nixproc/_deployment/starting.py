@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Final
 
@@ -14,13 +13,13 @@ from pytest_nixproc._deployment.watching import Watch, start_error
 from pytest_nixproc._persistence.journal import start_facts
 from pytest_nixproc._planning.steps import Step
 from pytest_nixproc.machines.waiting import LONGEST_PAUSE, Deadline
+from pytest_nixproc.values.value import Value
 
 BREAK_OFF_SECONDS: Final = 60.0
 """How long calls of the manager may take to end once nobody wants them any more: what they make would not be undone."""
 
 
-@dataclass(frozen=True)
-class StartCall:
+class StartCall(Value):
     """A call of the manager that starts some instances."""
 
     names: tuple[str, ...]

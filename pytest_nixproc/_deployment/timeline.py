@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from pytest_nixproc.values.value import Value
 
 Happening = Literal["planned", "start", "spawned", "ready", "ended", "restarted", "stop", "stopped", "removed"]
 """What can happen to an instance, usually in this order.
@@ -14,8 +15,7 @@ Happening = Literal["planned", "start", "spawned", "ready", "ended", "restarted"
 """
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Value):
     """One event of an instance."""
 
     seconds: float

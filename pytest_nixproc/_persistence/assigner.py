@@ -22,13 +22,24 @@ class Assigner:
         self.owner = ProcessIdentity.current()
         self.assignments = Assignments()
         self.named_ports: dict[str, int] = {}
+        self.spare_ports: list[int] = []
+        """Leased for the names to come, as many as there are names: each look at the leases of a machine costs."""
 
     def free_port(self, name: str) -> int:
         """Lease a port under a name; the same name has the same port again."""
         if name not in self.named_ports:
-            with self.leases.locked() as ports:
-                self.named_ports[name] = ports.lease_any(self.root, self.owner, self.machine.network.port_is_free)
+            self.named_ports[name] = self._next_port()
         return self.named_ports[name]
+
+    def _next_port(self) -> int:
+        """Return a leased port on which a server could listen now."""
+        is_free = self.machine.network.port_is_free
+        while self.spare_ports:
+            if is_free(port := self.spare_ports.pop(0)):
+                return port
+        with self.leases.locked() as ports:
+            port, *self.spare_ports = ports.lease_next(self.root, self.owner, is_free, 1 + len(self.named_ports))
+        return port
 
     def assign(self, model: ProcessesModel) -> Ids:
         """Assign the ids that a model requires; ids that its instances have already, or had before, are retained.
@@ -37,6 +48,8 @@ class Assigner:
         Raises :class:`~pytest_nixproc.errors.NixprocError` when a pool is exhausted.
         """
         with self.leases.locked() as ports:
+            ports.give_back(self.spare_ports)
+            self.spare_ports = []
             named = set(self.named_ports.values())
 
             def is_usable(number: int) -> bool:

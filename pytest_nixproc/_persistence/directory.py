@@ -9,7 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Final, Self
 
@@ -18,6 +18,7 @@ from pytest_nixproc.errors import DeploymentError
 from pytest_nixproc.machines.removal import mount_of, remove_tree
 from pytest_nixproc.values.state import JOURNAL, StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
+from pytest_nixproc.values.value import Value
 
 PASSABLE: Final = 0o711
 PASS_OTHERS: Final = 0o001
@@ -82,8 +83,7 @@ def ancestors_of(path: str) -> Iterator[str]:
         yield path
 
 
-@dataclass(frozen=True)
-class DeploymentDirectory:
+class DeploymentDirectory(Value):
     """One deployment's directory: ``journal``, ``profile`` (generated files) and ``var`` (state)."""
 
     root: str

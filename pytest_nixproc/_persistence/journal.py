@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any
 
 from pytest_nixproc._persistence.directory import DeploymentDirectory
@@ -14,6 +14,7 @@ from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
+from pytest_nixproc.values.value import Value
 
 
 class Journal:
@@ -41,8 +42,7 @@ class Journal:
         os.close(self._descriptor)
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Value):
     """The record of a deployment in its journal: enough for a new driver to stop the rest of the deployment."""
 
     manager: str

@@ -14,8 +14,8 @@ import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from itertools import chain
+from dataclasses import asdict
+from itertools import chain, islice
 from typing import Any, Final, Literal, Self
 
 from pytest_nixproc._persistence.files import remove, replace_file, temporary_for
@@ -23,6 +23,7 @@ from pytest_nixproc._persistence.process_identity import ProcessIdentity
 from pytest_nixproc._persistence.trust import open_own, stranger_on_the_way
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.values.system_errors import remedy_of
+from pytest_nixproc.values.value import Value
 
 LOCK_SECONDS: Final = 30.0
 LOCK_POLL_SECONDS: Final = 0.002
@@ -36,8 +37,7 @@ VARIABLE: Final = "NIXPROC_LEASES"
 Phase = Literal["starting", "ready", "stopping"]
 
 
-@dataclass(frozen=True)
-class DeploymentLease:
+class DeploymentLease(Value):
     """The lease of one deployment."""
 
     root: str
@@ -268,15 +268,21 @@ class PortLeases:
         """Tell whether another deployment has a port."""
         return port in self.leases and self.leases[port][0] != but_for
 
-    def lease_any(self, root: str, owner: ProcessIdentity, is_free: Callable[[int], bool]) -> int:
-        """Lease the next port that nobody has, and on which a server could listen now."""
+    def lease_next(self, root: str, owner: ProcessIdentity, is_free: Callable[[int], bool], most: int) -> list[int]:
+        """Lease the next ports that nobody has, and on which a server could listen now: one at least."""
         begin = max(self.last + 1 - FREE_PORTS.start, 0) % len(FREE_PORTS)
-        for port in chain(FREE_PORTS[begin:], FREE_PORTS[:begin]):
-            if port not in self.leases and is_free(port):
-                self.lease(root, owner, [port])
-                self.last = port
-                return port
-        raise NixprocError(f"no port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1} is free")
+        following = chain(FREE_PORTS[begin:], FREE_PORTS[:begin])
+        found = list(islice((port for port in following if port not in self.leases and is_free(port)), most))
+        if not found:
+            raise NixprocError(f"no port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1} is free")
+        self.lease(root, owner, found)
+        self.last = found[-1]
+        return found
+
+    def give_back(self, ports: Iterable[int]) -> None:
+        """Give back single ports."""
+        for port in ports:
+            self.leases.pop(port, None)
 
     def release(self, root: str) -> None:
         """Give back all ports of a deployment."""

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from pytest_nixproc._persistence.directory import DeploymentDirectory
@@ -19,6 +18,7 @@ from pytest_nixproc._persistence.journal import Journal, events, first_event, pl
 from pytest_nixproc._persistence.leases import DeploymentLease, Leases
 from pytest_nixproc._persistence.process_identity import ProcessIdentity, host_name
 from pytest_nixproc._persistence.trust import stranger_on_the_way
+from pytest_nixproc.values.value import Value
 
 NO_JOURNAL: Final = "it has no journal of ours"
 NOBODY_KNOWS: Final = "nothing says whose it is"
@@ -53,8 +53,7 @@ def owner_in(text: str) -> ProcessIdentity | None:
     return None
 
 
-@dataclass(frozen=True)
-class Ownership:
+class Ownership(Value):
     """The owners of a deployment, as its journal names them."""
 
     users: tuple[ProcessIdentity, ...]
@@ -90,8 +89,7 @@ class Ownership:
         return DeploymentLease(root, (*self.users, *self.guardians))
 
 
-@dataclass(frozen=True)
-class Stranded:
+class Stranded(Value):
     """A deployment's directory without a lease."""
 
     root: str

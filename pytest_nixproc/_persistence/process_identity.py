@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from typing import Any, Self
 
 from pytest_nixproc.machines.process_table import identity_of, is_alive, read_facts
+from pytest_nixproc.values.value import Value
 
 
 @cache
@@ -45,8 +46,7 @@ def boot_time() -> str:
     return str(int(psutil.boot_time()))
 
 
-@dataclass(frozen=True)
-class ProcessIdentity:
+class ProcessIdentity(Value):
     """A process of this machine, as leases name their owners."""
 
     pid: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
 
 from pytest_nixproc._persistence.directory import DeploymentDirectory
 from pytest_nixproc._persistence.owners import own_text
@@ -16,10 +15,10 @@ from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.machine import Accounts
 from pytest_nixproc.values.tags import DEPLOYMENT
 from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(Value):
     """The maker of arguments and targets, from a machine, a manager and settings."""
 
     manager: str

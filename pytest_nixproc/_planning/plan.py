@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Self
 
@@ -16,10 +16,10 @@ from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.findings import Finding
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import File, Link, Unit, joined
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Value):
     """A model as it would be deployed for a target."""
 
     directory: DeploymentDirectory

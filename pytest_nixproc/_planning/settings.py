@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from pytest_nixproc.sources.loader import ModelLoader
+from pytest_nixproc.values.value import Value
 
 
 def silent(_: str) -> None:
@@ -18,8 +19,7 @@ def forget(_: Iterable[str]) -> None:
     """Keep nothing in mind."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Value, kw_only=True):
     """The settings of deployments."""
 
     state_root: str | None = None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from pytest_nixproc.model.graph import among, levels_of
 from pytest_nixproc.values.units import Unit
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True)
-class UnitSet:
+class UnitSet(Value):
     """The units of a deployment, with their dependencies."""
 
     units: Mapping[str, Unit] = field(default_factory=dict)
@@ -28,8 +28,7 @@ class UnitSet:
         }
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Value):
     """The stop or start of an instance, with the steps that come before it and the reason."""
 
     verb: Literal["stop", "start"]

@@ -7,20 +7,19 @@ another manager's first test, which would not run.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
 import pytest
 
 from pytest_nixproc._plugin.matrix import Point
+from pytest_nixproc.values.value import Value
 
 FIXTURE: Final = "nixproc_point"
 KEY: Final = pytest.StashKey["ActivePoint"]()
 
 
-@dataclass(frozen=True)
-class ActivePoint:
+class ActivePoint(Value):
     """The point for which the fixtures were set up last."""
 
     definition: pytest.FixtureDef[Any]

@@ -28,6 +28,7 @@ from pytest_nixproc.model.constructors import ConstructorTrial
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.python import names_bound
 from pytest_nixproc.values.findings import Finding
+from pytest_nixproc.values.value import Value
 
 RUNS_AS_USER: Final = "runs_as_user"
 """The item that only instances with a user of their own have, where users are switched."""
@@ -42,8 +43,7 @@ SHOWN: Final[Mapping[str, frozenset[str]]] = {
 """The live rules that items of instances show, by the items' names; all others are shown by the system's alone."""
 
 
-@dataclass(frozen=True)
-class ItemCheck:
+class ItemCheck(Value):
     """One check of a system that is done by an item."""
 
     name: str

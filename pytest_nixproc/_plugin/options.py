@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 import pytest
+
+from pytest_nixproc.values.value import Value
 
 Scope = Literal["session", "package", "module", "class", "function"]
 Shape = Literal["value", "values", "flag"]
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(Value):
     """One option of the plugin."""
 
     name: str

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pytest_nixproc._system.instance import RunningInstance
 from pytest_nixproc.errors import DeploymentError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.values.units import Status
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True)
-class InstanceRun:
+class InstanceRun(Value):
     """One run of an instance's program."""
 
     pid: int

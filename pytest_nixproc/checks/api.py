@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from pytest_nixproc.values.findings import UNSAID, Finding, Origin, Severity
 from pytest_nixproc.values.machine import Account, Listener, ProcessInfo
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Status, Unit
+from pytest_nixproc.values.value import Value
 
 
 def origin_of(model: ProcessesModel, instance: str, value_path: str, value: Any = UNSAID) -> Origin:
@@ -22,8 +23,7 @@ def origin_of(model: ProcessesModel, instance: str, value_path: str, value: Any 
     return Origin(f"processes.{instance}.{value_path}", value, model.locate(instance, value_path))
 
 
-@dataclass(frozen=True)
-class RuleInput:
+class RuleInput(Value):
     """The data that static rules look at: a model, and the place where it will be deployed."""
 
     model: ProcessesModel
@@ -54,8 +54,7 @@ class RuleInput:
         return tuple(account_claims(self.model))
 
 
-@dataclass(frozen=True)
-class PidFileState:
+class PidFileState(Value):
     """A PID file whose path is passed to programs, as it was found on the machine."""
 
     path: str
@@ -85,8 +84,7 @@ class PidFileState:
         return not self.is_required if self.content is None else self.owner in self.instances
 
 
-@dataclass(frozen=True)
-class FileChange:
+class FileChange(Value):
     """A path that has changed since the system began to start, with the instance that seems to have changed it."""
 
     instance: str
@@ -95,8 +93,7 @@ class FileChange:
     """The reason to suspect this instance, in words."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Value):
     """The data that live rules look at: a running system, as it was at one moment."""
 
     model: ProcessesModel
@@ -152,8 +149,7 @@ class Snapshot:
     """Instances that need not run: a test has stopped them, their end was reported, or they may end by themselves."""
 
 
-@dataclass(frozen=True)
-class StopReport:
+class StopReport(Value):
     """The data that leak rules look at: the stop of one instance, its leftovers, and the state of other instances."""
 
     instance: str
@@ -179,8 +175,7 @@ class StopReport:
     """Other instances that run and are not ready, each with the reason."""
 
 
-@dataclass(frozen=True)
-class EndReport:
+class EndReport(Value):
     """The data that rules about ends look at: the main process of one instance has ended, and nobody asked for it."""
 
     instance: str
@@ -206,8 +201,7 @@ def nothing(_: object) -> Iterable[Finding]:
     return ()
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Value):
     """One rule: its code, its assertion, and the functions that find violations of it."""
 
     code: str

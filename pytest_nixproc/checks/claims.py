@@ -20,6 +20,7 @@ from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.recognition import PID_PATH, Kind, is_for_one, kind_of
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.value import Value
 
 PARAMETERS: Final = (
     "args",
@@ -194,8 +195,7 @@ def path_claim(instance: str, process: ManagedProcess, parameter: str, path: str
     return ResourceClaim(instance, f"pkg.{decisive}", getattr(process, decisive), os.path.normpath(path))
 
 
-@dataclass(frozen=True)
-class OtherDeployment:
+class OtherDeployment(Value):
     """The exclusive resources of another deployment on the same machine: its ports, paths, and ids of accounts."""
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from pytest_nixproc.model.names import snake_case
 from pytest_nixproc.values.findings import Finding, Origin, Severity
 from pytest_nixproc.values.location import Location
 from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.value import Value
 
 WORDS: Final[Mapping[Kind, tuple[str, str]]] = {
     "name": ("the name", "instance_suffix"),
@@ -43,8 +44,7 @@ WORDS: Final[Mapping[Kind, tuple[str, str]]] = {
 """How a kind of resource is called, and the parameter that one would expect to decide it."""
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(Value):
     """An instance that a constructor has made of one set of parameters."""
 
     name: str
@@ -58,16 +58,14 @@ class Variant:
     """Returns the line of a value, given its path; None where it is not known."""
 
 
-@dataclass(frozen=True)
-class HardCoded:
+class HardCoded(Value):
     """A resource that stays the same although a constructor's parameters differ, with the origins of its value."""
 
     resource: Resource
     origins: tuple[Origin, ...]
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Value):
     """The data that rules about constructors look at: instances of parameter sets that have nothing in common."""
 
     constructor: Constructor

@@ -5,16 +5,16 @@ from __future__ import annotations
 import fcntl
 import struct
 import sys
-from dataclasses import dataclass
 from typing import Final
+
+from pytest_nixproc.values.value import Value
 
 READ: Final = 2
 GET_FLAGS: Final = READ << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
 """The request ``FS_IOC_GETFLAGS``, as most architectures number it; elsewhere, it is an unknown one."""
 
 
-@dataclass(frozen=True)
-class Flag:
+class Flag(Value):
     """One flag, as chattr(1) calls it."""
 
     bit: int

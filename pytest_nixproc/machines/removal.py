@@ -21,6 +21,7 @@ from pytest_nixproc.errors import Unremovable
 from pytest_nixproc.machines.inode_flags import flag_of
 from pytest_nixproc.machines.process_table import HAS_PROC, read_facts
 from pytest_nixproc.values.state import JOURNAL
+from pytest_nixproc.values.value import Value
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 PLACE: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
@@ -53,8 +54,7 @@ class Level:
     stays: bool = False
 
 
-@dataclass(frozen=True)
-class Cause:
+class Cause(Value):
     """What keeps a path from being removed, and the command that helps."""
 
     reason: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from pytest_nixproc.errors import CommandFailed
@@ -17,10 +17,10 @@ from pytest_nixproc.values.machine import Listener
 from pytest_nixproc.values.pid_files import described, pid_in
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import File, Mode, Status, Unit
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True)
-class Capabilities:
+class Capabilities(Value):
     """The capabilities of a process manager; the documentation's table of managers is made of this."""
 
     prefers: Mode
@@ -200,8 +200,7 @@ def always_available(machine: type[Machine]) -> str:  # noqa: ARG001 - most need
     return ""
 
 
-@dataclass(frozen=True)
-class Belonging:
+class Belonging(Value):
     """Something that a manager has of a deployment and that says so itself, by a label: never by its name."""
 
     what: str
@@ -226,8 +225,7 @@ def no_belongings() -> Sequence[Belonging]:
     return ()
 
 
-@dataclass(frozen=True)
-class Manager:
+class Manager(Value):
     """One process manager, as its module offers it to the registry."""
 
     name: str

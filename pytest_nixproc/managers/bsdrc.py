@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os.path import exists
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import Command, Spawn, describe_failure
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Unit
+from pytest_nixproc.values.value import Value
 
 SCRIPTS: Final = "etc/rc.d"
 LAUNCHERS: Final = "libexec"
@@ -116,8 +117,7 @@ esac
 exit 1"""
 
 
-@dataclass(frozen=True)
-class RcSystem:
+class RcSystem(Value):
     """The paths of the system's files that scripts use."""
 
     rc_subr: str = "/etc/rc.subr"
@@ -251,8 +251,7 @@ def is_plain(*values: str) -> bool:
     return all(value and PLAIN.fullmatch(value) for value in values)
 
 
-@dataclass(frozen=True)
-class Writer:
+class Writer(Value):
     """The writer of one process's script."""
 
     launch: Launch

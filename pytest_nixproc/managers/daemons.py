@@ -10,7 +10,6 @@ import signal
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Final
 
 from pytest_nixproc.machines.api import Machine
@@ -22,6 +21,7 @@ from pytest_nixproc.values.pid_files import pid_in
 from pytest_nixproc.values.tags import INSTANCE
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Status, Unit
+from pytest_nixproc.values.value import Value
 
 HINT: Final = "\n(if the program stays in the foreground, give it as foreground_process instead of process)"
 
@@ -130,8 +130,7 @@ def functions(launch: Launch, own_variables: str, replaced_if: str = "") -> Iter
     yield "}"
 
 
-@dataclass(frozen=True)
-class PidFileContents:
+class PidFileContents(Value):
     """The contents of a daemon's PID file and of our record of it."""
 
     record: bytes | None

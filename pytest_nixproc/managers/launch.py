@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -19,10 +18,10 @@ from pytest_nixproc.values.commands import Command
 from pytest_nixproc.values.tags import INSTANCE, SECRETS
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Link, Mode, Unit
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True, kw_only=True)
-class Launch:
+class Launch(Value, kw_only=True):
     """What a manager needs to launch one instance; made by :meth:`~pytest_nixproc.managers.api.Manager.launch`."""
 
     manager: str

@@ -12,7 +12,7 @@ import plistlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -37,6 +37,7 @@ from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import OUTPUT_TAIL, Spawn, describe_status
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Status, Unit
+from pytest_nixproc.values.value import Value
 
 JOBS: Final = "Library/LaunchDaemons"
 LAUNCHERS: Final = "libexec"
@@ -258,8 +259,7 @@ def refuse_place(launch: Launch) -> None:
             raise launch.refusal(f"{path!r} cannot stand in a property list", remedy)
 
 
-@dataclass(frozen=True)
-class JobState:
+class JobState(Value):
     """The state of a job, as launchctl prints it."""
 
     state: str = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Self
 
@@ -12,6 +11,7 @@ from pytest_nixproc.errors import Fault
 from pytest_nixproc.model.names import camel_case, did_you_mean
 from pytest_nixproc.model.process import CamelCaseFunction, ManagedProcess
 from pytest_nixproc.model.value_types import ValueType
+from pytest_nixproc.values.value import Value
 
 MOST_NAMES: Final = 24
 """How many known names an error lists at most."""
@@ -23,8 +23,7 @@ Spelling = Callable[[str], str]
 """Turns a name that users write into that of a parameter."""
 
 
-@dataclass(frozen=True)
-class Overridden:
+class Overridden(Value):
     """The parameters of a manager, or of one part of it, as a process overrides them."""
 
     values: Mapping[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from pytest_nixproc.errors import NixprocError, SourceError
@@ -15,6 +15,7 @@ from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.recognition import NAME_ENDINGS, PATH_ENDINGS, is_port_name
 from pytest_nixproc.model.system import ProcessesModel, provide_nothing
 from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.value import Value
 
 FEWEST: Final = 2
 """How many instances show whether they coexist."""
@@ -23,8 +24,7 @@ FEWEST: Final = 2
 Values = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class ConstructorFiles:
+class ConstructorFiles(Value):
     """Access to files of the machine on which constructors are called."""
 
     read: Callable[[str], str | None]
@@ -41,8 +41,7 @@ ANY_TYPE: Final = "Any"
 """The annotation of a parameter that a value of any type may be tried for."""
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(Value):
     """A parameter of a constructor."""
 
     name: str
@@ -75,8 +74,7 @@ class Parameter:
         return snake_case(self.name).endswith(PATH_ENDINGS)
 
 
-@dataclass(frozen=True)
-class Constructed:
+class Constructed(Value):
     """The results of a constructor for sets of values."""
 
     items: Sequence[Instance | ManagedProcess]
@@ -94,8 +92,7 @@ class Constructed:
         return self.locate(instance.pkg, value_path) or defined_at
 
 
-@dataclass(frozen=True)
-class Constructor:
+class Constructor(Value):
     """A constructor of processes: its instance parameters, and the function that calls it."""
 
     name: str
@@ -110,8 +107,7 @@ class Constructor:
     """
 
 
-@dataclass(frozen=True)
-class ConstructorTrial:
+class ConstructorTrial(Value):
     """Instances of one constructor side by side, and the values of their parameters."""
 
     constructor: Constructor

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from pytest_nixproc.errors import SourceError
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.value import Value
 
 DEFAULT_MANAGER: Final = "supervisord"
 """The manager where nobody has chosen one."""
@@ -24,8 +25,7 @@ def refuse_to_run(command: Spawn, seconds: float) -> tuple[int | None, str]:  # 
     raise SourceError(f"{command.argv[0]} cannot be run outside a deployment")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildTools:
+class BuildTools(Value, kw_only=True):
     """Tools for a source that has to run a program, such as Nix, to read its models."""
 
     run: Callable[[Spawn, float], tuple[int | None, str]] = refuse_to_run
@@ -41,8 +41,7 @@ class BuildTools:
     """Directory for results that are worth keeping, which need not exist yet; None where nothing is kept."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelContext:
+class ModelContext(Value, kw_only=True):
     """The arguments that a model can ask for by name, and the tools of its source."""
 
     state: StateDirs

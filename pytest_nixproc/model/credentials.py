@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any
 
 from pytest_nixproc.errors import Fault
 from pytest_nixproc.model import value_types
 from pytest_nixproc.model.names import camel_case, snake_case
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
+class Group(Value, kw_only=True):
     """A group that a process needs."""
 
     gid: int | None = None
     """Number of the group; if None, the machine chooses one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class User:
+class User(Value, kw_only=True):
     """A user account that a process needs."""
 
     uid: int | None = None
@@ -45,8 +44,7 @@ class User:
     """Encrypted password (crypt(5))."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
+class Credentials(Value, kw_only=True):
     """Groups and users, by name."""
 
     groups: Mapping[str, Group] = field(default_factory=dict)

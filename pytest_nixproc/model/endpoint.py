@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final, Literal, Self
 
 from pytest_nixproc.values.addresses import ANY_ADDRESS, LOOPBACKS, canonical, is_known, leads_to, reached_at
+from pytest_nixproc.values.value import Value
 
 ADDRESSES: Final = ("bind_address", "bind_ip", "listen_address", "listen_host", "address")
 """Attributes that hold the address on which an instance listens; ``http_bind_ip`` is that of ``http_port`` alone."""
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Value):
     """A port that an instance declares."""
 
     value_path: str

@@ -6,13 +6,14 @@ The rules of retention and search are those of upstream's id assignment, nixproc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import count
 from types import MappingProxyType
 from typing import Any, Final
 
 from pytest_nixproc.errors import Fault, NixprocError
 from pytest_nixproc.model.value_types import read_mapping, typed
+from pytest_nixproc.values.value import Value
 
 IsTaken = Callable[[str, int], bool]
 
@@ -23,8 +24,7 @@ GLOBAL: Final = "global"
 """The scope of pools whose ids are unique in the whole system; upstream's other scope needs several machines."""
 
 
-@dataclass(frozen=True)
-class Pool:
+class Pool(Value):
     """A pool of ids; both bounds are inclusive."""
 
     min: int
@@ -46,8 +46,7 @@ class Pool:
         yield from (number for number in numbers if number not in behind)
 
 
-@dataclass(frozen=True)
-class Assignments:
+class Assignments(Value):
     """The ids that instances have, and the last one that each pool assigned."""
 
     ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from pytest_nixproc.values.commands import Command
 from pytest_nixproc.values.location import Location
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Mode
+from pytest_nixproc.values.value import Value
 
 PathLike = str | os.PathLike[str]
 Scalar = str | int | float | os.PathLike[str]
@@ -24,8 +25,7 @@ OverrideFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
 Override = Mapping[str, Any] | OverrideFunction
 
 
-@dataclass(frozen=True)
-class CamelCaseFunction:
+class CamelCaseFunction(Value):
     """An override that is a function of a language whose parameters have names in camelCase."""
 
     apply: OverrideFunction

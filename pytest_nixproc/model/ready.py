@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pytest_nixproc.errors import Fault
+from pytest_nixproc.values.value import Value
 
-Value = TypeVar("Value")
+Wanted = TypeVar("Wanted")
 
 
 class Condition:
@@ -30,8 +30,7 @@ class Condition:
         return AnyOf((self, other))
 
 
-@dataclass(frozen=True)
-class AllOf(Condition):
+class AllOf(Value, Condition):
     """A condition that holds when all of its conditions hold."""
 
     conditions: tuple[Condition, ...]
@@ -40,8 +39,7 @@ class AllOf(Condition):
         return " and ".join(str(condition) for condition in self.conditions)
 
 
-@dataclass(frozen=True)
-class AnyOf(Condition):
+class AnyOf(Value, Condition):
     """A condition that holds when one of its conditions holds."""
 
     conditions: tuple[Condition, ...]
@@ -50,8 +48,7 @@ class AnyOf(Condition):
         return "(" + " or ".join(str(condition) for condition in self.conditions) + ")"
 
 
-@dataclass(frozen=True)
-class TcpPort(Condition):
+class TcpPort(Value, Condition):
     """A condition that holds when a TCP port accepts connections."""
 
     port: int
@@ -62,8 +59,7 @@ class TcpPort(Condition):
         return f"port {self.port}{f' of {self.host}' if self.host else ''}"
 
 
-@dataclass(frozen=True)
-class UnixSocket(Condition):
+class UnixSocket(Value, Condition):
     """A condition that holds when a Unix socket accepts connections."""
 
     path: str
@@ -72,8 +68,7 @@ class UnixSocket(Condition):
         return f"socket {self.path}"
 
 
-@dataclass(frozen=True)
-class FileExists(Condition):
+class FileExists(Value, Condition):
     """A condition that holds when a file exists."""
 
     path: str
@@ -82,8 +77,7 @@ class FileExists(Condition):
         return f"file {self.path}"
 
 
-@dataclass(frozen=True)
-class HttpAnswer(Condition):
+class HttpAnswer(Value, Condition):
     """A condition that holds when a GET request is answered with the expected status."""
 
     url: str
@@ -94,8 +88,7 @@ class HttpAnswer(Condition):
         return f"HTTP answer of {self.url}"
 
 
-@dataclass(frozen=True)
-class LogLine(Condition):
+class LogLine(Value, Condition):
     """A condition that holds when a line of the instance's log matches a regular expression."""
 
     pattern: str
@@ -110,8 +103,7 @@ class LogLine(Condition):
         return any(re.search(self.pattern, text, re.MULTILINE) for text in lines)
 
 
-@dataclass(frozen=True)
-class CommandSucceeds(Condition):
+class CommandSucceeds(Value, Condition):
     """A condition that holds when a command on the machine, in the deployment's environment, ends with status 0."""
 
     argv: tuple[str, ...]
@@ -120,8 +112,7 @@ class CommandSucceeds(Condition):
         return f"success of {' '.join(self.argv)}"
 
 
-@dataclass(frozen=True)
-class Holds(Condition):
+class Holds(Value, Condition):
     """A condition that holds when a function, called with the running instance, returns something true."""
 
     function: Callable[[Any], object]
@@ -204,7 +195,7 @@ def read_condition(value: object, path: str, faults: list[Fault]) -> Condition |
         return None
 
 
-def checked(value: object, kind: type[Value], title: str) -> Value:
+def checked(value: object, kind: type[Wanted], title: str) -> Wanted:
     """Return a condition's argument if it has the expected type and is neither empty nor 0.
 
     Raises ``ValueError`` otherwise.

@@ -8,17 +8,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, TypeVar
 
 from pytest_nixproc.errors import Fault
+from pytest_nixproc.values.value import Value
 
 Read = Callable[[object, str, list[Fault]], object]
-Value = TypeVar("Value")
+Wanted = TypeVar("Wanted")
 
 
-@dataclass(frozen=True)
-class ValueType:
+class ValueType(Value):
     """One kind of value that a user can write."""
 
     title: str
@@ -30,7 +30,7 @@ class ValueType:
     schema: Mapping[str, object] = field(default_factory=dict)
 
 
-def typed(value: object, kind: type[Value], title: str, path: str, faults: list[Fault]) -> Value:
+def typed(value: object, kind: type[Wanted], title: str, path: str, faults: list[Fault]) -> Wanted:
     """Return ``value`` when it is a ``kind``, else an empty one and a fault."""
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pytest_nixproc.errors import SourceError
 from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.ids import Assignments
 from pytest_nixproc.model.system import ProcessesModel
+from pytest_nixproc.values.value import Value
 
 
 def any_file(path: str) -> bool:  # noqa: ARG001 - most kinds are told by their suffix
@@ -19,8 +19,7 @@ def any_file(path: str) -> bool:  # noqa: ARG001 - most kinds are told by their 
     return True
 
 
-@dataclass(frozen=True)
-class IdRecord:
+class IdRecord(Value):
     """The way in which one kind of model keeps the ids of its instances."""
 
     file: Callable[[str, ModelContext], str]
@@ -30,8 +29,7 @@ class IdRecord:
     """Returns the text to write into the file of the ids."""
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(Value):
     """One phase of a test definition: Python text that tests a system with the verbs of the NixOS test driver."""
 
     phase: str
@@ -46,8 +44,7 @@ class Script:
     """Whether the script has to have run before those that follow it."""
 
 
-@dataclass(frozen=True)
-class Scripted:
+class Scripted(Value):
     """A model, with the scripts that test its system."""
 
     model: ProcessesModel
@@ -58,8 +55,7 @@ class Scripted:
     """Directories in which the scripts find programs."""
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(Value):
     """A test of a system that is defined by scripts."""
 
     name: str
@@ -78,8 +74,7 @@ class Definition:
     """Reads the model and its scripts; raises the errors of reading a model."""
 
 
-@dataclass(frozen=True)
-class SuiteReader:
+class SuiteReader(Value):
     """A reader of one kind of file that defines tests."""
 
     recognises: Callable[[str], bool]
@@ -89,8 +84,7 @@ class SuiteReader:
     """Returns the definitions of a file, given the names of the managers and profiles that they can choose from."""
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Value):
     """One kind of model file: its suffixes, and the function that reads it."""
 
     name: str

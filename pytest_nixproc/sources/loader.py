@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +13,12 @@ from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.sources.api import Source, read_model
 from pytest_nixproc.sources.python import model_of
+from pytest_nixproc.values.value import Value
 
 ModelLike = str | os.PathLike[str] | Callable[..., Mapping[str, Instance]] | ProcessesModel | Mapping[str, Instance]
 
 
-@dataclass(frozen=True)
-class ModelLoader:
+class ModelLoader(Value):
     """A loader of models in any of their forms."""
 
     sources: tuple[Source, ...] = ()

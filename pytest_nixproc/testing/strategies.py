@@ -16,7 +16,7 @@ it, the maker of a manager with :func:`deployable_models` whether there is somet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -28,6 +28,7 @@ from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.testing.programs.models import HERE, dump_of, program
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.units import Mode
+from pytest_nixproc.values.value import Value
 
 Given = Mapping[str, Any]
 Shape = tuple[tuple[int, ...], ...]
@@ -45,8 +46,7 @@ LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 SIGNS: Final = "-_."
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Value):
     """One instance of a generated model: a probe, which writes what it was given into ``dump_of(state, name)``."""
 
     name: str
@@ -83,8 +83,7 @@ class Part:
         return Instance(pkg, **attributes)
 
 
-@dataclass(frozen=True)
-class Conflict:
+class Conflict(Value):
     """A conflict between two instances, which can be planted in a sketch.
 
     Values may name the state directories in braces: ``{lib_dir}/shared``.
@@ -142,8 +141,7 @@ CONFLICTS: Final = (
 """The conflicts that can be planted: errors of the model alone, under any manager and on any machine."""
 
 
-@dataclass(frozen=True)
-class Sketch:
+class Sketch(Value):
     """A generated model that is not bound to state directories yet, with or without a planted conflict."""
 
     parts: tuple[Part, ...]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from pytest_nixproc.values.value import Value
 
-@dataclass(frozen=True)
-class Command:
+
+class Command(Value):
     """A program and its arguments, as a process receives them."""
 
     program: str
@@ -33,8 +34,7 @@ OUTPUT_TAIL = 2000
 """How many characters of a failed command's output an error shows."""
 
 
-@dataclass(frozen=True)
-class Spawn:
+class Spawn(Value):
     """A command to start."""
 
     argv: tuple[str, ...]

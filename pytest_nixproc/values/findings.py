@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.value import Value
 
 Severity = Literal["error", "warning"]
 
@@ -15,8 +16,7 @@ UNSAID: Final = object()
 """Stands for a value where only its place matters."""
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(Value):
     """The place that one value of a finding comes from: its path in the model, and the line that sets it."""
 
     path: str
@@ -33,8 +33,7 @@ class Origin:
         return f"{self.path}{value}{f' ({self.location})' if self.location else ''}"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Value):
     """One problem that a rule found."""
 
     code: str

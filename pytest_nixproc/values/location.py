@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(Value):
     """A call on the way from a line of a model to the part that it makes: a line of a function that was called."""
 
     function: str
@@ -18,8 +18,7 @@ class Call:
     """Number of the line in it, from 1."""
 
 
-@dataclass(frozen=True)
-class Location:
+class Location(Value):
     """A line of a file, and the functions through which it has made something."""
 
     file: str

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from pytest_nixproc.values.value import Value
 
 Protocol = Literal["tcp", "udp"]
 
 
-@dataclass(frozen=True)
-class Listener:
+class Listener(Value):
     """A listening TCP socket, or an unconnected UDP socket."""
 
     host: str
@@ -21,8 +22,7 @@ class Listener:
     protocol: Protocol = "tcp"
 
 
-@dataclass(frozen=True)
-class ProcessInfo:
+class ProcessInfo(Value):
     """A process as it is seen from outside, as far as the platform shows it."""
 
     pid: int
@@ -55,8 +55,7 @@ class ProcessInfo:
     """Sockets of the process that listen on the machine's network."""
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(Value):
     """A user and its primary group, by name and number."""
 
     user: str = "root"
@@ -65,8 +64,7 @@ class Account:
     gid: int = 0
 
 
-@dataclass(frozen=True)
-class Accounts:
+class Accounts(Value):
     """The accounts that a machine has, of those that were asked for."""
 
     users: Mapping[str, Account] = field(default_factory=dict)
@@ -85,8 +83,7 @@ class Accounts:
     """
 
 
-@dataclass(frozen=True)
-class UserEntry:
+class UserEntry(Value):
     """A user in the machine's own database, without the password (passwd(5))."""
 
     name: str
@@ -96,8 +93,7 @@ class UserEntry:
     shell: str = "/bin/sh"
 
 
-@dataclass(frozen=True)
-class GroupEntry:
+class GroupEntry(Value):
     """A group in the machine's own database, without the password (group(5))."""
 
     name: str
@@ -106,8 +102,7 @@ class GroupEntry:
     """Users that belong to it besides those whose primary group it is."""
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Value):
     """Facts about a machine that generated files may rely on, such as the paths of the software that they call."""
 
     shell: str = "/bin/sh"
@@ -155,8 +150,7 @@ class Facts:
         return ":".join(self.base_path)
 
 
-@dataclass(frozen=True)
-class MachineSpec:
+class MachineSpec(Value):
     """The specification of a throwaway machine: shared paths, process tag, and whether it has its own network."""
 
     directory: str = ""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from pytest_nixproc.values.value import Value
 
 MASK: Final = "********"
 SHORTEST: Final = 4
 """How many characters a value, or a line of one, has at least to be looked for: shorter ones are in every text."""
 
 
-@dataclass(frozen=True)
-class Secrets:
+class Secrets(Value):
     """Values that text for people does not show, in whichever way it is written there."""
 
     values: frozenset[str] = frozenset()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Self
+
+from pytest_nixproc.values.value import Value
 
 JOURNAL: Final = "journal"
 """The name of the file that says whose a directory is, and what has to be undone; it goes last."""
@@ -12,8 +13,7 @@ SYSTEM_STATE_DIR: Final = "/var"
 SYSTEM_TMP_DIR: Final = "/tmp"  # noqa: S108 - the name of the system's own, not a file of ours
 
 
-@dataclass(frozen=True, kw_only=True)
-class StateDirs:
+class StateDirs(Value, kw_only=True):
     """Absolute paths of the directories in which a system keeps its state.
 
     ``StateDirs.under(path)`` gives the usual layout; single directories can be moved by name.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pytest_nixproc.values.machine import Accounts, Facts
 from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.value import Value
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Value):
     """The place where generated files will be used, as far as a generator may know it."""
 
     state: StateDirs

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal
+
+from pytest_nixproc.values.value import Value
 
 Mode = Literal["foreground", "daemon"]
 
@@ -13,8 +15,7 @@ SCRIPT: Final = 0o700
 """The mode of a script that the manager runs, or has a shell run."""
 
 
-@dataclass(frozen=True)
-class File:
+class File(Value):
     """A generated file, or a part of one.
 
     It may hold secrets, as the environment of processes does. So it is for the manager alone, which is who deploys,
@@ -40,16 +41,14 @@ def joined(parts: Iterable[File]) -> list[File]:
     return [replace(file, content="".join(texts)) for file, texts in contents.items()]
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(Value):
     """A generated symbolic link; path and target are relative."""
 
     path: str
     target: str
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(Value):
     """One instance as a manager knows it."""
 
     name: str
@@ -77,8 +76,7 @@ class Unit:
     """Whether its manager starts the program again whenever it has ended, because an override says so."""
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(Value):
     """The state of one unit, as its manager reports it."""
 
     running: bool

@@ -8,19 +8,18 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.managers.overriding import known_names
+from pytest_nixproc.values.value import Value
 
 Values = Sequence[str]
 
 
-@dataclass(frozen=True)
-class CreateOption:
+class CreateOption(Value):
     """One option of ``docker create``, and its translation for the Docker SDK."""
 
     keyword: str

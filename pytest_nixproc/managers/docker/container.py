@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.machines.api import Machine
@@ -14,13 +13,13 @@ from pytest_nixproc.managers.docker import arguments
 from pytest_nixproc.managers.docker.generator import container_name, file_name
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Unit
+from pytest_nixproc.values.value import Value
 
 SIGNALLED: Final = 128
 """The number that is added to a signal's number in an exit status (POSIX.1 XCU 2.8.2)."""
 
 
-@dataclass(frozen=True)
-class ContainerSpec:
+class ContainerSpec(Value):
     """One container as its generated files describe it."""
 
     name: str

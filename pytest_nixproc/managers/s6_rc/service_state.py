@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from pytest_nixproc.values.value import Value
 
 FIELDS: Final = "up,wantedup,pid,exitcode,signum"
 """The fields that are asked for, of those of s6-svstat that programs can read."""
 
 
-@dataclass(frozen=True)
-class ServiceState:
+class ServiceState(Value):
     """The state of one service, as s6-svstat shows it."""
 
     is_supervised: bool = True

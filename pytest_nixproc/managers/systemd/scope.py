@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Final, Literal, Self
 
 from pytest_nixproc.machines.api import Machine
@@ -16,6 +16,7 @@ from pytest_nixproc.managers.systemd.generator import SOCKET, prefix
 from pytest_nixproc.managers.systemd.launcher import CGROUP_MOUNTS, PRIVATE_UNITS
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.value import Value
 
 RECORD: Final = "systemd-home"
 SYSTEMCTL: Final = "/usr/bin/systemctl"
@@ -24,8 +25,7 @@ SYSTEMCTL: Final = "/usr/bin/systemctl"
 SYSTEM_UNITS: Final = "/run/systemd/system"
 
 
-@dataclass(frozen=True)
-class SystemdScope:
+class SystemdScope(Value):
     """The systemd that runs a deployment's units: the machine's, the session's, or a private one."""
 
     kind: Literal["system", "session", "private"]

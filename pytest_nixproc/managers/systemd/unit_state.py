@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from pytest_nixproc.values.units import Status
+from pytest_nixproc.values.value import Value
 
 PROPERTIES: Final = (
     *("Id", "LoadState", "LoadError", "ActiveState", "SubState", "Result", "ControlGroup", "InvocationID"),
@@ -65,8 +65,7 @@ OWN_STATUSES: Final = {
 COMMANDS: Final = ("ExecStartPre", "ExecStart")
 
 
-@dataclass(frozen=True)
-class UnitState:
+class UnitState(Value):
     """The state of one unit, as systemctl shows it."""
 
     shown: Mapping[str, str]

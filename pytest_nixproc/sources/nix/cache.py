@@ -13,10 +13,10 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.errors import SourceError
+from pytest_nixproc.values.value import Value
 
 EVALUATED: Final = re.compile(r"^evaluating file '(.*)'$", re.MULTILINE)
 COPIED: Final = re.compile(r"^copied source '(.*)' -> '.*'$", re.MULTILINE)
@@ -39,8 +39,7 @@ kept: dict[str, str] = {}
 """Entries by key, where there is no directory for them."""
 
 
-@dataclass(frozen=True)
-class EvaluationCache:
+class EvaluationCache(Value):
     """The entries of one expression, in a directory that test workers share."""
 
     directory: str | None

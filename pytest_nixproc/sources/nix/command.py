@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.errors import SourceError
 from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.value import Value
 
 HERE: Final = os.path.dirname(os.path.abspath(__file__))
 EVALUATE: Final = f"{HERE}/evaluate.nix"
@@ -46,8 +46,7 @@ NO_FUNCTIONS: Final = "cannot convert a function to JSON"
 FLAKES: Final = ("--option", "extra-experimental-features", "flakes")
 
 
-@dataclass(frozen=True)
-class ProcessesExpression:
+class ProcessesExpression(Value):
     """The location of a processes expression: a file or a flake, and an attribute in it."""
 
     path: str

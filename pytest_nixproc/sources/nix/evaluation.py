@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from typing import Any, Final, Self
@@ -17,6 +17,7 @@ from pytest_nixproc.model.names import camel_case
 from pytest_nixproc.sources.nix import command, errors
 from pytest_nixproc.sources.nix.cache import EvaluationCache, inputs_of
 from pytest_nixproc.sources.nix.ids import IdFiles, id_files
+from pytest_nixproc.values.value import Value
 
 PLACE: Final = "\x1astate\x1a"
 """Stands for a deployment's directory in kept results; Nix's strings cannot come by it but on purpose."""
@@ -25,8 +26,7 @@ FOR_SOURCES: Final = ("state", "free_port")
 """Arguments of Python models that Nix has no value for."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Value):
     """The result of an expression."""
 
     text: str
@@ -53,8 +53,7 @@ class Evaluation:
         return json.loads(self.text)
 
 
-@dataclass(frozen=True)
-class Suite:
+class Suite(Value):
     """A request for the definitions in a file of tests."""
 
     managers: tuple[str, ...]
@@ -70,8 +69,7 @@ class Suite:
     """File of that definition's model."""
 
 
-@dataclass(frozen=True)
-class Construction:
+class Construction(Value):
     """A request to a constructor: for its parameters, or for instances."""
 
     path: tuple[str, ...]
@@ -81,8 +79,7 @@ class Construction:
     """Values of each instance, by its name; None to ask for the parameters."""
 
 
-@dataclass(frozen=True)
-class Evaluator:
+class Evaluator(Value):
     """An evaluator of one expression with one set of arguments."""
 
     expression: command.ProcessesExpression

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.errors import Fault, ModelError, SourceError
@@ -16,13 +15,13 @@ from pytest_nixproc.model.context import ModelContext
 from pytest_nixproc.model.ids import Assignments, Pool, read_assignments, read_pools
 from pytest_nixproc.model.nix_syntax import literal
 from pytest_nixproc.sources.nix.command import ProcessesExpression, expression_at
+from pytest_nixproc.values.value import Value
 
 RESOURCES: Final = "idresources.nix"
 MODEL: Final = "processes"
 
 
-@dataclass(frozen=True)
-class IdFiles:
+class IdFiles(Value):
     """The files of id pools and assigned ids that exist for an expression."""
 
     resources: str | None

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_nixproc.errors import Fault, ModelError
@@ -17,6 +16,7 @@ from pytest_nixproc.model.names import camel_case
 from pytest_nixproc.model.process import CamelCaseFunction, ManagedProcess, read_managed_process
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.value import Value
 
 ARGUMENT_LISTS: Final = (
     *("args", "foregroundProcessExtraArgs", "foregroundProcessArgs", "daemonExtraArgs", "daemonArgs"),
@@ -38,8 +38,7 @@ Apply = Callable[[str, list[str], Mapping[str, Any]], Mapping[str, Any]]
 """Applies a function override: the instance, the names that lead to the function, and the parameters it gets."""
 
 
-@dataclass(frozen=True)
-class Reader:
+class Reader(Value):
     """A reader of the instances of one document; the faults of all of them are reported together."""
 
     document: Mapping[str, Any]

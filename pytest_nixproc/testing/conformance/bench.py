@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from threading import Thread
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -38,14 +37,14 @@ from pytest_nixproc.testing.programs import models
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
 from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.value import Value
 
 Build = Callable[[StateDirs], Mapping[str, Instance]]
 
 IDLE: Final = (sys.executable, "-I", "-S", "-c", "import signal; signal.pause()")
 
 
-@dataclass(frozen=True)
-class Received:
+class Received(Value):
     """The execution environment of a probe, as the probe has written it down."""
 
     arguments: tuple[bytes, ...]

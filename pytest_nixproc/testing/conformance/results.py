@@ -11,10 +11,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final, Self
 
 from pytest_nixproc.model.process import ManagedProcess
+from pytest_nixproc.values.value import Value
 
 PASS: Final = "pass"  # noqa: S105 - an outcome
 FAIL: Final = "FAIL"
@@ -30,8 +31,7 @@ RANKS: Final = (FAIL, NOT_RUN, REFUSED, PARTLY, PASS)
 """Outcomes, from the worst to the best: a feature has the worst one of its variants."""
 
 
-@dataclass(frozen=True)
-class Feature:
+class Feature(Value):
     """One test of the suite."""
 
     subject: str
@@ -54,8 +54,7 @@ class Feature:
         return f"{self.subject}.{self.test}"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Value):
     """The outcome of one variant of a test, or of a whole feature."""
 
     outcome: str
@@ -63,8 +62,7 @@ class Outcome:
     """Why it is not simply a pass; may be empty."""
 
 
-@dataclass(frozen=True)
-class Results:
+class Results(Value):
     """The results of one manager."""
 
     manager: str

@@ -9,7 +9,6 @@ import secrets
 import signal
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -44,6 +43,7 @@ from pytest_nixproc.testing.programs.models import probe
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.tags import DEPLOYMENT
 from pytest_nixproc.values.units import Mode
+from pytest_nixproc.values.value import Value
 
 VARIABLES: Final = {f"HOSTILE_{number}": value for number, value in enumerate(HOSTILE)} | {
     name: f"{name} 'of' \"%(x)s\" $HOME" for name in HOSTILE_NAMES
@@ -245,8 +245,7 @@ class Surroundings(Fixtures):
         assert names["SigIgn"] <= {"SIGPIPE", "SIGXFSZ"}
 
 
-@dataclass(frozen=True)
-class Hostile:
+class Hostile(Value):
     """A probe with hostile values: its parameters, and the execution environment that it had."""
 
     bench: Bench

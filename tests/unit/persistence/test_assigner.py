@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,29 @@ def test_named_ports_stay_and_differ(assigner: Assigner) -> None:
     assert first != second
     assert (assigner.free_port("web"), assigner.free_port("admin")) == (first, second)
     assert {first, second} < set(FREE_PORTS)
+
+
+def test_many_ports_take_few_looks(assigner: Assigner, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leases of the machine are read a few times for many names; those for no name are given back at last."""
+    looks, locked = [], leases.locked
+
+    def counted() -> Any:
+        looks.append(1)
+        return locked()
+
+    monkeypatch.setattr(leases, "locked", counted)
+    ports = {assigner.free_port(f"port{number}") for number in range(100)}
+    assert (len(ports), len(looks)) == (100, 7)
+    ids = assigner.assign(model("x"))
+    with leases.locked() as held:
+        assert held.leases.keys() == ports | {ids["webPorts"]["x"]}
+
+
+def test_port_that_is_taken_after_it_was_leased(assigner: Assigner, machine: FakeMachine) -> None:
+    """A port on which a stranger begins to listen before it has a name is not given."""
+    second = [assigner.free_port(name) for name in ("web", "admin")][1]
+    machine.network.listen(second + 1)
+    assert assigner.free_port("next") not in (second, second + 1)
 
 
 def test_two_deployments_have_different_ports(leases: Leases, machine: FakeMachine, assigner: Assigner) -> None:

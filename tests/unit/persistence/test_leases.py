@@ -125,15 +125,25 @@ def test_ports_are_leased_one_after_the_other(leases: Leases) -> None:
     with leases.locked() as ports:
         ports.last = FREE_PORTS.stop - 2
         ports.lease("/srv/a", ME, [FREE_PORTS.stop - 1, FREE_PORTS.start])
-        found = [ports.lease_any("/srv/b", ME, lambda port: port != FREE_PORTS.start + 1) for _ in range(2)]
-    assert found == [FREE_PORTS.start + 2, FREE_PORTS.start + 3]
+        found = [ports.lease_next("/srv/b", ME, lambda port: port != FREE_PORTS.start + 1, most) for most in (2, 1)]
+    assert found == [[FREE_PORTS.start + 2, FREE_PORTS.start + 3], [FREE_PORTS.start + 4]]
+
+
+def test_fewer_ports_than_asked_for(leases: Leases) -> None:
+    """Where not as many are free as somebody would like to have, there are those that are."""
+    with leases.locked() as ports:
+        ports.last = FREE_PORTS.start
+        assert ports.lease_next("/srv/a", ME, lambda port: port <= FREE_PORTS.start + 1, 3) == [
+            FREE_PORTS.start + 1,
+            FREE_PORTS.start,
+        ]
 
 
 def test_no_port_is_an_error(leases: Leases) -> None:
     """When every port is in use, the error says from where to where."""
     text = f"no port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1} is free"
     with leases.locked() as ports, pytest.raises(NixprocError, match=text):
-        ports.lease_any("/srv/a", ME, lambda _: False)
+        ports.lease_next("/srv/a", ME, lambda _: False, 1)
 
 
 def test_nothing_is_leased_when_the_block_fails(leases: Leases, top: Path) -> None:
@@ -141,7 +151,7 @@ def test_nothing_is_leased_when_the_block_fails(leases: Leases, top: Path) -> No
 
     def fail() -> None:
         with leases.locked() as ports:
-            ports.lease_any("/srv/a", ME, everything_free)
+            ports.lease_next("/srv/a", ME, everything_free, 1)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
