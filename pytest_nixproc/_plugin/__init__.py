@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_nixproc._plugin import options
+# The first one changes how those behind it are imported.
+from pytest_nixproc._plugin import imports, options
 from pytest_nixproc._plugin.fixtures import (
     nixproc_constructor,
     nixproc_deploy,
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 # Before anything imports the suites: their assertions are to show values, like those of any test.
-pytest.register_assert_rewrite("pytest_nixproc.testing.conformance", "pytest_nixproc.testing.privileged")
+pytest.register_assert_rewrite(*imports.REWRITTEN)
 
 MARKERS = (
     "nixproc(model, managers, profile, params): how the nixproc fixtures deploy for this test",
@@ -350,21 +351,10 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def write_findings(config: pytest.Config) -> None:
-    """Write the findings of the session into the file that was asked for, if only to say that there are none."""
-    from pytest_nixproc._persistence.files import write_report
-    from pytest_nixproc._persistence.process_identity import ProcessIdentity
-    from pytest_nixproc._plugin.reporting import findings_text
-    from pytest_nixproc.errors import NixprocError
+    """Write the findings of the session into the file that was asked for."""
+    from pytest_nixproc._plugin import reporting
 
-    if session_of(config).findings.owner != ProcessIdentity.current():
-        # A forked child, which has seen a part of the session alone.
-        return
-    kind, path = options.read_findings(config)
-    try:
-        write_report(path, findings_text(session_of(config), kind))
-    except NixprocError as error:
-        # Nobody handles errors this late: this one ends pytest with its text, and with status 1.
-        raise SystemExit(str(error)) from error
+    reporting.write_findings(session_of(config), *options.read_findings(config))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from pytest_nixproc._persistence.files import write_report
+from pytest_nixproc._persistence.process_identity import ProcessIdentity
 from pytest_nixproc._planning.plan import Plan
 from pytest_nixproc._plugin import options
 from pytest_nixproc._plugin.session import Session
@@ -94,6 +96,18 @@ def kept_lines(system: System) -> Iterator[str]:
 def findings_text(session: Session, kind: str) -> str:
     """Return all findings of the session in one of the formats."""
     return FORMATS[kind](list(session.findings.found.values()), rules_of(session.registry, session.settings))
+
+
+def write_findings(session: Session, kind: str, path: str) -> None:
+    """Write all findings of the session into a file, in one of the formats, if only to say that there are none."""
+    if session.findings.owner != ProcessIdentity.current():
+        # A forked child, which has seen a part of the session alone.
+        return
+    try:
+        write_report(path, findings_text(session, kind))
+    except NixprocError as error:
+        # Nobody handles errors this late: this one ends pytest with its text, and with status 1.
+        raise SystemExit(str(error)) from error
 
 
 def summarize(session: Session, reporter: pytest.TerminalReporter) -> None:
