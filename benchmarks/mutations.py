@@ -33,6 +33,7 @@ from pytest_nixproc._registry import Registry
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = "pytest_nixproc"
 COPIED: Final = ("pytest_nixproc", "tests", "examples", "docs", "benchmarks", ".ci", ".github")
+FILES: Final = ("LICENSE", "conftest.py", "tox.ini")
 UNIT: Final = "tests/unit"
 EVERYTHING: Final = ("tests", "examples", f"--ignore={UNIT}")
 CONFORMANCE: Final = ("tests/conformance/test_managers.py", "-k")
@@ -206,7 +207,7 @@ def copies(count: int) -> Iterator[SimpleQueue[Path]]:
             copy = Path(place) / str(number)
             for name in COPIED:
                 shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-            for file in (*ROOT.glob("*.md"), *ROOT.glob("*.toml"), ROOT / "conftest.py", ROOT / "tox.ini"):
+            for file in (*ROOT.glob("*.md"), *ROOT.glob("*.toml"), *(ROOT / name for name in FILES)):
                 shutil.copy(file, copy)
             queue.put(copy)
         yield queue

@@ -75,6 +75,7 @@ class StopObserver:
         """Return the report about the remains of the instance, and about the others that do not depend on it."""
         when = f"while {self.name} was stopped"
         left = left_behind(self.machine, self.remains.look)
+        ended, unready = self._others(self.instance_runs.keys() - self.dependants)
         return StopReport(
             self.name,
             when,
@@ -82,15 +83,15 @@ class StopObserver:
             held=self._held(left),
             pid_files=self._existing(self.pid_files),
             sockets=self._existing(self.sockets),
-            ended=self._ended(),
-            unready=self._unready(self.instance_runs.keys() - self.dependants),
+            ended=ended,
+            unready=unready,
         )
 
     @verb
     def when_back(self) -> StopReport:
         """Return the report about all others when the instance runs again."""
-        when = f"when {self.name} was started again"
-        return StopReport(self.name, when, ended=self._ended(), unready=self._unready(self.instance_runs))
+        ended, unready = self._others(self.instance_runs)
+        return StopReport(self.name, f"when {self.name} was started again", ended=ended, unready=unready)
 
     def _held(self, left: Iterable[int]) -> dict[str, str]:
         """Return the ports of the instance that others hold; its own processes are reported themselves."""
@@ -105,6 +106,15 @@ class StopObserver:
 
     def _existing(self, paths: Iterable[str]) -> tuple[str, ...]:
         return tuple(path for path in sorted(paths) if self.machine.files.exists(path))
+
+    def _others(self, names: Iterable[str]) -> tuple[dict[str, int], dict[str, str]]:
+        """Return which other instances have ended, and which of ``names`` run and are not ready, and why."""
+        ended = self._ended()
+        unready = self._unready(names)
+        if unready:
+            # One that was about to end is first seen as not ready.
+            ended |= self._ended()
+        return ended, {name: reason for name, reason in unready.items() if name not in ended}
 
     def _ended(self) -> dict[str, int]:
         """Return the instances that have another main process than before, or none; each is reported once."""

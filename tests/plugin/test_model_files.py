@@ -280,6 +280,36 @@ def test_planted_faults(project: pytest.Pytester, state_root: Path, fault: str, 
     assert not list(state_root.glob("*"))
 
 
+TELL = """
+import os, signal, sys
+
+signal.pthread_sigmask(signal.SIG_BLOCK, [15])
+open(sys.argv[1], "w").close()
+signal.sigwait([15])
+os.rename(sys.argv[1], sys.argv[1] + ".stopped")
+"""
+
+
+def test_instance_that_ends_while_it_is_looked_at(project: pytest.Pytester) -> None:
+    """One that ends when another was stopped, and is first seen as not ready, has ended: that is told once."""
+    write_model(
+        project,
+        "import os\n"
+        "def processes(state, port, second_port):\n"
+        "    up = f'{state.tmp_dir}/up'\n"
+        "    def answers(instance):\n"
+        "        if os.path.exists(f'{up}.stopped') and instance.pid:\n"
+        "            os.kill(instance.pid, 9)\n"
+        "        return not os.path.exists(f'{up}.stopped')\n"
+        "    good = Instance(python('good', IDLE), ready=ready.when(answers))\n"
+        f"    return {{'good': good, 'bad': Instance(python('bad', {TELL!r}, up), ready=ready.file(up))}}\n",
+    )
+    result = project.runpytest_subprocess("processes.py", "--nixproc-manager=sysvinit", "-k", "bad")
+    result.stdout.fnmatch_lines(["NP305 error: good (pid *) has ended while bad was stopped"])
+    result.stdout.no_fnmatch_line("NP306*")
+    result.stdout.no_fnmatch_line("*when bad was started again*")
+
+
 def test_what_an_instance_leaves_is_found_when_it_is_stopped(project: pytest.Pytester, state_root: Path) -> None:
     """A child that outlives its instance is named by the restart of that instance, and killed at the end."""
     write_model(
