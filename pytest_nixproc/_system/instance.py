@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Never
 
 from pytest_nixproc._deployment.operation import Operation
 from pytest_nixproc._inspection.answers import main_endpoint
@@ -26,7 +26,15 @@ REQUESTS: Final = frozenset(
 """Signals by which nobody asks a server to end."""
 
 
-class RunningInstance:
+class Handle:
+    """A handle of what this process has deployed, which cannot be sent to another one."""
+
+    def __reduce__(self) -> Never:
+        remedy = "pass what the other one needs of it, such as a port, a URL or a path"
+        raise TypeError(f"{self!r} belongs to the process that has deployed it: {remedy}")
+
+
+class RunningInstance(Handle):
     """One instance of a running system; the attributes of the model's instance can be read from it."""
 
     def __init__(self, name: str, operation: Operation) -> None:

@@ -9,7 +9,7 @@ from pytest_nixproc._deployment.timeline import Timeline
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._persistence.shared_deployments import SharedDeployment
 from pytest_nixproc._planning.planner import LoadModel, Planner
-from pytest_nixproc._system.instance import RunningInstance
+from pytest_nixproc._system.instance import Handle, RunningInstance
 from pytest_nixproc._system.stop_observer import StopObserver
 from pytest_nixproc.errors import ConflictError, DeploymentError
 from pytest_nixproc.machines.api import Machine
@@ -21,7 +21,7 @@ from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.units import Status
 
 
-class System(Mapping[str, "RunningInstance"]):
+class System(Handle, Mapping[str, "RunningInstance"]):
     """A deployed system: running instances by name, in the order of their activation."""
 
     def __init__(self, planner: Planner, leases: Leases | None = None, share: SharedDeployment | None = None) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 TEST = """
 import os
+import pickle
 
 import pytest
 
@@ -28,6 +29,12 @@ def test_child_that_goes_on_as_pytest(nixproc_system):
     assert nixproc_system["first"].is_running
 
 
+def test_what_cannot_be_sent(nixproc_system):
+    for handle in (nixproc_system, nixproc_system["first"]):
+        with pytest.raises(TypeError, match="belongs to the process that has deployed it: pass what"):
+            pickle.dumps(handle)
+
+
 def test_parent_has_its_system(nixproc_system):
     assert nixproc_system["second"].is_running
     if os.getpid() != PARENT:
@@ -44,4 +51,4 @@ def test_system_outlives_a_child(
     """A child may run pytest's tests and teardown to their end: the parent's system is still there, and clean."""
     project.makepyfile(TEST.format(*free_ports(2)))
     options = [f"--nixproc-manager={manager}", "--nixproc-model=processes.py"]
-    project.runpytest_subprocess(*options).assert_outcomes(passed=2)
+    project.runpytest_subprocess(*options).assert_outcomes(passed=3)
