@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
-from benchmarks.deploy import Work, compile_server, free_ports
-from benchmarks.deploy import model_of as model_of_servers
 from benchmarks.results import Results, add_options, at_most
+from benchmarks.servers import Work, compile_server, free_ports
+from benchmarks.servers import model_of as model_of_servers
 from pytest_nixproc._planning.planner import Planner
 from pytest_nixproc._planning.settings import Settings
 from pytest_nixproc._registry import Registry

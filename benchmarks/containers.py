@@ -18,17 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.deploy import (
-    Laboratory,
-    Timing,
-    Work,
-    await_ports,
-    compile_server,
-    free_ports,
-    model_of,
-    refuse_left_ports,
-)
+from benchmarks.deploy import Laboratory
 from benchmarks.results import Results, Table, add_options, at_most
+from benchmarks.servers import Timing, Work, await_ports, compile_server, free_ports, model_of, refuse_left_ports
 from pytest_nixproc._registry import Registry
 from pytest_nixproc.managers.docker.container import ContainerSpec, read_container
 from pytest_nixproc.managers.docker.engine import connect

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import shutil
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,12 +19,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
-from xmlrpc import client
 
-from supervisor.xmlrpc import SupervisorTransport
-
+from benchmarks.bare import Processes, Supervisord
 from benchmarks.results import Bar, Results, Table, add_options, at_most
-from pytest_nixproc import Instance, ProcessesModel, System, create_managed_process
+from benchmarks.servers import Timing, Work, compile_server, free_ports, model_of, refuse_left_ports
+from pytest_nixproc import System
 from pytest_nixproc._planning.planner import LoadModel, Planner
 from pytest_nixproc._planning.settings import Settings
 from pytest_nixproc._registry import Registry
@@ -36,16 +31,10 @@ from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.sources.api import read_model
 
-HERE: Final = Path(__file__).resolve().parent
-EXAMPLE: Final = HERE.parent / "examples" / "webapps" / "processes_advanced.py"
-
-PORTS: Final = range(10_000, 20_000)
-"""Below the ports that the package leases, and those that the kernel gives to clients, who could meet themselves."""
+EXAMPLE: Final = Path(__file__).resolve().parents[1] / "examples" / "webapps" / "processes_advanced.py"
 
 HEAD: Final = ("delay", "servers", "by", "seconds deploy + teardown", "to the floor", "to the bare one")
 FLOOR_RUNS: Final = 3
-POLL_SECONDS: Final = 0.0005
-LIMIT_SECONDS: Final = 60.0
 
 FLOOR: Final = "floor"
 BARE: Final = "bare supervisord"
@@ -64,32 +53,6 @@ STEP_SECONDS: Final = 0.8
 ORIGINAL_SECONDS: Final = {"deploy": 0.76, "undeploy": 8.7}
 EXAMPLE_PORTS: Final = 9
 EXAMPLE_BARS: Final = {"deploy": 1.5, "undeploy": 15.0}
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one deployment and its teardown."""
-
-    deploy: float
-    teardown: float
-
-    @property
-    def total(self) -> float:
-        """Return both together."""
-        return self.deploy + self.teardown
-
-
-@dataclass(frozen=True)
-class Work:
-    """The servers to be deployed: one for each port, listening after a delay in milliseconds."""
-
-    server: str
-    ports: Sequence[int]
-    delay: int
-
-    def argv(self, port: int) -> list[str]:
-        """Return the command of one server."""
-        return [self.server, str(port), *(["--delay", str(self.delay)] if self.delay else [])]
 
 
 Contender = Callable[[Work], Timing]
@@ -164,120 +127,14 @@ class Laboratory:
             yield Path(directory)
 
     def bare_supervisord(self, work: Work) -> Timing:
-        """Run the servers below a supervisord that is tuned by hand: ready at once, all in one group.
-
-        It is woken and shut down through its socket: at a signal it would end the second that it sleeps first.
-        """
+        """Run the servers below a supervisord that is tuned by hand."""
         with self.scratch() as directory:
-            begin = time.perf_counter()
-            configuration = directory / "supervisord.conf"
-            configuration.write_text(tuned_configuration(work, directory))
-            argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(configuration)]
-            with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
-                return bare_timing(begin, work, str(directory / "socket"), process)
-
-
-def bare_timing(begin: float, work: Work, path: str, process: subprocess.Popen[bytes]) -> Timing:
-    """Wake a supervisord, wait for all ports, shut it down, and return what both took."""
-    try:
-        await_answer(socket.AF_UNIX, path)
-        manager = client.ServerProxy("http://localhost", SupervisorTransport(None, None, f"unix://{path}")).supervisor
-        manager.getState()
-        await_ports(work.ports)
-        up = time.perf_counter()
-        manager.shutdown()
-        process.wait(LIMIT_SECONDS)
-    finally:
-        process.terminate()
-    return Timing(up - begin, time.perf_counter() - up)
-
-
-def compile_server(directory: str) -> str:
-    """Compile the server, statically where the C library can be linked so."""
-    program = f"{directory}/server"
-    command = ["cc", "-O2", "-o", program, str(HERE / "server.c")]
-    if subprocess.run([*command, "-static"], capture_output=True, check=False).returncode != 0:
-        subprocess.run(command, check=True)
-    return program
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports in a row that nobody uses, from a place that other runs are unlikely to choose."""
-    ports: list[int] = []
-    for port in range(random.randrange(PORTS.start, PORTS.stop - 2 * count), PORTS.stop):  # noqa: S311 - no secret
-        ports = [] if accepts(socket.AF_INET, ("127.0.0.1", port)) else [*ports, port]
-        if len(ports) == count:
-            return ports
-    raise SystemExit("there are not enough free ports")
-
-
-def model_of(work: Work) -> ProcessesModel:
-    """Return the servers as a processes model."""
-    return ProcessesModel({f"server{port}": instance_of(work, port) for port in work.ports})
-
-
-def instance_of(work: Work, port: int) -> Instance:
-    """Return one server as an instance."""
-    program, *args = work.argv(port)
-    return Instance(port=port, pkg=create_managed_process(name=f"server{port}", foreground_process=program, args=args))
-
-
-def await_ports(ports: Iterable[int]) -> None:
-    """Wait until all ports accept connections, looking at them in order."""
-    for port in ports:
-        await_answer(socket.AF_INET, ("127.0.0.1", port))
-
-
-def await_answer(family: socket.AddressFamily, address: tuple[str, int] | str) -> None:
-    """Wait until an address accepts connections."""
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not accepts(family, address):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{address} does not answer")
-        time.sleep(POLL_SECONDS)
-
-
-def accepts(family: socket.AddressFamily, address: tuple[str, int] | str) -> bool:
-    """Tell whether an address accepts connections."""
-    with socket.socket(family) as probe:
-        return probe.connect_ex(address) == 0
-
-
-def until_stopped(begin: float, work: Work, processes: Sequence[subprocess.Popen[bytes]]) -> Timing:
-    """Wait for all ports, end the processes, and return what both took."""
-    try:
-        await_ports(work.ports)
-        up = time.perf_counter()
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            process.wait(LIMIT_SECONDS)
-    return Timing(up - begin, time.perf_counter() - up)
+            return Supervisord(work, directory).timing()
 
 
 def floor(work: Work) -> Timing:
     """Start all servers at once, and end them at once: nothing can be done with less."""
-    begin = time.perf_counter()
-    return until_stopped(begin, work, [subprocess.Popen(work.argv(port)) for port in work.ports])
-
-
-def tuned_configuration(work: Work, directory: Path) -> str:
-    """Return the configuration of the bare supervisord."""
-    names = {port: f"server{port}" for port in work.ports}
-    sections = [
-        f"[supervisord]\nlogfile={directory}/log\npidfile={directory}/pid\nchildlogdir={directory}",
-        f"[unix_http_server]\nfile={directory}/socket",
-        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
-        f"[group:all]\nprograms={','.join(names.values())}",
-        *(program_section(names[port], work.argv(port)) for port in work.ports),
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-def program_section(name: str, argv: Sequence[str]) -> str:
-    """Return the section of one program."""
-    return f"[program:{name}]\ncommand={' '.join(argv)}\nstartsecs=0\nautostart=true\nautorestart=false"
+    return Processes(work, Path(os.devnull)).timing()
 
 
 def repeat(contenders: dict[str, Contender], work: Work, repetitions: int) -> Iterator[Row]:
@@ -293,12 +150,6 @@ def repeat(contenders: dict[str, Contender], work: Work, repetitions: int) -> It
         if BARE in latest and TUNED in latest:
             rows[TUNED].to_bare.append(latest[TUNED].total / latest[BARE].total)
     yield from rows.values()
-
-
-def refuse_left_ports(work: Work) -> None:
-    """Raise when a teardown has left a server behind: what it took would mean nothing."""
-    if left := [port for port in work.ports if accepts(socket.AF_INET, ("127.0.0.1", port))]:
-        raise SystemExit(f"still answering after the teardown: {left}")
 
 
 def measure(laboratory: Laboratory, options: argparse.Namespace, table: Table) -> list[Row]:

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.deploy import FLOOR_RUNS, TUNED, Laboratory, Timing, Work, compile_server, floor, free_ports
+from benchmarks.deploy import FLOOR_RUNS, TUNED, Laboratory, floor
 from benchmarks.results import Bar, Results, add_options
+from benchmarks.servers import Timing, Work, compile_server, free_ports
 from pytest_nixproc import Instance, ProcessesModel, System, create_managed_process
 from pytest_nixproc._registry import Registry
 

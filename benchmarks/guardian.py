@@ -18,8 +18,9 @@ from typing import Final
 
 import psutil
 
-from benchmarks.deploy import Laboratory, Work, compile_server, free_ports
+from benchmarks.deploy import Laboratory
 from benchmarks.results import Results, add_options, at_most
+from benchmarks.servers import Work, compile_server, free_ports
 from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.host.guardian import HostClock, HostLifecycle, OwnGuardian

@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import Final
 
 DIRECTORY: Final = Path(__file__).resolve().parent / "results"
+SHARED: Final = {"bare", "results", "servers"}
+"""Modules beside the benchmarks that measure nothing."""
+
 NOT_MEASURED: Final = "not measured yet"
 DIRTY: Final = "-dirty"
+
+
+def benchmark_names() -> list[str]:
+    """Return the names of all benchmarks."""
+    return sorted({path.stem for path in DIRECTORY.parent.glob("*.py")} - SHARED)
 
 
 def line_of(cells: Iterable[str]) -> str:

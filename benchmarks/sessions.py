@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.deploy import FLOOR, Laboratory, Work, compile_server, free_ports
+from benchmarks.deploy import FLOOR, Laboratory
 from benchmarks.plugin_overhead import environment, session
 from benchmarks.results import Results, add_options, at_most
+from benchmarks.servers import Work, compile_server, free_ports
 from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.process_table import children_of
 

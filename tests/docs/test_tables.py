@@ -20,7 +20,7 @@ from typing import Any, Final
 import pytest
 
 import pytest_nixproc
-from benchmarks.results import page
+from benchmarks.results import benchmark_names, page
 from pytest_nixproc import errors, hookspecs
 from pytest_nixproc._cli import COMMANDS
 from pytest_nixproc._cli.api import DEFAULT, MEANINGS, ExitStatus
@@ -456,8 +456,6 @@ SCRIPTS: Final = [
     function for function in functions_in(fake_machine) if function.__annotations__.get("return") == "Script"
 ]
 
-MEASURED: Final = sorted(path.stem for path in (DOCS / BENCHMARKS).parent.glob("*.py") if path.stem != "results")
-
 TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("options.md", "options"): option_rows,
     ("model.md", "parameters"): parameter_rows,
@@ -501,7 +499,7 @@ TABLES: Final[dict[tuple[str, str], Callable[[], Rows | str]]] = {
     ("testing.md", "system"): member_rows(System, leave_out=("start", "stop", "abandon")),
     ("testing.md", "instance"): member_rows(RunningInstance),
     ("testing.md", "machine"): member_rows(Machine, Verbs, leave_out=NOT_FOR_TESTS),
-    **{(BENCHMARKS, name): partial(page, name) for name in MEASURED},
+    **{(BENCHMARKS, name): partial(page, name) for name in benchmark_names()},
 }
 
 

@@ -10,10 +10,9 @@ from typing import Final
 
 import pytest
 
-from benchmarks.results import DIRECTORY, NOT_MEASURED, Bar, Results, at_most, commit_of, page
+from benchmarks.results import DIRECTORY, NOT_MEASURED, Bar, Results, at_most, benchmark_names, commit_of, page
 
 BENCHMARKS: Final = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS: Final = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "results")
 
 SHOWN: Final = """\
 - pairs: 3
@@ -100,6 +99,6 @@ def test_commit_of_a_tree(tmp_path: Path) -> None:
 
 def test_every_file_is_of_a_benchmark() -> None:
     """Nothing is kept of a benchmark that is gone, and every one has its place in the README."""
-    assert {path.stem for path in DIRECTORY.glob("*.json")} <= set(SCRIPTS)
+    assert {path.stem for path in DIRECTORY.glob("*.json")} <= set(benchmark_names())
     readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
-    assert [name for name in SCRIPTS if f"<!-- table: {name} -->" not in readme] == []
+    assert [name for name in benchmark_names() if f"<!-- table: {name} -->" not in readme] == []
