@@ -47,6 +47,10 @@ class Assigner:
         But a recorded port is of no use that another deployment has or somebody listens on: there is a new one then.
         Raises :class:`~pytest_nixproc.errors.NixprocError` when a pool is exhausted.
         """
+        if not self.spare_ports and not any(model.id_requests.values()):
+            old = joined(self.assignments, model.recorded_ids, lambda _: False)
+            self.assignments = assign(model.pools, {}, old, lambda *_: False)
+            return Ids(self.assignments.ids)
         with self.leases.locked() as ports:
             ports.give_back(self.spare_ports)
             self.spare_ports = []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pytest_nixproc._persistence.process_identity import ProcessIdentity
 from pytest_nixproc._plugin.secrets import SessionSecrets
-from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import ConflictError
 from pytest_nixproc.values.findings import Finding, masked
+
+if TYPE_CHECKING:
+    from pytest_nixproc._system.system import System
 
 
 class FindingsLog:

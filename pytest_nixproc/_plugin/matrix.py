@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,12 +17,12 @@ from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.sources.loader import ModelLike
+from pytest_nixproc.values.value import Entity
 
 PRIVILEGED: Final = "privileged"
 
 
-@dataclass(frozen=True, eq=False)
-class Point:
+class Point(Entity):
     """One point of the matrix: the choices with which a system is deployed."""
 
     manager: Manager

@@ -1,28 +1,32 @@
-"""The session of one pytest process: its settings, and the systems that it has deployed."""
+"""The session of one pytest process: its settings, and the systems that it has deployed.
+
+It begins before tests are collected, so it imports only what chooses the points; what deploys is imported while the
+guardian starts (``warming.py``), or with the first deployment.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_nixproc._deployment.machines import boot_machine
 from pytest_nixproc._persistence.leases import Leases
-from pytest_nixproc._planning.plan import Plan
-from pytest_nixproc._planning.settings import Settings
 from pytest_nixproc._plugin import options
 from pytest_nixproc._plugin.findings_log import FindingsLog
 from pytest_nixproc._plugin.matrix import Matrix, Point
-from pytest_nixproc._plugin.settings import settings_of
-from pytest_nixproc._plugin.sharing import XdistSharing
 from pytest_nixproc._plugin.signals import Signals
-from pytest_nixproc._recovery import reap_all
 from pytest_nixproc._registry import Registry
-from pytest_nixproc._system.system import System
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.values.machine import MachineSpec
+
+if TYPE_CHECKING:
+    from pytest_nixproc._planning.plan import Plan
+    from pytest_nixproc._planning.settings import Settings
+    from pytest_nixproc._plugin.sharing import XdistSharing
+    from pytest_nixproc._system.system import System
 
 KEY: pytest.StashKey[Session] = pytest.StashKey()
 
@@ -53,7 +57,11 @@ class Session:
         self.signals = Signals()
         self._machines: dict[str, Machine] = {}
         self._reaped = False
-        self.sharing = XdistSharing.of(config, self.leases)
+        self.sharing: XdistSharing | None = None
+        if hasattr(config, "workerinput") and options.read_flag(config, "share"):
+            from pytest_nixproc._plugin.sharing import XdistSharing
+
+            self.sharing = XdistSharing.of_worker(self.leases, config.workerinput["testrunuid"])
 
     def machine(self, name: str) -> Machine:
         """Return a machine that is no throwaway one; the first call makes it."""
@@ -72,6 +80,8 @@ class Session:
             with self.unbooted(point) as machine:
                 yield machine
         else:
+            from pytest_nixproc._deployment.machines import boot_machine
+
             self.reap_abandoned()
             project = (str(self.config.rootpath),)
             boot = boot_machine(kind, self.leases, self.settings, private_network=point.private_network, needed=project)
@@ -95,6 +105,8 @@ class Session:
 
     def control_run(self, run: str) -> None:
         """Become a member, as the controller, of the run of pytest-xdist; a guardian does its part if it is killed."""
+        from pytest_nixproc._plugin.sharing import XdistSharing
+
         if self.sharing is None:
             self.sharing = XdistSharing.of_controller(
                 self.leases, run, self.machine(options.read(self.config, "machine"))
@@ -113,6 +125,8 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """The settings that the options ask for."""
+        from pytest_nixproc._plugin.settings import settings_of
+
         return settings_of(self.config, self.report_progress, self.secrets.confide, self.signals.held_back)
 
     def report_progress(self, text: str) -> None:
@@ -128,6 +142,8 @@ class Session:
         """Take down the remains of crashed runs, before the first deployment; it is reported at the end."""
         if self._reaped:
             return
+        from pytest_nixproc._recovery import reap_all
+
         self._reaped = True
         self.findings.tell(*reap_all(self.registry, self.leases))
 

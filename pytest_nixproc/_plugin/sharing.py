@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-import pytest
-
 from pytest_nixproc._deployment.problems import collect_problems
 from pytest_nixproc._persistence.directory import default_state_root
 from pytest_nixproc._persistence.leases import Leases
@@ -16,7 +14,6 @@ from pytest_nixproc._persistence.process_identity import ProcessIdentity
 from pytest_nixproc._persistence.recovery_command import recovery_command
 from pytest_nixproc._persistence.shared_deployments import PytestRun, SharedDeployment, root_for
 from pytest_nixproc._planning.planner import LoadModel, Planner
-from pytest_nixproc._plugin import options
 from pytest_nixproc._recovery import take_down
 from pytest_nixproc._registry import Registry
 from pytest_nixproc._system.system import System
@@ -44,19 +41,14 @@ class XdistSharing:
         The machine's guardian does its part if it is killed.
         """
         machine.lifecycle.guard(f"run {run}", recovery_command(run, leases, "--run"))
+        return cls.of_worker(leases, run)
+
+    @classmethod
+    def of_worker(cls, leases: Leases, run: str) -> Self:
+        """Return the part of a worker."""
         part = cls(leases, PytestRun(leases, run))
         part.run.enter()
         return part
-
-    @classmethod
-    def of(cls, config: pytest.Config, leases: Leases) -> Self | None:
-        """Return the worker's part, if this is a worker and it is to share."""
-        worker = getattr(config, "workerinput", None)
-        if worker is None or not options.read_flag(config, "share"):
-            return None
-        run = PytestRun(leases, worker["testrunuid"])
-        run.enter()
-        return cls(leases, run)
 
     def system(self, planner: Planner, model: str, load: LoadModel) -> System:
         """Return the system of a model: start it, or attach to it when another worker has."""

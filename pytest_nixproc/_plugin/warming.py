@@ -31,3 +31,11 @@ def warm_up(session: Session, items: Iterable[pytest.Item]) -> None:
     with suppress(NixprocError):
         machine.lifecycle.prepare()
         point.manager.warm_up(machine)
+    import_ahead()
+
+
+def import_ahead() -> None:
+    """Import what the first deployment would, while that begins on another processor."""
+    import filelock  # noqa: F401
+
+    import pytest_nixproc._plugin.deployer  # noqa: F401

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from pytest_nixproc.model.credentials import Credentials
 from pytest_nixproc.model.instance import Instance
@@ -23,6 +22,7 @@ from pytest_nixproc.model.recognition import (
     WORD_PATH,
 )
 from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.value import Value
 
 Kind = Literal["name", "port", "path", "account"]
 Read = Callable[[str], str | None]
@@ -38,12 +38,14 @@ DEPTH: Final = 4
 COMMENT: Final = re.compile(r"^\s*(?:#|;|//).*$", re.MULTILINE)
 
 
-@dataclass(frozen=True, order=True)
-class Resource:
+class Resource(Value):
     """A name, port, path or account that one instance can have for itself."""
 
     kind: Kind
     value: str
+
+    def __lt__(self, other: Self) -> bool:
+        return (self.kind, self.value) < (other.kind, other.value)
 
 
 def texts_of(instance: Instance) -> dict[str, str]:

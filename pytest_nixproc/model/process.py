@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, ClassVar, Final
 
 from pytest_nixproc.errors import Fault
@@ -17,7 +17,7 @@ from pytest_nixproc.values.commands import Command
 from pytest_nixproc.values.location import Location
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Mode
-from pytest_nixproc.values.value import Value
+from pytest_nixproc.values.value import Entity, Value
 
 PathLike = str | os.PathLike[str]
 Scalar = str | int | float | os.PathLike[str]
@@ -45,8 +45,7 @@ def parameter(kind: value_types.ValueType, doc: str, default: Any = None) -> Any
     return field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ManagedProcess:
+class ManagedProcess(Entity, kw_only=True):
     """One manager-agnostic process; made by :func:`create_managed_process`.
 
     Two processes are the same only if they are the same object: a dependency refers to one, not to its like.

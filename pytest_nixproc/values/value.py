@@ -103,3 +103,13 @@ class Value:
 
     def __delattr__(self, name: str) -> Never:
         raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+
+class Entity(Value):
+    """A value that is equal to itself alone, and not to another one with the same fields."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)

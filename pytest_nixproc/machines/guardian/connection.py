@@ -133,14 +133,24 @@ class GuardianConnection:
 
     def close(self) -> None:
         """Close the connection, and wait for the guardian to end all processes below it; one of our parent stays."""
-        self.connection.close()
         if self.released or self.owner != os.getpid():
             # It outlives us on purpose: Popen must not warn about that.
             self.process.returncode = 0
-            return
+        else:
+            self._await_end()
+        self.connection.close()
+
+    def _await_end(self) -> None:
+        """Say that nothing more will be asked, and wait until the guardian has ended."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
         end = time.monotonic() + CLOSE_SECONDS
         while self.process.returncode is None and time.monotonic() < end:
             self.wake()
+            # It closes its side when it ends: to wait for that is finer than what Popen does.
+            with contextlib.suppress(OSError, ValueError):
+                while select.select([self.connection], [], [], WAKE_SECONDS)[0] and self.connection.recv(1 << 20):
+                    pass
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(WAKE_SECONDS)
 

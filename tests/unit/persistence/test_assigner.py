@@ -61,8 +61,9 @@ def test_named_ports_stay_and_differ(assigner: Assigner) -> None:
     assert {first, second} < set(FREE_PORTS)
 
 
-def test_many_ports_take_few_looks(assigner: Assigner, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The leases of the machine are read a few times for many names; those for no name are given back at last."""
+@pytest.fixture
+def looks(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows with each look at the leases of ports."""
     looks, locked = [], leases.locked
 
     def counted() -> Any:
@@ -70,6 +71,17 @@ def test_many_ports_take_few_looks(assigner: Assigner, leases: Leases, monkeypat
         return locked()
 
     monkeypatch.setattr(leases, "locked", counted)
+    return looks
+
+
+def test_model_without_ids_takes_no_look(assigner: Assigner, looks: list[int]) -> None:
+    """What needs nothing of the machine's leases does not wait for those who do; its pools have no ids."""
+    assert dict(assigner.assign(model())["webPorts"]) == {}
+    assert looks == []
+
+
+def test_many_ports_take_few_looks(assigner: Assigner, leases: Leases, looks: list[int]) -> None:
+    """The leases of the machine are read a few times for many names; those for no name are given back at last."""
     ports = {assigner.free_port(f"port{number}") for number in range(100)}
     assert (len(ports), len(looks)) == (100, 7)
     ids = assigner.assign(model("x"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_nixproc.values.value import Value
+from pytest_nixproc.values.value import Entity, Value
 
 
 class Server(Value):
@@ -36,6 +36,12 @@ class Limits(Value, kw_only=True):
     def __post_init__(self) -> None:
         if self.soft > self.hard:
             raise ValueError("too much")
+
+
+class Port(Entity):
+    """A value that is not equal to another one with the same fields."""
+
+    number: int
 
 
 class Nothing(Value):
@@ -90,6 +96,14 @@ def test_equality() -> None:
     assert Nothing() == Nothing()
     with pytest.raises(TypeError, match="unhashable"):
         hash(Server("web"))
+
+
+def test_entities_are_equal_to_themselves_alone() -> None:
+    """Two entities with the same fields are two."""
+    port, other = Port(80), Port(80)
+    assert len({port, other, port}) == 2
+    assert port == port
+    assert replace(port) != port
 
 
 def test_values_cannot_be_changed() -> None:
