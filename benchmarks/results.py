@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 DIRECTORY: Final = Path(__file__).resolve().parent / "results"
-SHARED: Final = {"bare", "results", "servers"}
+SHARED: Final = {"bare", "results", "servers", "trace"}
 """Modules beside the benchmarks that measure nothing."""
 
 NOT_MEASURED: Final = "not measured yet"

@@ -7,6 +7,7 @@ sessions run in turn, the floor before the others in each repetition; ratios are
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from benchmarks import trace
 from benchmarks.deploy import FLOOR, Laboratory
 from benchmarks.plugin_overhead import environment, session
 from benchmarks.results import Results, add_options, at_most
@@ -24,6 +26,7 @@ from benchmarks.servers import Work, compile_server, free_ports
 from pytest_nixproc._registry import Registry
 from pytest_nixproc.machines.process_table import children_of
 
+ROOT: Final = Path(__file__).resolve().parents[1]
 MANAGERS: Final = ("sysvinit", "supervisord", "systemd", "docker")
 SESSION_BARS: Final = {"sysvinit": 1.4, "supervisord": 1.7}
 WARM_BAR: Final = 1.5
@@ -123,6 +126,23 @@ class Project:
         subprocess.run(argv, cwd=self.directory, env=variables, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - begin
 
+    def traced(self, *words: str, loaded: bool = True) -> dict[str, float]:
+        """Run a session, and return the milliseconds of its phases."""
+        argv = [sys.executable, *session(loaded=loaded), "-p", "benchmarks.trace", *words]
+        path = Path(self.directory, "trace.json")
+        begin = time.monotonic()
+        variables = {
+            **environment(self.directory),
+            trace.BEGIN: repr(begin),
+            trace.FILE: str(path),
+            "PYTHONPATH": str(ROOT),
+        }
+        subprocess.run(argv, cwd=self.directory, env=variables, check=True, stdout=subprocess.DEVNULL)
+        end = time.monotonic()
+        facts = json.loads(path.read_text())
+        phases = {**facts["seconds"], trace.EXIT: end - facts["end"]}
+        return {name: seconds * 1000 for name, seconds in phases.items()}
+
     def bare(self) -> float:
         """Run the floor."""
         return self.run("test_bare.py", loaded=False)
@@ -146,6 +166,22 @@ def whole_sessions(project: Project, managers: Sequence[str], repetitions: int) 
             runs[name].seconds.append(seconds)
             runs[name].to_floor.append(seconds / floor)
     return runs
+
+
+def trace_sessions(project: Project, managers: Sequence[str], repetitions: int, results: Results) -> None:
+    """Add where the milliseconds of a session go, those of the floor first; each is the median of its own."""
+    kinds = {FLOOR: ("test_bare.py",)} | {name: (f"--nixproc-manager={name}", "test_one.py") for name in managers}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
+    for number in range(repetitions + 1):
+        for name, words in kinds.items():
+            phases = project.traced(*words, loaded=name != FLOOR)
+            runs[name] += [phases] if number else []
+    table = results.table("Where the milliseconds of a session go", "phase", *kinds)
+    for phase in dict.fromkeys(phase for found in runs.values() for phases in found for phase in phases):
+        medians = (statistics.median(phases.get(phase, 0) for phases in found) for found in runs.values())
+        table.row(phase, *(f"{median:.1f}" for median in medians))
+    totals = (statistics.median(sum(phases.values()) for phases in found) for found in runs.values())
+    table.row("all", *(f"{total:.1f}" for total in totals))
 
 
 def warm_seconds(laboratory: Laboratory, manager: str) -> float:
@@ -188,6 +224,9 @@ def measure(laboratory: Laboratory, options: argparse.Namespace, results: Result
             if name in SESSION_BARS:
                 ratio = statistics.median(runs.to_floor)
                 results.bars.append(at_most(f"{name}, a whole session, to the floor", ratio, SESSION_BARS[name]))
+        if options.trace:
+            trace_sessions(project, managers, options.repetitions, results)
+            return
         head = ("by", "ms for each system", "systems a second", "ms of a warm deploy + teardown", "ratio")
         table = results.table(f"A session of {options.many} tests, each with a system of one server", *head)
         for name in managers:
@@ -207,6 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=int, default=9, help="sessions of each kind")
     parser.add_argument("--many", type=int, default=100, help="tests with a system of their own")
     parser.add_argument("--managers", type=lambda text: text.split(","), default=MANAGERS, metavar="NAME,NAME")
+    parser.add_argument("--trace", action="store_true", help="show where the time of a session with one server goes")
     add_options(parser)
     options = parser.parse_args(argv)
     results = Results("sessions")

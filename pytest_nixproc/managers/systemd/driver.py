@@ -41,9 +41,12 @@ class SystemdDriver(Driver):
         self._links = Links(target, self._commands)
         self._knowledge = Knowledge(machine, target, self._commands)
         self._journal = UnitJournal(machine, target)
+        self._started: set[str] | None = None
+        """The units that have been started; None where others may have started some."""
 
     def open(self, deadline: Deadline) -> None:
         """Start a private systemd, or link the units for a shared one that runs already."""
+        self._started = set()
         scope = self._commands.scope = SystemdScope.choose(self.machine, self.target)
         scope.record(self.machine, self.target)
         if scope.kind == "private":
@@ -102,8 +105,11 @@ class SystemdDriver(Driver):
         if to_journal and not self.machine.files.exists(JOURNAL_SOCKET):
             problem = f"its overrides send its output to the journal, and none runs: no {JOURNAL_SOCKET}"
             return dict.fromkeys(to_journal, problem)
-        # systemd would leave a unit alone of which it has not noticed that its process has ended.
-        self._knowledge.states_of(units)
+        if again := [unit for unit in units if self._started is None or unit.name in self._started]:
+            # systemd would leave a unit alone of which it has not noticed that its process has ended.
+            self._knowledge.states_of(again)
+        if self._started is not None:
+            self._started.update(unit.name for unit in units)
         status, output = self._commands.ask(deadline, "start", ALONE, *self._knowledge.names(units))
         self._knowledge.forget()
         statuses = self.status(units)
