@@ -76,6 +76,10 @@ class Proxied:
         """Return the daemon that the proxy has noted; None while it knows none."""
         return pid_in(Path(self.note).read_bytes() if os.path.exists(self.note) else b"")
 
+    def await_noted_below(self) -> None:
+        """Wait until the noted daemon is below the proxy: one whose parent ends while it is looked for is not seen."""
+        self.await_that(lambda: self.noted() in self.below(), "the daemon is below the proxy")
+
     def log(self) -> str:
         """Return what proxy and daemon have written."""
         return Path(self.log_file).read_text()
@@ -254,7 +258,7 @@ def test_pid_file_with_more_than_a_number(start: Start, written: str) -> None:
     """The first word of the first line that has one is the daemon, which the note names alone."""
     proxied = start("misbehaving", "never-ready", f"written={written}")
     proxied.await_that(proxied.noted, "the daemon is known")
-    assert proxied.noted() in proxied.below()
+    proxied.await_noted_below()
     assert proxied.end() == 0
 
 
@@ -263,7 +267,7 @@ def test_pid_file_that_names_a_stranger_at_first(start: Start) -> None:
     with stranger() as pid:
         proxied = start("misbehaving", "late-pid-file", f"first={pid}", "delay=0.3")
         proxied.await_that(proxied.noted, "the daemon is known")
-        assert proxied.noted() in proxied.below()
+        proxied.await_noted_below()
         assert proxied.end() == 0
 
 
@@ -272,7 +276,7 @@ def test_pid_file_that_names_a_process_on_the_way_at_first(place: str, machine: 
     proxied = Proxied(place, machine, (*PYTHON, "-c", ON_THE_WAY, f"{place}/pid"), {})
     try:
         proxied.await_that(proxied.noted, "the daemon is known")
-        assert proxied.noted() in proxied.below()
+        proxied.await_noted_below()
         assert proxied.end() == -signal.SIGTERM
     finally:
         proxied.destroy()
@@ -285,7 +289,7 @@ def test_daemon_that_leaves_its_place_to_another(place: str, machine: Host) -> N
         proxied.await_that(proxied.noted, "the first one is known")
         first = proxied.noted()
         proxied.await_that(lambda: proxied.noted() not in (None, first), "the daemon is known")
-        assert proxied.noted() in proxied.below()
+        proxied.await_noted_below()
         assert proxied.end() == -signal.SIGTERM
     finally:
         proxied.destroy()

@@ -150,7 +150,8 @@ class GuardianConnection:
             # It closes its side when it ends: to wait for that is finer than what Popen does.
             with contextlib.suppress(OSError, ValueError):
                 while select.select([self.connection], [], [], WAKE_SECONDS)[0] and self.connection.recv(1 << 20):
-                    pass
+                    if time.monotonic() > end:
+                        break
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(WAKE_SECONDS)
 

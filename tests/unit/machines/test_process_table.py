@@ -50,6 +50,7 @@ def test_nobody() -> None:
     assert process_table.environment_of(NOBODY) == b""
     assert process_table.command_line(NOBODY) == ""
     assert process_table.identity_of(NOBODY) == ""
+    assert process_table.own_pid(NOBODY) == NOBODY
 
 
 @pytest.mark.usefixtures("without_proc")
