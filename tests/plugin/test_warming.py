@@ -46,3 +46,11 @@ def test_what_a_selected_test_needs_begins_before_it(
     result = project.runpytest_subprocess(*options)
     assert result.parseoutcomes().get("failed", 0) == 0
     assert result.parseoutcomes()["passed"] >= 1
+
+
+def test_what_cannot_begin_is_told_by_the_deployment(project: pytest.Pytester) -> None:
+    """What keeps the guardian from starting is an error of the test that needs it, and not the end of the session."""
+    project.makepyfile(test_it="import sys\n\nsys.executable = '/nowhere'\n\ndef test_it(nixproc_system): ...")
+    result = project.runpytest_subprocess("--nixproc-manager=sysvinit", "--nixproc-model=processes.py")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*the guardian cannot be started: No such file or directory: /nowhere"])
