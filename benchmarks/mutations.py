@@ -47,6 +47,9 @@ NEAREST: Final[dict[str, tuple[str, ...]]] = {
 """The tests that are most likely to find what the unit loop does not, by package; a manager has its own conformance."""
 
 LIMIT_SECONDS: Final = 1800.0
+UNIT_LIMIT_SECONDS: Final = 300.0
+"""A fault may have tests wait for ever; the unit loop has a minute."""
+
 SURVIVES: Final = "nothing"
 LEAST: Final = 0.9
 
@@ -267,9 +270,10 @@ def run_tests(place: Path, words: Sequence[str]) -> subprocess.CompletedProcess[
     argv = [sys.executable, "-m", "pytest", "-x", "-q", "-n", workers, "-p", "no:cacheprovider", *words]
     variables = {**os.environ, "PYTHONPATH": str(place)}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    limit = UNIT_LIMIT_SECONDS if words == (UNIT,) else LIMIT_SECONDS
     try:
         return subprocess.run(
-            argv, cwd=place, env=variables, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
+            argv, cwd=place, env=variables, capture_output=True, text=True, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
         return None
@@ -282,13 +286,15 @@ def first_failure(done: subprocess.CompletedProcess[str] | None) -> str:
     if done.returncode == 0:
         return ""
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return failed[1] if failed else (done.stdout + done.stderr).strip().splitlines()[-1]
+    said = (done.stdout + done.stderr).split("\n")
+    return failed[1] if failed else next(filter(None, reversed(said)), f"status {done.returncode}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw faults and try them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--count", type=int, default=60, help="how many faults are drawn")
+    parser.add_argument("--skip", type=int, default=0, help="how many of them are left out, as tried before")
     parser.add_argument("--seed", default="", help="instead of the commit's hash")
     parser.add_argument("--jobs", type=int, default=1, help="faults tried side by side, each by all processors")
     parser.add_argument("--unit", action="store_true", help="run tests/unit alone")
@@ -297,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     results = Results("mutations")
     seed = options.seed or results.commit.removesuffix(DIRTY)
-    drawn = draw(options.count, seed)
+    drawn = draw(options.count, seed)[options.skip :]
     if options.list:
         print("\n".join(f"{fault.path}:{fault.line}: {fault.old!r} -> {fault.new!r}" for fault in drawn))
         return 0
