@@ -141,7 +141,11 @@ def strangers(
     found = {answer: "its program has not been started" for answer in answers if answer.instance not in main.values()}
     for answer in answers:
         at = list(serving(sockets[answer.port], answer.host))
-        if at and all(item.pid and attribution.owner(item.pid) != answer.instance for item in at):
+        if not at:
+            # Who is gone after it has answered was not the instance; who still answers just cannot be seen.
+            if problem := driver.machine.network.connection_problem((answer.host, answer.port)):
+                found[answer] = problem
+        elif all(item.pid and attribution.owner(item.pid) != answer.instance for item in at):
             found[answer] = f"{who_holds(driver.machine, at[0].pid)}, which is none of {answer.instance}'s"
     return found
 

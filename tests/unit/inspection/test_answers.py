@@ -95,9 +95,15 @@ def test_answer_of_a_stranger(run: Run, machine: FakeMachine) -> None:
         assert running.strangers(WEB) == {WEB: f"process {pid} holds it ({who}), which is none of web's"}
 
 
-def test_nobody_is_blamed_without_a_socket(run: Run) -> None:
+def test_nobody_is_blamed_without_a_socket(run: Run, machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no socket is seen, as with ports that the kernel forwards, an answer may be an instance's own."""
+    monkeypatch.setattr(machine.network, "connection_problem", lambda _: "")
     assert run(web={}).strangers(WEB) == {}
+
+
+def test_answer_of_one_who_is_gone(run: Run) -> None:
+    """Who has answered, and does not listen any more, was not the instance."""
+    assert run(web={}).strangers(WEB) == {WEB: "Connection refused"}
 
 
 def test_instance_without_a_process(run: Run, machine: FakeMachine) -> None:
@@ -213,6 +219,7 @@ def test_one_look_for_all(run: Run, machine: FakeMachine, monkeypatch: pytest.Mo
         return []
 
     monkeypatch.setattr(machine.network, "listeners", look)
+    monkeypatch.setattr(machine.network, "connection_problem", lambda _: "")
     assert (running.strangers(), looks) == ({}, [])
     assert (running.strangers(Answer("a", HERE, 80), Answer("b", HERE, 81)), looks) == ({}, [{80, 81}])
 
