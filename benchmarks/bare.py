@@ -32,19 +32,15 @@ exec "$0" --user --unit=basic.target --log-target=null' "$2"
 """Runs a systemd in a control group, with the directory by which it tells that one has booted (sd_booted(3))."""
 
 
-class Bare(ABC):
-    """A manager with the servers of a benchmark, in a directory of its own."""
-
-    def __init__(self, work: Work, directory: Path) -> None:
-        self.work = work
-        self.directory = directory
+class Runner(ABC):
+    """Somebody who runs the servers of a benchmark: a manager alone, or a deployment of ours."""
 
     @abstractmethod
     def start(self) -> None:
         """Start the manager and all servers, which need not answer yet."""
 
     @abstractmethod
-    def look(self) -> None:
+    def look(self) -> object:
         """Ask for the state of all servers."""
 
     @abstractmethod
@@ -58,6 +54,14 @@ class Bare(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Stop all servers and the manager, and wait until they are gone."""
+
+
+class Bare(Runner):
+    """A manager alone, in a directory of its own."""
+
+    def __init__(self, work: Work, directory: Path) -> None:
+        self.work = work
+        self.directory = directory
 
     def timing(self) -> Timing:
         """Start everything, wait for all ports, and stop it; return what both took."""

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Final, Protocol
+from typing import Final
 
-from benchmarks.bare import BARE
+from benchmarks.bare import BARE, Runner
 from benchmarks.deploy import Laboratory
 from benchmarks.results import Bar, Results, Table, add_options, at_most
 from benchmarks.servers import Work, await_ports, compile_server, free_ports, model_of, refuse_left_ports
@@ -35,26 +35,7 @@ GROWTH: Final = (100, 1000, 11.0)
 """From how many servers to how many the cost may grow by how much."""
 
 
-class Runner(Protocol):
-    """Somebody who runs the servers: a manager alone, or a deployment of ours."""
-
-    def start(self) -> None:
-        """Start all servers."""
-
-    def look(self) -> object:
-        """Ask for the state of all servers."""
-
-    def restart(self, port: int) -> None:
-        """Stop one server and start it again."""
-
-    def replace(self, port: int, argv: Sequence[str]) -> None:
-        """Let one server have another command, and run it."""
-
-    def stop(self) -> None:
-        """Stop all servers, and wait until everything is gone."""
-
-
-class Deployment:
+class Deployment(Runner):
     """A deployment of ours."""
 
     def __init__(self, laboratory: Laboratory, manager: Manager, work: Work) -> None:

@@ -1,4 +1,4 @@
-"""How a session imports this package: as any other, and not with the assertions rewritten, of which it has none.
+"""How a session imports this package: as any other, and not with its assertions rewritten, which are no tests.
 
 pytest rewrites all modules of a package that has a plugin, to have failing assertions show their values. What it makes
 of them is compiled anew in each session that may not write beside them, as in many containers: that took a second.

@@ -23,6 +23,7 @@ class Layout:
         self.positional = tuple(item.name for item in items if not item.kw_only)
         self.factories = [(item.name, item.default_factory) for item in items if item.default_factory is not MISSING]
         self.required = [name for name, default in self.blank.items() if default is MISSING]
+        # Without fields, all of one class are equal.
         self.contents = attrgetter(*(item.name for item in items)) if items else type
 
 
