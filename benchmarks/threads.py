@@ -145,6 +145,18 @@ class Watcher:
         except BaseException as error:
             self.say(name, "raised", repr(error), str(error)[:2000])
 
+    def settle(self, name):
+        """Apply verbs after one that was interrupted: each has to hold, as if nothing had been."""
+        it = self.system[name]
+        if random.random() < 0.5:
+            before = it.pid
+            it.restart()
+            if it.pid in (None, before) or it.listening != {it.port}:
+                self.say(name, "after restart was", before, it.status, it.listening)
+        # What the interrupted verb has started may say so only now: lines count from where it has ended.
+        self.act(name, "stop")
+        self.act(name, "start")
+
     def be_interrupted(self, name):
         """Use an instance while a signal handler raises at random; what follows an interrupt has to hold."""
         armed = False
@@ -173,7 +185,7 @@ class Watcher:
                     signal.setitimer(signal.ITIMER_REAL, 0)
                 if self.system.machine.succeed("echo still") != "still\\n":
                     self.say("the machine answers wrongly after an interrupt")
-                self.act(name, "restart" if it.is_running else "start")
+                self.settle(name)
         except BaseException as error:
             self.say(name, "raised after an interrupt", repr(error), str(error)[:2000])
         finally:
