@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
-from typing import Final
+
+# Not imported from typing: the guardian imports this.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
 
 REMEDIES: Final[Mapping[int, str]] = {
     errno.EAGAIN: "raise the limit of processes (ulimit -u)",

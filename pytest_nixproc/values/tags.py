@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+# Not imported from typing: the guardian imports this.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 DEPLOYMENT: Final = "NIXPROC_DEPLOYMENT"
 """Holds the directory of the deployment."""

@@ -1,8 +1,13 @@
-"""How a session imports the package: as it was compiled, but for the suites, whose assertions show their values."""
+"""How the package is imported: by a session as it was compiled, but for the suites; by small processes in part."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
+
+from pytest_nixproc.machines.package import FINDER, PACKAGE_ROOT
 
 LOADERS = """
 import sys
@@ -28,3 +33,11 @@ def test_only_suites_are_rewritten(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=LOADERS, processes="def processes():\n    return {}\n")
     result = pytester.runpytest_subprocess("-s", "--nixproc-model=processes.py", "--nixproc-manager=sysvinit")
     result.stdout.fnmatch_lines(["*rewritten conformance", "as compiled True"])
+
+
+@pytest.mark.parametrize("module", ["machines.guardian.process", "machines.guardian.template", "managers.proxy"])
+def test_small_processes_do_not_import_typing(module: str) -> None:
+    """What starts with a session, or with a daemon, does not import what takes as long as its own start."""
+    program = f"{FINDER.format(root=PACKAGE_ROOT)}import pytest_nixproc.{module}\nprint('typing' in sys.modules)\n"
+    argv = [sys.executable, "-I", "-S", "-c", program]
+    assert subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout == "False\n"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+# Not imported from typing: the guardian imports this.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 LEFT_TO_OTHERS: Final = 5
 """Exit status of the command that recovers a deployment, when others still use it."""

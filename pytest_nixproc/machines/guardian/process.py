@@ -23,8 +23,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, Final
 
 from pytest_nixproc.machines.guardian import LEFT_TO_OTHERS
 from pytest_nixproc.machines.guardian.spawning import spawn
@@ -34,6 +32,12 @@ from pytest_nixproc.machines.pursuit import newest_carriers
 from pytest_nixproc.machines.subreaper import become_subreaper
 from pytest_nixproc.values.system_errors import in_words
 from pytest_nixproc.values.tags import DEPLOYMENT
+
+# Not imported from typing: that would take a third of the guardian's start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final
 
 GRACE_SECONDS: Final = 1.0
 RECOVERY_SECONDS: Final = 10.0

@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from pytest_nixproc.errors import MachineError
 from pytest_nixproc.machines.guardian.connection import TURN_SECONDS, GuardianConnection
 
 ROUNDS = 300
@@ -45,3 +46,19 @@ def test_nobody_sleeps_on_beside_what_another_thread_has_taken_in(
     finally:
         is_over.set()
         beside.join()
+
+
+def test_guardian_that_ends_before_its_answer(ends: tuple[GuardianConnection, socket.socket]) -> None:
+    """Whoever waits for an answer is told that none will come, as soon as the other end is closed."""
+    connection, theirs = ends
+
+    def end() -> None:
+        theirs.recv(4096)
+        theirs.shutdown(socket.SHUT_WR)
+
+    beside = Thread(target=end)
+    beside.start()
+    with pytest.raises(MachineError, match="the guardian of the deployed processes is gone"):
+        connection.synchronize()
+    beside.join()
+    assert connection.is_gone
