@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_nixproc._deployment.accounts import AccountProvisioner, change_files
@@ -17,6 +17,7 @@ from pytest_nixproc.errors import DeploymentError, Unremovable
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.values.commands import OUTPUT_TAIL, RUN_TEXT, TEXT, Spawn, describe_status
 from pytest_nixproc.values.target import Target
+from pytest_nixproc.values.units import Unit
 
 POST_INSTALL_SECONDS: Final = 60.0
 PRIVATE: Final = 0o600
@@ -96,10 +97,18 @@ class Installation:
                 change_files(self.machine, ("chgrp", "--", group, *paths), f"chgrp to {group!r}")
         for link in plan.links:
             self.machine.files.link(f"{plan.target.directory}/{link.path}", link.target)
+        self._provide_state(plan, [plan.unit_set.units[name] for name in fresh], before)
         self._make_logs(plan, fresh)
         for name in fresh:
             if text := plan.model[name].pkg.post_install:
                 self._post_install(name, text, plan.target)
+
+    def _provide_state(self, plan: Plan, units: Sequence[Unit], before: Plan | None) -> None:
+        """Make the directories and files that programs find in the state, and remove those of an earlier plan."""
+        directories = [entry for unit in units for entry in unit.state_directories]
+        files = [entry for unit in units for entry in unit.state_files]
+        obsolete = state_files_of(before) - state_files_of(plan) if before else set()
+        self.machine.files.provide(plan.target.state.state_dir, directories, files, sorted(obsolete))
 
     def _make_logs(self, plan: Plan, names: Iterable[str]) -> None:
         """Make logs that their managers would make for everybody to read, where others can come that far."""
@@ -134,6 +143,11 @@ class Installation:
         except Unremovable as error:
             self.rest = str(error)
         return [self.rest] if self.rest else []
+
+
+def state_files_of(plan: Plan) -> set[str]:
+    """Return the paths of all files that a plan has in the state."""
+    return {file.path for unit in plan.unit_set.units.values() for file in unit.state_files}
 
 
 def directory_modes(target: Target) -> Mapping[str, int]:

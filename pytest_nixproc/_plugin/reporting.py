@@ -20,6 +20,7 @@ from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.api import Manager
 from pytest_nixproc.values.masking import Secrets
+from pytest_nixproc.values.state_files import StateEntry
 
 
 def note_failure(session: Session, system: System) -> None:
@@ -54,12 +55,25 @@ def plan_lines(manager: Manager, plan: Plan, *, whole: bool) -> Iterator[str]:
         ports = ", ".join(f"{place} {port}" for place, port in plan.model[step.name].declared_ports.items())
         unit = plan.unit_set.units[step.name]
         yield f"       {unit.mode}{f', {ports}' if ports else ''}, log {unit.log_file}"
-        yield from (f"         writes {plan.target.directory}/{file.path}" for file in unit.files)
+        yield from (f"         {line}" for line in made_by(plan, step.name))
     yield from (f"  {line}" for finding in plan.findings for line in str(finding).splitlines())
     if not plan.findings:
         yield "  no conflicts"
     if whole:
         yield from file_lines(plan)
+
+
+def made_by(plan: Plan, name: str) -> Iterator[str]:
+    """Yield the directories and files that are made for an instance; owners that it does not get are said."""
+    unit, process = plan.unit_set.units[name], plan.model[name].pkg
+    yield from (f"writes {plan.target.directory}/{file.path}" for file in unit.files)
+    entries: tuple[StateEntry, ...] = (*unit.state_directories, *unit.state_files)
+    described: tuple[StateEntry, ...] = (*process.directories, *process.files)
+    for entry, told in zip(entries, described, strict=True):
+        verb = "writes" if entry in unit.state_files else "makes"
+        owner = f", of {entry.user}:{entry.group}".rstrip(":") if entry.user or entry.group else ""
+        left_out = "" if owner or not (told.user or told.group) else ", which stays who deploys, in this profile"
+        yield f"{verb} {entry.path} (mode {entry.mode:04o}{owner}){left_out}"
 
 
 def file_lines(plan: Plan) -> Iterator[str]:
@@ -70,6 +84,9 @@ def file_lines(plan: Plan) -> Iterator[str]:
         yield from (f"    | {line}" for line in secrets.masked(file.content).split("\n"))
     for link in plan.links:
         yield f"  {link.path} -> {link.target}"
+    for state_file in (file for unit in plan.unit_set.units.values() for file in unit.state_files):
+        yield f"  {state_file.path} (mode {state_file.mode:04o}):"
+        yield from (f"    | {line}" for line in secrets.masked(state_file.text).split("\n"))
 
 
 def manager_lines(managers: list[Manager], machine: type[Machine]) -> Iterator[str]:

@@ -111,6 +111,9 @@ class Inventory:
     directories: set[str] = field(default_factory=set)
     """Those of the paths that are directories."""
 
+    files: list[ResourceClaim] = field(default_factory=list)
+    """Files that are written in the state before anything starts."""
+
     sockets: list[ResourceClaim] = field(default_factory=list)
     ports: list[ResourceClaim] = field(default_factory=list)
     """Ports that arguments and environment name for a program to listen on."""
@@ -132,6 +135,7 @@ class Inventory:
         self.endpoints += [(name, endpoint) for endpoint in instance.endpoints]
         self.pid_files.append(path_claim(name, process, "pid_file", process.pid_file_at(target)))
         self.log_files.append(path_claim(name, process, "", process.log_file_at(target)))
+        self.files += [ResourceClaim(name, "pkg.files", file.path, file.path) for file in process.files]
         for value_path, value in instance.attributes.items():
             if isinstance(value, str | os.PathLike):
                 kind: Kind = "socket" if value_path.endswith("socket") else kind_of(value_path)

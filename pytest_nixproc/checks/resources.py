@@ -22,6 +22,7 @@ from pytest_nixproc.model.recognition import (
     WORD_PATH,
 )
 from pytest_nixproc.values.state import StateDirs
+from pytest_nixproc.values.state_files import StateEntry
 from pytest_nixproc.values.value import Value
 
 Kind = Literal["name", "port", "path", "account"]
@@ -61,6 +62,9 @@ def walk(value_path: str, value: object) -> Iterator[tuple[str, str]]:
             for number, (name, account) in enumerate(accounts.items()):
                 yield f"{value_path}.{kind}[{number}]", name
                 yield from walk(f"{value_path}.{kind}[{number}]", vars(account))
+    elif isinstance(value, StateEntry):
+        told = {name: item for name, item in vars(value).items() if isinstance(item, str)}
+        yield from walk(value_path, told | ({"text": COMMENT.sub("", told["text"])} if "text" in told else {}))
     elif isinstance(value, Mapping):
         for name, item in value.items():
             yield from walk(f"{value_path}.{name}".lstrip("."), item)

@@ -99,6 +99,11 @@ def duplicate_state_paths(given: RuleInput) -> Iterator[Finding]:
         if len(instances_of(claims)) > 1:
             path, remedy = claims[0].resource, "derive the path from the instance's name"
             yield conflict(given, "NP104", f"claim the same path {path}", claims, remedy, path)
+    for claims in contested(given.inventory.files):
+        path, owners = claims[0].resource, instances_of(claims)
+        if len({file for name in owners for file in given.model[name].pkg.files if file.path == path}) > 1:
+            problem = f"describe different files at {path}"
+            yield conflict(given, "NP104", problem, claims, "derive the path from the instance's name", path)
 
 
 def duplicate_names(given: RuleInput) -> Iterator[Finding]:
@@ -185,7 +190,7 @@ def nested_paths(given: RuleInput) -> Iterator[Finding]:
     explicit = (
         claim for claim in (*inventory.pid_files, *inventory.log_files) if claim.value_path != "pkg.instance_name"
     )
-    for claim in (*inventory.paths, *explicit):
+    for claim in (*inventory.paths, *inventory.files, *explicit):
         for parent in claimed_from(claim.resource[: claim.resource.rfind("/")]):
             outer = [other for other in owners[parent] if other.instance != claim.instance]
             claims = without_clients(given.model, [*outer, claim])
@@ -277,7 +282,8 @@ RULES: Final = [
         explanation="Claims are attributes, variables and options whose names say so: `socket`, `data_dir`, `PGDATA`,"
         " `--dbpath`, `--cache-dir`; and home directories that are to be created. The state directories themselves may"
         " be shared, except as a data directory. A variable such as `DB_SOCKET` is a client's and claims nothing, and"
-        " neither does a value of an instance that is depended on.",
+        " neither does a value of an instance that is depended on. Files that a model describes may be the same for"
+        " several instances, and not different ones at one path.",
     ),
     Rule(
         "NP105",

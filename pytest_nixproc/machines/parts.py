@@ -10,6 +10,7 @@ from pytest_nixproc.errors import MachineError
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.machine import Accounts, Facts, Listener, ProcessInfo
+from pytest_nixproc.values.state_files import StateDirectory, StateFile
 
 
 class Processes(ABC):
@@ -127,6 +128,16 @@ class Files(ABC):
     @abstractmethod
     def make_directory(self, path: str, mode: int = 0o755) -> None:
         """Make a directory of just this mode and its missing parent directories; an existing one is left alone."""
+
+    @abstractmethod
+    def provide(
+        self, place: str, directories: Sequence[StateDirectory], files: Sequence[StateFile], obsolete: Sequence[str]
+    ) -> None:
+        """Make directories and files below a directory, each with its owner and mode, and remove obsolete files.
+
+        Those that exist get owner, mode and text anew. No link is followed there. Raises ``OSError``, and
+        :class:`~pytest_nixproc.errors.MachineError` for an owner that the machine does not have.
+        """
 
     @abstractmethod
     def read(self, path: str, start: int = 0) -> bytes | None:

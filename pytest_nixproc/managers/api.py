@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from pytest_nixproc.errors import CommandFailed
@@ -258,4 +258,6 @@ class Manager(Value):
 
     def unit(self, key: str, model: ProcessesModel, target: Target) -> Unit:
         """Return the unit of one instance for a target; raises :class:`~pytest_nixproc.errors.Unsupported`."""
-        return self.generator().generate(self.launch(key, model, target))
+        launch = self.launch(key, model, target)
+        unit = self.generator().generate(launch)
+        return replace(unit, state_directories=launch.directories, state_files=launch.files)

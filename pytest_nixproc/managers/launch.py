@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_nixproc.errors import Fault, Unsupported
 from pytest_nixproc.managers.overriding import ANY_KIND, overridden
@@ -15,10 +16,13 @@ from pytest_nixproc.model.process import ManagedProcess
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.model.value_types import ValueType
 from pytest_nixproc.values.commands import Command
+from pytest_nixproc.values.state_files import StateDirectory, StateEntry, StateFile
 from pytest_nixproc.values.tags import INSTANCE, SECRETS
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import SCRIPT, File, Link, Mode, Unit
 from pytest_nixproc.values.value import Value
+
+Entry = TypeVar("Entry", StateDirectory, StateFile)
 
 
 class Launch(Value, kw_only=True):
@@ -77,6 +81,12 @@ class Launch(Value, kw_only=True):
 
     dependencies: tuple[str, ...]
     """The names of the processes that have to be up before."""
+
+    directories: tuple[StateDirectory, ...]
+    """Directories that are made in the state before; they name an owner where that is not who deploys."""
+
+    files: tuple[StateFile, ...]
+    """Files that are written in the state before, likewise."""
 
     stop_seconds: float
     """How long it may take to stop."""
@@ -189,6 +199,11 @@ def launch_of(manager: str, preferred: Mode, key: str, model: ProcessesModel, ta
     process = model[key].pkg
     mode, command = process.command_for(preferred)
     user, group = user_and_group(process, target)
+    entries: tuple[StateEntry, ...] = (*process.directories, *process.files)
+    for entry in entries:
+        if not entry.path.startswith(f"{target.state.state_dir}/") or entry.path in target.state.all():
+            what = f"{entry.path} is to be its own, and lies outside the state, or is what all instances share of it"
+            raise Unsupported(manager, process.name, what, remedy="name a path below one of the state directories")
     return Launch(
         manager=manager,
         key=key,
@@ -208,10 +223,22 @@ def launch_of(manager: str, preferred: Mode, key: str, model: ProcessesModel, ta
         log_file=process.log_file_at(target),
         level=model.level(key),
         dependencies=tuple(model[name].pkg.name for name in model.dependencies[key]),
+        directories=tuple(owned(directory, user, group, target) for directory in process.directories),
+        files=tuple(owned(file, user, group, target) for file in process.files),
         stop_seconds=float(model[key].attributes.get("stop_timeout", target.stop_seconds)),
         target=target,
         model=model,
     )
+
+
+def owned(entry: Entry, user: str | None, group: str, target: Target) -> Entry:
+    """Return a directory or file with the owner and group that it gets: those of the process unless it names others.
+
+    Where processes do not switch users, all is of who deploys.
+    """
+    if target.force_disable_user_change:
+        return replace(entry, user="", group="")
+    return entry if entry.user or not user else replace(entry, user=user, group=entry.group or group)
 
 
 def environment_of(process: ManagedProcess, key: str, target: Target, secrets: Sequence[str] = ()) -> dict[str, str]:

@@ -62,9 +62,11 @@ class Instance:
 
     @property
     def secret_values(self) -> frozenset[str]:
-        """The values of these variables."""
-        variables = self.pkg.environment if isinstance(self.pkg, ManagedProcess) else {}
-        return frozenset(variables[name] for name in self.secret_names if name in variables)
+        """The values of these variables, and the texts of files that are secret."""
+        pkg = self.pkg if isinstance(self.pkg, ManagedProcess) else ManagedProcess()
+        variables = pkg.environment
+        texts = (file.text for file in pkg.files if file.secret)
+        return frozenset((*(variables[name] for name in self.secret_names if name in variables), *texts))
 
     @cached_property
     def declared_ports(self) -> Mapping[str, int]:

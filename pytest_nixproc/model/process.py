@@ -13,8 +13,10 @@ from pytest_nixproc.model import value_types
 from pytest_nixproc.model.call_site import call_site
 from pytest_nixproc.model.credentials import CREDENTIALS, Credentials
 from pytest_nixproc.model.names import did_you_mean, snake_case
+from pytest_nixproc.model.state_files import DIRECTORIES, FILES
 from pytest_nixproc.values.commands import Command
 from pytest_nixproc.values.location import Location
+from pytest_nixproc.values.state_files import StateDirectory, StateFile
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Mode
 from pytest_nixproc.values.value import Entity, Value
@@ -79,6 +81,12 @@ class ManagedProcess(Entity, kw_only=True):
     environment: Mapping[str, str] = parameter(
         value_types.ENVIRONMENT, "Environment variables; a PATH given here replaces the composed one", {}
     )
+    directories: tuple[StateDirectory, ...] = parameter(
+        DIRECTORIES, "Directories of its own in the state, made before it starts", ()
+    )
+    files: tuple[StateFile, ...] = parameter(
+        FILES, "Files of its own in the state, configuration say, written before it starts", ()
+    )
     directory: str | None = parameter(value_types.PATH, "Working directory; default: /")
     umask: str | None = parameter(value_types.UMASK, "File mode creation mask; default: 0022")
     nice: int | None = parameter(value_types.NICE, "Nice level, on top of that of the tests")
@@ -133,7 +141,8 @@ class ManagedProcess(Entity, kw_only=True):
     def named_paths(self, *commands: Command) -> list[str]:
         """Return the paths that the process names anywhere, including those in ``commands``."""
         argv = [word for command in commands for word in command.argv]
-        texts = (*argv, *self.environment.values(), self.initialize, self.directory or "")
+        written = [file.text for file in self.files]
+        texts = (*argv, *self.environment.values(), self.initialize, self.directory or "", *written)
         found = [*self.path, *(text for text in texts if text.startswith("/"))]
         found += [path for text in texts for path in re.findall(r"/[^\s'\"`;:,=|&<>(){}\[\]$*?]+", text)]
         # A URL has more slashes than a path: what is below a mounted directory has to be known all the same.
@@ -202,6 +211,8 @@ def create_managed_process(
     initialize: str | None = None,
     path: Iterable[PathLike] | None = None,
     environment: Mapping[str, Scalar] | None = None,
+    directories: Mapping[str, Mapping[str, object] | None] | Iterable[PathLike | Mapping[str, object]] | None = None,
+    files: Mapping[str, str | Mapping[str, object]] | Iterable[Mapping[str, object]] | None = None,
     directory: PathLike | None = None,
     umask: str | None = None,
     nice: int | str | None = None,

@@ -29,6 +29,7 @@ from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.values.addresses import IPV4_LOOPBACK, bound_to, leads_to, open_ports, reached_at
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.machine import Account, Accounts, Facts, Listener, ProcessInfo
+from pytest_nixproc.values.state_files import StateDirectory, StateEntry, StateFile
 
 FIRST_PID: Final = 1 << 23
 """Above all real pids (proc(5), pid_max): what is done to one by mistake reaches nobody."""
@@ -240,6 +241,9 @@ class FakeFiles(Files):
         super().__init__(facts)
         self.contents: dict[str, bytes] = {}
         self.modes: dict[str, int] = {}
+        self.owners: dict[str, str] = {}
+        """Owner and group of what a model describes, as ``user:group``; empty where it is who deploys."""
+
         self.links: dict[str, str] = {}
         self.directories: set[str] = set()
         self.sockets: set[str] = set()
@@ -263,6 +267,20 @@ class FakeFiles(Files):
         """Keep a directory; one that exists keeps its mode."""
         self.directories.add(path)
         self.modes.setdefault(path, mode)
+
+    def provide(
+        self, place: str, directories: Sequence[StateDirectory], files: Sequence[StateFile], obsolete: Sequence[str]
+    ) -> None:
+        """Keep directories and files with their modes and owners, and forget obsolete files."""
+        entries: tuple[StateEntry, ...] = (*directories, *files)
+        for entry in entries:
+            assert is_within(entry.path, place)
+            self.modes[entry.path] = entry.mode
+            self.owners[entry.path] = f"{entry.user}:{entry.group}"
+        self.directories.update(directory.path for directory in directories)
+        self.contents.update((file.path, file.text.encode(errors="surrogateescape")) for file in files)
+        for path in obsolete:
+            self.remove(path)
 
     def read(self, path: str, start: int = 0) -> bytes | None:
         """Return the content of a file, from byte ``start`` on."""

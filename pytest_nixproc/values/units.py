@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, Literal
 
+from pytest_nixproc.values.state_files import StateDirectory, StateFile
 from pytest_nixproc.values.value import Value
 
 Mode = Literal["foreground", "daemon"]
@@ -74,6 +75,12 @@ class Unit(Value):
 
     restarts: bool = False
     """Whether its manager starts the program again whenever it has ended, because an override says so."""
+
+    state_directories: tuple[StateDirectory, ...] = ()
+    """Directories that its program finds in the state; an owner is named where it is not who deploys."""
+
+    state_files: tuple[StateFile, ...] = ()
+    """Files that its program finds in the state, likewise."""
 
 
 class Status(Value):

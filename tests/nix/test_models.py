@@ -63,6 +63,8 @@ EVERYTHING = """
           initialize = "mkdir -p ${libDir}\\n";
           path = [ "/opt/tools" ];
           environment = { PORT = port; SPOOL = spoolDir; LOCK = lockDir; CACHE = cacheDir; YES = true; NONE = null; };
+          directories."${libDir}/web" = { mode = "0750"; };
+          files."${runtimeDir}/web.conf" = "listen ${toString port}";
           directory = tmpDir;
           umask = "0027";
           nice = 5;
@@ -105,6 +107,8 @@ def in_python(bench: Bench) -> ProcessesModel:
             "YES": "1",
             "NONE": "",
         },
+        directories={f"{state.lib_dir}/web": {"mode": "0750"}},
+        files={f"{state.runtime_dir}/web.conf": "listen 5000"},
         directory=state.tmp_dir,
         umask="0027",
         nice=5,
@@ -178,7 +182,7 @@ SHOWN: dict[str, Any] = (
     | {"daemon": "/bin/web", "daemonExtraArgs": ["d"], "daemonArgs": ["a", "d"], "pidFile": "/var/run/web.pid"}
     | {"initialize": "", "path": [], "environment": {}, "directory": None, "umask": None, "nice": None}
     | {"user": None, "dependencies": [], "credentials": {"groups": {}, "users": {}}, "overrides": {}}
-    | {"postInstall": ""}
+    | {"postInstall": "", "directories": {}, "files": {}}
 )
 
 

@@ -201,7 +201,7 @@ def make_model() -> MakeModel:
 
 def make_instance(name: str, *, needs: Sequence[str] = (), args: Sequence[str] = (), **attributes: Any) -> Instance:
     """Return an instance of a process that the fake driver can run."""
-    known = ("post_install", "pid_file", "initialize", "process")
+    known = ("post_install", "pid_file", "initialize", "process", "directories", "files")
     parameters = {"process": f"/fake/{name}"} | {key: attributes.pop(key) for key in known if key in attributes}
     process = create_managed_process(name=name, dependencies=needs, args=args, **parameters)
     return Instance(process, **attributes)

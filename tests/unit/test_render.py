@@ -45,6 +45,18 @@ def test_all_managers_from_one_call(tmp_path: Path) -> None:
             assert value in text
 
 
+def test_profile_of_the_model_is_that_of_the_files() -> None:
+    """A model that asks for the profile is told the one that its files are made for: nobody changes users."""
+    seen = []
+
+    def processes(force_disable_user_change: bool) -> dict[str, Instance]:  # noqa: FBT001 - it is asked for by name
+        seen.append(force_disable_user_change)
+        return {}
+
+    generated_files(processes, managers=["sysvinit"])
+    assert seen == [True]
+
+
 def test_same_bytes_each_time(tmp_path: Path) -> None:
     """Neither hashes, nor the working directory, nor variables, nor the machine's software show in the files."""
     (tmp_path / "processes.py").write_text(MODEL)

@@ -14,6 +14,7 @@ from pytest_nixproc.machines.process_info import created_since, modified_since
 from pytest_nixproc.machines.removal import remove_tree
 from pytest_nixproc.machines.software import Software
 from pytest_nixproc.values.machine import Facts
+from pytest_nixproc.values.state_files import StateDirectory, StateFile
 
 WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 NOT_THERE: Final = (FileNotFoundError, NotADirectoryError, ProcessLookupError)
@@ -55,6 +56,15 @@ class HostFiles(Files):
         if not os.path.isdir(path):
             os.makedirs(path, mode, exist_ok=True)
             os.chmod(path, mode)
+
+    def provide(
+        self, place: str, directories: Sequence[StateDirectory], files: Sequence[StateFile], obsolete: Sequence[str]
+    ) -> None:
+        """Make directories and files, and remove obsolete files."""
+        if directories or files or obsolete:
+            from pytest_nixproc.machines.provision import provide
+
+            provide(place, directories, files, obsolete)
 
     def read(self, path: str, start: int = 0) -> bytes | None:
         """Return a file's content from byte ``start`` on; None without such a file."""

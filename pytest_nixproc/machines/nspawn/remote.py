@@ -10,6 +10,7 @@ from pytest_nixproc.machines.parts import Files, Network, Processes
 from pytest_nixproc.machines.waiting import Deadline
 from pytest_nixproc.values.commands import Spawn
 from pytest_nixproc.values.machine import Facts, Listener, ProcessInfo
+from pytest_nixproc.values.state_files import StateDirectory, StateFile
 
 
 class Ask(Protocol):
@@ -138,6 +139,12 @@ class RemoteFiles(Files):
     def make_directory(self, path: str, mode: int = 0o755) -> None:
         """Make a directory on the machine."""
         self._ask("files.make_directory", path, mode)
+
+    def provide(
+        self, place: str, directories: Sequence[StateDirectory], files: Sequence[StateFile], obsolete: Sequence[str]
+    ) -> None:
+        """Make directories and files on the machine, and remove obsolete files."""
+        self._ask("files.provide", place, list(directories), list(files), list(obsolete))
 
     def read(self, path: str, start: int = 0) -> bytes | None:
         """Return the content of a file on the machine."""

@@ -16,6 +16,8 @@ from pytest_nixproc.testing.conformance.bench import Bench, load
 from pytest_nixproc.testing.conformance.fixtures import Fixtures
 from pytest_nixproc.testing.conformance.recorder import REFUSES
 
+DIRECTORY: Final = DeploymentDirectory("/srv/nixproc/directory")
+
 SAMPLES: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "name": "sample",
@@ -33,6 +35,8 @@ SAMPLES: Final[Mapping[str, Any]] = MappingProxyType(
         "initialize": "true",
         "path": ["/opt/sample"],
         "environment": {"SAMPLE": "1"},
+        "directories": [f"{DIRECTORY.state.lib_dir}/sample"],
+        "files": {f"{DIRECTORY.state.runtime_dir}/sample.conf": "sample"},
         "directory": "/",
         "umask": "0027",
         "nice": 5,
@@ -44,9 +48,6 @@ SAMPLES: Final[Mapping[str, Any]] = MappingProxyType(
     }
 )
 """A value for each parameter of a managed process."""
-
-
-DIRECTORY: Final = DeploymentDirectory("/srv/nixproc/directory")
 
 
 class Declarations(Fixtures):

@@ -63,6 +63,7 @@ os.close(os.open(sys.argv[2], os.O_CREAT | os.O_WRONLY))
 signal.pause()
 """
 
+HOSTILE_TEXT: Final = "\n".join(HOSTILE)
 OWN_PATH: Final = "/o n e:/t'wo"
 
 
@@ -231,6 +232,13 @@ class Surroundings(Fixtures):
             assert system["it"].is_running
 
     @in_both_modes_at_once
+    def test_directories_and_files(self, plain: System) -> None:
+        """Directories and files are there when a program starts, with their modes, and texts byte for byte."""
+        own = f"{plain.state.lib_dir}/{HOSTILE_FILE_NAME}"
+        assert plain.machine.files.read(f"{own}/out") == os.fsencode(HOSTILE_TEXT)
+        assert plain.machine.files.read(f"{plain.state.lib_dir}/modes") == b"directory\nfile\n"
+
+    @in_both_modes_at_once
     def test_signals_are_at_their_default(self, plain: System) -> None:
         """No signal is ignored or blocked when a program starts, but those that interpreters ignore for themselves."""
         if not os.path.exists(SIGNAL_MASKS):
@@ -296,6 +304,7 @@ def says_little(bench: Bench, mode: Mode) -> Build:
             "plain": probe("plain", state, mode),
             "pathed": probe("pathed", state, mode, environment={"PATH": OWN_PATH}, path=["/three"]),
             "owned": probe("owned", state, mode, **owner),
+            "configured": configured(state, mode),
             **shows_masks,
         }
 
@@ -318,6 +327,25 @@ def of_both_modes(state: StateDirs) -> Instance:
 def reports_signals(name: str, state: StateDirs, mode: Mode) -> Instance:
     """Return a shell that has a child show the signal masks; an interpreter would change some at its start."""
     return copies(SIGNAL_MASKS, f"{state.lib_dir}/status", name, state, mode)
+
+
+def configured(state: StateDirs, mode: Mode) -> Instance:
+    """Return a shell that copies a file of its own, and tells whether modes are those of the model."""
+    own, modes = f"{state.lib_dir}/{HOSTILE_FILE_NAME}", f"{state.lib_dir}/modes"
+    looks = (
+        r'find "$OWN" -prune -perm 750 -exec echo directory \;;',
+        r'find "$OWN/in" -prune -perm 640 -exec echo file \;;',
+    )
+    pkg = does(
+        f'cat "$OWN/in" > "$OWN/out" && {{ {" ".join(looks)} }} > {modes}.new && mv {modes}.new {modes}',
+        "configured",
+        state,
+        mode,
+        environment={"OWN": own},
+        directories={own: {"mode": "0750"}},
+        files={f"{own}/in": {"text": HOSTILE_TEXT, "mode": "0640"}},
+    )
+    return Instance(pkg, ready=ready.file(modes))
 
 
 def drops_root(state: StateDirs) -> Instance:

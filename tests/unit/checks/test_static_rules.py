@@ -235,6 +235,16 @@ FOUND: list[tuple[str, dict[str, Instance], list[str]]] = [
         ],
     ),
     (
+        "NP104",
+        {name: instance(name, {"files": {"/srv/state/run/f": f"listen {name}"}}) for name in "ab"},
+        [
+            "NP104 error: a and b describe different files at /srv/state/run/f",
+            "processes.a.pkg.files = '/srv/state/run/f'",
+            "processes.b.pkg.files = '/srv/state/run/f'",
+            "fix: derive the path from the instance's name",
+        ],
+    ),
+    (
         "NP113",
         {"a": instance("a", data_dir="/srv/state/db"), "b": instance("b", socket="/srv/state/db/b/s")},
         [
@@ -327,6 +337,7 @@ NEAR_MISSES: list[tuple[str, dict[str, Instance]]] = [
         {"a": instance("a", home("/dev/null", create=False)), "b": instance("b", home("/dev/null", create=False))},
     ),
     ("NP104", {"a": instance("a", socket="/s"), "b": instance("b", socket="/s2", documents="/s")}),
+    ("NP104", {name: instance(name, {"files": {"/srv/state/run/f": "the same"}}) for name in "ab"}),
     ("NP104", {"db": instance("db", socket="/s"), "app": instance("app", {"environment": {"DB_SOCKET": "/s"}})}),
     ("NP105", {"a": instance("web1"), "b": instance("web2")}),
     ("NP106", {"a": instance("a", ids(uid=5, gid=6)), "b": instance("b", ids(uid=5)), "c": instance("c", ids())}),

@@ -39,6 +39,7 @@ from pytest_nixproc.model import ready
 from pytest_nixproc.model.system import ProcessesModel
 from pytest_nixproc.testing.fake_machine import FakeMachine, FakeProcess, each, ends, ignores, listens
 from pytest_nixproc.values.commands import Spawn
+from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.units import Unit
 
 if TYPE_CHECKING:
@@ -465,6 +466,32 @@ def test_switch_removes_files_of_what_is_gone(deploy: Any, make_model: MakeModel
     system.switch(make_model(web={}))
     assert not machine.files.exists(f"{system.root}/profile/etc/unit-old")
     assert not machine.files.exists(f"{system.root}/profile/on/unit-old")
+
+
+def test_switch_restarts_what_has_another_file(
+    system: System, make_model: MakeModel, machine: FakeMachine, orders: Orders
+) -> None:
+    """An instance whose file has another text is restarted with it; a file that nobody describes any more is gone."""
+
+    def model(text: str, *names: str) -> Callable[[StateDirs], ProcessesModel]:
+        def processes(state: StateDirs) -> ProcessesModel:
+            files = {f"{state.lib_dir}/own/{name}": {"text": text, "mode": "0640"} for name in names}
+            return make_model(web={"directories": [f"{state.lib_dir}/own"], "files": files}, other={})
+
+        return processes
+
+    system.start(lambda context: model("one", "a", "b")(context.state))
+    own = f"{system.state.lib_dir}/own"
+    assert machine.files.modes[f"{own}/a"] == 0o640
+    orders.asked.clear()
+    system.switch(model("two", "a"))
+    assert orders.asked == [("deactivate", "web"), ("refresh", "web other"), ("activate", "web")]
+    assert machine.files.contents[f"{own}/a"] == b"two"
+    assert f"{own}/b" not in machine.files.contents
+    assert own in machine.files.directories
+    orders.asked.clear()
+    system.switch(model("two", "a"))
+    assert [verb for verb, _ in orders.asked] in ([], ["refresh"])
 
 
 def test_switch_to_the_same_does_nothing(deploy: Any, make_model: MakeModel, orders: Orders) -> None:

@@ -33,6 +33,8 @@ if !(builtins.isAttrs given) then { nixprocType = "process"; name = null; inheri
   initialize = or' "initialize" "";
   path = or' "path" [ ];
   environment = or' "environment" { };
+  directories = or' "directories" { };
+  files = or' "files" { };
   directory = or' "directory" null;
   umask = or' "umask" null;
   nice = or' "nice" null;
