@@ -174,19 +174,21 @@ def beginning(event: Mapping[str, Any]) -> Record:
 
 
 def with_started(record: Record, event: Mapping[str, Any]) -> Record:
-    """Return a record with the units of a start; earlier versions have not written how long those may take to stop."""
-    units = tuple(Unit(**facts, files=()) for facts in event["units"])
+    """Return a record with the units of a start; earlier versions have not written how those are stopped."""
+    signals = event.get("stop_signals", {})
+    units = tuple(Unit(**facts, files=(), stop_signal=signals.get(facts["name"], "TERM")) for facts in event["units"])
     seconds = {**record.stop_seconds, **event.get("stop_seconds", {})}
     return replace(record, started=(*record.started, units), stop_seconds=seconds)
 
 
 def start_facts(stop_seconds: Mapping[Unit, float]) -> dict[str, Any]:
-    """Return the facts about units that are going to be started, and how long each may take to stop.
+    """Return the facts about units that are going to be started, and how each is stopped: how long, by which signal.
 
     That stands beside the facts of the units: earlier versions would refuse a fact of a unit that they do not know.
     """
     seconds = {unit.name: seconds for unit, seconds in stop_seconds.items()}
-    return {"units": [facts_of(unit) for unit in stop_seconds], "stop_seconds": seconds}
+    signals = {unit.name: unit.stop_signal for unit in stop_seconds if unit.stop_signal != "TERM"}
+    return {"units": [facts_of(unit) for unit in stop_seconds], "stop_seconds": seconds, "stop_signals": signals}
 
 
 def facts_of(unit: Unit) -> dict[str, Any]:

@@ -260,4 +260,10 @@ class Manager(Value):
         """Return the unit of one instance for a target; raises :class:`~pytest_nixproc.errors.Unsupported`."""
         launch = self.launch(key, model, target)
         unit = self.generator().generate(launch)
-        return replace(unit, state_directories=launch.directories, state_files=launch.files)
+        return replace(
+            unit,
+            stop_signal=launch.stop_signal,
+            reload_signal=launch.reload_signal,
+            state_directories=launch.directories,
+            state_files=launch.files,
+        )

@@ -64,7 +64,7 @@ SIGNALLED: Final = 128
 SUPERVISION: Final = """\
 # cygrunsrv tells neither which process it has started, nor how that has ended. Its signals reach this shell too.
 if [ "${{1-}}" != become ]; then
-    trap : HUP INT QUIT TERM
+    trap : HUP INT QUIT TERM USR1 USR2 WINCH
     echo "$$" > {shell_file} || exit 1
     exec 3>&2 2> /dev/null
     "$0" become 2>&3 3>&-
@@ -150,7 +150,7 @@ def default_parameters(launch: Launch) -> dict[str, Any]:
         "stdout": launch.log_file,
         "stderr": launch.log_file,
         "pid_file": None,
-        "terminate_signal": "TERM",
+        "terminate_signal": launch.stop_signal,
         "terminate_on_shutdown": False,
     }
 
@@ -479,9 +479,9 @@ class CygrunsrvDriver(DaemonDriver):
             self._pending.stop(self._calls.call_for(unit, "--stop", self._services.name(unit)))
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:  # noqa: ARG002 - it does not wait
-        """Send SIGHUP, the usual request to read the configuration again: cygrunsrv has none."""
+        """Send the signal that asks to read the configuration again: cygrunsrv has no such request."""
         if pid := self.status([unit])[unit.name].pid:
-            self.machine.processes.signal(pid, signal.SIGHUP)
+            self.machine.processes.signal(pid, signal.Signals[f"SIG{unit.reload_signal}"])
 
     def exit_status(self, unit: Unit, pid: int) -> int | None:
         """Return how a process has ended, as the machine has seen it, or else as the launch script has noted it."""

@@ -88,6 +88,12 @@ class Launch(Value, kw_only=True):
     files: tuple[StateFile, ...]
     """Files that are written in the state before, likewise."""
 
+    stop_signal: str
+    """The signal that asks it to stop, without ``SIG``."""
+
+    reload_signal: str
+    """The signal that asks it to read its configuration again, without ``SIG``."""
+
     stop_seconds: float
     """How long it may take to stop."""
 
@@ -225,6 +231,8 @@ def launch_of(manager: str, preferred: Mode, key: str, model: ProcessesModel, ta
         dependencies=tuple(model[name].pkg.name for name in model.dependencies[key]),
         directories=tuple(owned(directory, user, group, target) for directory in process.directories),
         files=tuple(owned(file, user, group, target) for file in process.files),
+        stop_signal=process.stop_signal or "TERM",
+        reload_signal=process.reload_signal or "HUP",
         stop_seconds=float(model[key].attributes.get("stop_timeout", target.stop_seconds)),
         target=target,
         model=model,

@@ -504,6 +504,11 @@ class LaunchdDriver(Driver):
         jobs = self._jobs.states_of(units)
         known = [unit for unit in units if unit.name in jobs]
         pids = {pid for unit in known for pid in self._jobs.pids(unit, jobs[unit.name])}
+        # launchd itself sends SIGTERM, whatever a program is asked with.
+        for unit in (asked := [unit for unit in known if unit.stop_signal != "TERM"]):
+            self._launchctl.ask(deadline, "kill", f"SIG{unit.stop_signal}", self._domain.service(unit))
+        ending = {pid for unit in asked for pid in self._jobs.pids(unit, jobs[unit.name])}
+        self.machine.processes.wait_ended(ending, deadline)
         self._jobs.forget(known)
         self._domain.boot_out([self._domain.service(unit) for unit in known], pids, deadline)
 
@@ -524,10 +529,11 @@ class LaunchdDriver(Driver):
         return self.machine.processes.tagged(tag)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
-        """Send SIGHUP; a foreground proxy passes it on."""
-        status, output = self._launchctl.ask(deadline, "kill", "SIGHUP", self._domain.service(unit))
+        """Send the signal that asks to read the configuration again; a foreground proxy passes it on."""
+        name = f"SIG{unit.reload_signal}"
+        status, output = self._launchctl.ask(deadline, "kill", name, self._domain.service(unit))
         if status != 0:
-            raise CommandFailed(f"{unit.name}: launchctl kill SIGHUP: {output.strip()}")
+            raise CommandFailed(f"{unit.name}: launchctl kill {name}: {output.strip()}")
 
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Return the statuses of units; those that launchd does not know were not started, or are booted out."""

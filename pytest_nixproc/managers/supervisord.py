@@ -244,6 +244,7 @@ def common_settings(launch: Launch) -> dict[str, Any]:
         "startsecs": 0,
         "startretries": 0,
         "stopwaitsecs": launch.whole_stop_seconds + GRACE_OF_MANAGER,
+        **({} if launch.stop_signal == "TERM" else {"stopsignal": launch.stop_signal}),
         "killasgroup": "true",
         "redirect_stderr": "true",
         "stdout_logfile": escaped(escaped(launch.log_file)),
@@ -558,8 +559,8 @@ class SupervisordDriver(Driver):
             self.machine.processes.wait_ended([pid for pid in pids if pid], deadline)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:  # noqa: ARG002 - it does not wait
-        """Send SIGHUP, the usual request to read the configuration again."""
-        if problem := self._interface.ask_all("signalProcess", [unit], "HUP").get(unit.name):
+        """Send the signal that asks to read the configuration again."""
+        if problem := self._interface.ask_all("signalProcess", [unit], unit.reload_signal).get(unit.name):
             raise CommandFailed(f"{unit.name}: {problem}")
 
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:

@@ -198,8 +198,8 @@ def default_parameters(launch: Launch) -> dict[str, Any]:
         "instructions": ACTIVITIES,
         "remove_activities": (),
         "global_instructions": "",
-        "reload_signal": "HUP",
-        "stop_signal": "TERM",
+        "reload_signal": launch.reload_signal,
+        "stop_signal": launch.stop_signal,
         "stop_seconds": launch.whole_stop_seconds,
         "enable_daemon_output_logging": True,
     }

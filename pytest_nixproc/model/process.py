@@ -88,6 +88,10 @@ class ManagedProcess(Entity, kw_only=True):
         FILES, "Files of its own in the state, configuration say, written before it starts", ()
     )
     directory: str | None = parameter(value_types.PATH, "Working directory; default: /")
+    stop_signal: str | None = parameter(value_types.SIGNAL, "Signal that asks it to stop; default: TERM")
+    reload_signal: str | None = parameter(
+        value_types.SIGNAL, "Signal that asks it to read its configuration again; default: HUP"
+    )
     umask: str | None = parameter(value_types.UMASK, "File mode creation mask; default: 0022")
     nice: int | None = parameter(value_types.NICE, "Nice level, on top of that of the tests")
     user: str | None = parameter(value_types.NAME, "Run as this user, unless user changes are disabled")
@@ -214,6 +218,8 @@ def create_managed_process(
     directories: Mapping[str, Mapping[str, object] | None] | Iterable[PathLike | Mapping[str, object]] | None = None,
     files: Mapping[str, str | Mapping[str, object]] | Iterable[Mapping[str, object]] | None = None,
     directory: PathLike | None = None,
+    stop_signal: str | None = None,
+    reload_signal: str | None = None,
     umask: str | None = None,
     nice: int | str | None = None,
     user: str | None = None,

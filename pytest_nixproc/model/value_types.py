@@ -14,6 +14,9 @@ from typing import Any, Final, TypeVar
 from pytest_nixproc.errors import Fault
 from pytest_nixproc.values.value import Value
 
+ASKING_SIGNALS: Final = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH")
+"""The signals by which programs are asked for something, and which foreground proxies pass on."""
+
 Read = Callable[[object, str, list[Fault]], object]
 Wanted = TypeVar("Wanted")
 
@@ -95,6 +98,15 @@ def read_nice(value: object, path: str, faults: list[Fault]) -> int | None:
     return None
 
 
+def read_signal(value: object, path: str, faults: list[Fault]) -> str | None:
+    """Read the name of a signal, without ``SIG``; numbers are others on other systems."""
+    name = str(value).upper().removeprefix("SIG")
+    if isinstance(value, str) and name in ASKING_SIGNALS:
+        return name
+    faults.append(Fault(path, f"is {value!r}, which asks no program for anything", f"use {', '.join(ASKING_SIGNALS)}"))
+    return None
+
+
 def read_name(value: object, path: str, faults: list[Fault]) -> str:
     """Read a name that can stand for a file: not empty, no slash, no control character, no leading dot or dash."""
     name = read_text(value, path, faults)
@@ -165,6 +177,9 @@ PATH: Final = ValueType("absolute path", read_path, {"type": "string", "pattern"
 SCALAR: Final = ValueType("text or number", read_scalar, {"type": ["string", "number", "boolean"]})
 UMASK: Final = ValueType("octal text", read_umask, {"type": "string", "pattern": "^[0-7]{1,4}$"})
 NICE: Final = ValueType("number", read_nice, {"type": ["integer", "string"], "minimum": -20, "maximum": 19})
+SIGNAL: Final = ValueType(
+    "name of a signal", read_signal, {"enum": [f"{sig}{name}" for name in ASKING_SIGNALS for sig in ("", "SIG")]}
+)
 ENVIRONMENT: Final = ValueType(
     "mapping of text",
     read_environment,

@@ -76,6 +76,12 @@ class Unit(Value):
     restarts: bool = False
     """Whether its manager starts the program again whenever it has ended, because an override says so."""
 
+    stop_signal: str = "TERM"
+    """Signal, without ``SIG``, that asks its program to stop, for managers whose files do not say it."""
+
+    reload_signal: str = "HUP"
+    """Signal, likewise, that asks its program to read its configuration again."""
+
     state_directories: tuple[StateDirectory, ...] = ()
     """Directories that its program finds in the state; an owner is named where it is not who deploys."""
 

@@ -60,27 +60,29 @@ class DisnixDriver(DaemonDriver):
         return unmet
 
     def request_stop(self, units: Sequence[Unit], pids: Mapping[Unit, int], deadline: Deadline) -> None:
-        """Deactivate components with Dysnomia, or send their processes SIGTERM as Dysnomia's module would do it.
+        """Deactivate components with Dysnomia, or send their processes the signal that asks them to stop.
 
-        PID files of processes that have ended are removed before: whoever has their numbers now is none of ours.
+        Dysnomia's module knows SIGTERM alone: what wants another signal is sent that by us. PID files of processes that
+        have ended are removed before: whoever has their numbers now is none of ours.
         """
         ours = {
             unit: pid
             for unit, pid in pids.items()
             if self.records.is_recorded(unit, pid) or not self.records.identity(pid)
         }
-        if self._dysnomia.program:
-            for unit in units:
-                if unit not in ours:
-                    self.records.forget(unit)
-            self.machine.processes.run([self._dysnomia.operation("deactivate", unit) for unit in units], deadline)
-        else:
-            for pid in ours.values():
-                self.machine.processes.signal(pid, signal.SIGTERM)
+        theirs = [unit for unit in units if self._dysnomia.program and unit.stop_signal == "TERM"]
+        for unit in theirs:
+            if unit not in ours:
+                self.records.forget(unit)
+        if theirs:
+            self.machine.processes.run([self._dysnomia.operation("deactivate", unit) for unit in theirs], deadline)
+        for unit, pid in ours.items():
+            if unit not in theirs:
+                self.machine.processes.signal(pid, signal.Signals[f"SIG{unit.stop_signal}"])
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:  # noqa: ARG002 - it does not wait
-        """Send SIGHUP to the process: components have no activity for a reload."""
+        """Send the signal that asks to read the configuration again: components have no activity for that."""
         status = self.status([unit])[unit.name]
         if not status.running or status.pid is None:
             raise CommandFailed(f"{unit.name}: it does not run")
-        self.machine.processes.signal(status.pid, signal.SIGHUP)
+        self.machine.processes.signal(status.pid, signal.Signals[f"SIG{unit.reload_signal}"])

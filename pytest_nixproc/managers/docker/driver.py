@@ -74,12 +74,12 @@ class DockerDriver(Driver):
             raise CommandFailed("containers were not stopped", details="\n".join(problems.values()))
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:  # noqa: ARG002 - it does not wait
-        """Send SIGHUP, the usual request to read the configuration again."""
+        """Send the signal that asks to read the configuration again."""
         from docker.errors import APIError
 
         try:
             with self._connection.asking() as client:
-                client.api.kill(container_name(self.target, unit.name), "SIGHUP")
+                client.api.kill(container_name(self.target, unit.name), f"SIG{unit.reload_signal}")
         except APIError as error:
             raise CommandFailed(f"{unit.name}: {error.explanation}") from error
 

@@ -176,6 +176,8 @@ class ContainerFiles:
         target, parameters = self.target, self.parameters
         root = posixpath.dirname(target.directory)
         yield "label", [label_of(target), f"{LABEL}.instance={self.launch.key}", f"{LABEL}.root={root}"]
+        if self.launch.stop_signal != "TERM":
+            yield "stop-signal", f"SIG{self.launch.stop_signal}"
         if parameters["use_host_nix_store"]:
             yield "volume", f"{NIX_STORE}:{NIX_STORE}:ro"
         if parameters["use_host_network"]:

@@ -24,6 +24,9 @@ from pytest_nixproc.values.units import Status, Unit
 UPDATE_SECONDS: Final = 60.0
 """An update that is broken off leaves a live state of which s6-rc-update says that it cannot be relied on."""
 
+SENDING: Final = {"TERM": "-t", "INT": "-i", "QUIT": "-q", "HUP": "-h", "USR1": "-1", "USR2": "-2", "WINCH": "-y"}
+"""The options of s6-svc that send a signal."""
+
 OWN: Final = frozenset({"s6rc-fdholder", "s6rc-oneshot-runner"})
 """Services that s6-rc adds by itself."""
 
@@ -113,13 +116,14 @@ class S6RcDriver(Driver):
         self._supervision.note_stopped(names)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
-        """Send SIGHUP, the usual request to read the configuration again."""
+        """Send the signal that asks to read the configuration again."""
         name = names_of([unit])[unit.name]
         if not self._live.is_supervised(name):
             self._oneshots.reload(unit)
             return
-        hang_up = (self._tools.path("s6-svc"), "-h", "--", self._live.service_directory(name))
-        status, output = self._tools.ask(deadline, *hang_up)
+        option = SENDING[unit.reload_signal]
+        asking = (self._tools.path("s6-svc"), option, "--", self._live.service_directory(name))
+        status, output = self._tools.ask(deadline, *asking)
         if status != 0:
             raise CommandFailed(f"{unit.name} was not reloaded", details=output[-OUTPUT_TAIL:])
 

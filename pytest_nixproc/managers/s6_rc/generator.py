@@ -47,8 +47,8 @@ READY_DESCRIPTOR: Final = 3
 END_BY_PID_FILE: Final = f"""{READ_PID}
 read_pid "$1" || exit 0
 is_ours() {{ tr '\\0' '\\n' < "/proc/$pid/environ" | grep -qxF -e "$2"; }} 2> /dev/null
-is_ours "$@" && kill -TERM "$pid"
-while is_ours "$@"; do sleep 0.02; done"""
+is_ours "$1" "$2" && kill "-$3" "$pid"
+while is_ours "$1" "$2"; do sleep 0.02; done"""
 """Stops the process that a PID file names, unless it is a stranger's; one that has ended has no environment."""
 
 
@@ -231,7 +231,7 @@ def oneshot(launch: Launch, parameters: Mapping[str, Any]) -> Definitions:
     yield f"{own}/type", "oneshot\n"
     yield f"{own}/up", parameters["up"] if parameters["up"] is not None else words(to_log(launch)) + "\n" + body(launch)
     tag = next((f"{name}={value}" for name, value in launch.target.tags.items()), "")
-    stop = (launch.target.facts.shell, "-c", END_BY_PID_FILE, "sh", launch.pid_file, tag)
+    stop = (launch.target.facts.shell, "-c", END_BY_PID_FILE, "sh", launch.pid_file, tag, launch.stop_signal)
     yield f"{own}/down", parameters["down"] if parameters["down"] is not None else f"{words(stop)}\n"
     yield from common(own, parameters)
     yield from bundle(service_name(launch.name), [own])

@@ -38,8 +38,8 @@ class Oneshots:
         return Status(running=False, has_ended=name in up, text=text)
 
     def reload(self, unit: Unit) -> None:
-        """Send SIGHUP to a daemon."""
+        """Send a daemon the signal that asks to read the configuration again."""
         pid = self.daemon(unit)
         if pid is None:
             raise CommandFailed(f"{unit.name}: it does not run")
-        self.machine.processes.signal(pid, signal.SIGHUP)
+        self.machine.processes.signal(pid, signal.Signals[f"SIG{unit.reload_signal}"])

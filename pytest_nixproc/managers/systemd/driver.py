@@ -136,7 +136,7 @@ class SystemdDriver(Driver):
                 self.machine.files.remove(path)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
-        """Have systemd run the unit's command for a reload, which sends SIGHUP unless overrides say otherwise."""
+        """Have systemd run the unit's command for a reload, which sends the process's signal, or is an override's."""
         status, output = self._commands.ask(deadline, "reload", *self._knowledge.names([unit]))
         if status != 0:
             raise CommandFailed(f"{unit.name} was not reloaded", details=output[-OUTPUT_TAIL:])

@@ -189,8 +189,9 @@ def execution(launch: Launch, scripts: Mapping[str, File]) -> dict[str, Any]:
     if "initialize" in scripts:
         privileges = "+" if launch.user else ""
         settings["ExecStartPre"] = privileges + command_line(script_argv(scripts["initialize"], target))
-    reload = command_line((target.facts.shell, "-c", 'kill -HUP "$MAINPID"'))
-    return {**settings, "ExecStart": command_line(argv), "ExecReload": reload}
+    reload = command_line((target.facts.shell, "-c", f'kill -{launch.reload_signal} "$MAINPID"'))
+    stop = {} if launch.stop_signal == "TERM" else {"KillSignal": f"SIG{launch.stop_signal}"}
+    return {**settings, "ExecStart": command_line(argv), "ExecReload": reload, **stop}
 
 
 def script_argv(script: File, target: Target) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ SAMPLES: Final[Mapping[str, Any]] = MappingProxyType(
         "directories": [f"{DIRECTORY.state.lib_dir}/sample"],
         "files": {f"{DIRECTORY.state.runtime_dir}/sample.conf": "sample"},
         "directory": "/",
+        "stop_signal": "QUIT",
+        "reload_signal": "SIGUSR1",
         "umask": "0027",
         "nice": 5,
         "user": "sample",

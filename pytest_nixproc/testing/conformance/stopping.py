@@ -56,6 +56,27 @@ class Stopping(Fixtures):
         assert system.timeline.order("stopped") == ["bad", "good"]
 
     @in_both_modes
+    def test_signals_of_the_model(self, bench: Bench, mode: Mode) -> None:
+        """A program is asked to stop by the signal of its model, and no other, and to reload by the model's, too."""
+        signals = bench.honoured(stop_signal="QUIT", reload_signal="USR1")
+        if len(signals) < 2:
+            pytest.skip(f"{bench.manager.name} refuses them")
+
+        def build(state: StateDirs) -> Mapping[str, Instance]:
+            return {"it": misbehaving("it", state, mode, "minds-quit", options={"ready": 1}, **signals)}
+
+        with bench.deploy(build) as system:
+            it = system["it"]
+            bench.await_line(it, "ready")
+            it.reload()
+            bench.await_line(it, "line 1 on request")
+            it.restart()
+            it.stop()
+            log = it.log
+        assert log.count("told to quit\n") == log.count("ready\n")
+        assert "SIGTERM" not in log
+
+    @in_both_modes
     @pytest.mark.parametrize("behaviour", ["escapes", "leaves-children"])
     def test_left_behind(self, bench: Bench, mode: Mode, behaviour: str) -> None:
         """A process that outlives its program is ended, and reported unless the manager's own stop ends it."""

@@ -7,6 +7,7 @@ before, it writes the time into ``left=PATH``. Behaviours, and what else they ar
 - ``dies``: says why on its standard error, and ends with ``status=N`` or by ``signal=N``; as a daemon, after it has
   written its PID file, which it removes again unless ``keeps_pid_file=1``; with ``early=1``, before;
 - ``ignores-term``: ends at SIGKILL only;
+- ``minds-quit``: ends at SIGQUIT, and says so; SIGTERM is but a line of its log;
 - ``escapes``: a grandchild leaves the session, ignores SIGTERM and writes its pid into ``escaped=PATH``;
 - ``leaves-children``: a child, whose pid is in ``escaped=PATH``, is not told when the program ends;
 - ``leaves-a-server``: a child serves as well, and is not told either;
@@ -75,6 +76,18 @@ def die(options: Options) -> NoReturn:
 def ignore_term(options: Options) -> NoReturn:
     """Serve, and ignore SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    serve(options)
+
+
+def mind_quit(options: Options) -> NoReturn:
+    """Serve, and end at SIGQUIT alone."""
+
+    def end(*_: object) -> None:
+        serving.say("told to quit")
+        sys.exit(0)
+
+    signal.signal(signal.SIGQUIT, end)
+    signal.signal(signal.SIGTERM, lambda *_: serving.say("does not mind SIGTERM"))
     serve(options)
 
 
@@ -173,6 +186,7 @@ def write_pid_late(options: Options) -> NoReturn:
 BEHAVIOURS: Mapping[str, Callable[[Options], NoReturn]] = {
     "dies": die,
     "ignores-term": ignore_term,
+    "minds-quit": mind_quit,
     "escapes": partial(serve_beside, leave_session=True),
     "leaves-children": partial(serve_beside, leave_session=False),
     "leaves-a-server": serve_twice,

@@ -272,7 +272,7 @@ def test_oneshot(generate: Callable[..., Unit], override: dict[str, str]) -> Non
         assert found["web-srv/down"] == override["down"]
     else:
         (down,) = lexed(found["web-srv/down"])
-        assert down[-2:] == ["/srv/state/run/web.pid", "NIXPROC_DEPLOYMENT=/srv"]
+        assert down[-3:] == ["/srv/state/run/web.pid", "NIXPROC_DEPLOYMENT=/srv", "TERM"]
 
 
 def test_oneshot_of_a_foreground_program(generate: Callable[..., Unit]) -> None:

@@ -80,6 +80,18 @@ def test_limits_of_stops_are_recalled(path: str, target: Target) -> None:
     assert limits == {"former": target.stop_seconds, "a": 30.0, "b": 0.5}
 
 
+def test_signals_of_stops_are_recalled(path: str, target: Target) -> None:
+    """Each unit comes back with the signal that asks it to stop; one of an earlier version is asked by SIGTERM."""
+    write(path, target, ("start", ["former"]))
+    journal = Journal(path)
+    journal.write("start", **start_facts({unit("usual"): 1.0, replace(unit("own"), stop_signal="QUIT"): 1.0}))
+    journal.close()
+    record = recall(path)
+    assert record is not None
+    signals = {unit.name: unit.stop_signal for step in record.started for unit in step}
+    assert signals == {"former": "TERM", "usual": "TERM", "own": "QUIT"}
+
+
 def test_earlier_versions_read_the_units_of_a_start(path: str, target: Target) -> None:
     """The facts of units are those that earlier versions know, who refuse others; what is new stands beside them."""
     write(path, target)

@@ -36,6 +36,8 @@ if !(builtins.isAttrs given) then { nixprocType = "process"; name = null; inheri
   directories = or' "directories" { };
   files = or' "files" { };
   directory = or' "directory" null;
+  stopSignal = or' "stopSignal" null;
+  reloadSignal = or' "reloadSignal" null;
   umask = or' "umask" null;
   nice = or' "nice" null;
   dependencies = or' "dependencies" [ ];
