@@ -101,6 +101,11 @@ class ReadinessChecker:
         return next(filter(None, problems), "")
 
     @unmet.register
+    def _udp_port(self, condition: ready.UdpPort, candidate: Candidate) -> str:
+        problem = candidate.answers.udp_problem(candidate.name, condition.port)
+        return problem and f"{condition}: {problem}"
+
+    @unmet.register
     def _unix_socket(self, condition: ready.UnixSocket, candidate: Candidate) -> str:  # noqa: ARG002
         problem = self.machine.network.connection_problem(condition.path)
         return problem and f"{condition}: {problem}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.machines.api import Machine
@@ -15,10 +15,12 @@ from pytest_nixproc.managers.api import Driver
 from pytest_nixproc.model.endpoint import Endpoint
 from pytest_nixproc.model.instance import Instance
 from pytest_nixproc.values.addresses import leads_to, reached_at
-from pytest_nixproc.values.machine import Listener
+from pytest_nixproc.values.machine import Listener, Protocol
 from pytest_nixproc.values.tags import INSTANCE
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Status, Unit
+
+UNBOUND: Final = "nobody is bound to it"
 
 
 class ProcessAttribution:
@@ -62,13 +64,14 @@ class ProcessAttribution:
 
 
 class Answer(NamedTuple):
-    """An answer that an instance is taken to have given: somebody accepts connections at its port."""
+    """An answer that an instance is taken to have given: somebody accepts connections at its port, or has it (UDP)."""
 
     instance: str
     host: str
-    """The address at which it came."""
+    """The address at which it came; empty for any."""
 
     port: int
+    protocol: Protocol = "tcp"
 
 
 class Answers:
@@ -117,6 +120,16 @@ class Answers:
             reason = reason or problem
         return reason
 
+    def udp_problem(self, instance: str, port: int) -> str:
+        """Return why an instance does not have a UDP port, or an empty text: nobody answers there who is not asked."""
+        answer = Answer(instance, "", port, "udp")
+        if stranger := self.strangers.get(answer):
+            return stranger
+        if ("udp", port) not in {(item.protocol, item.port) for item in self.network.listeners((), {port})}:
+            return UNBOUND
+        self.given.append(answer)
+        return ""
+
     def _connect(self, port: int, host: str) -> str:
         return self.network.connection_problem((host, port))
 
@@ -134,16 +147,17 @@ def strangers(
     main = {status.pid: name for name, status in statuses.items() if status.running and status.pid}
     attribution = ProcessAttribution(driver.machine, driver.target, main)
     by_unit = {units[name].name: status for name, status in statuses.items()}
-    sockets = defaultdict(list)
+    sockets: Mapping[tuple[Protocol, int], list[Listener]] = defaultdict(list)
     for item in listeners(driver, by_unit, main, {answer.port for answer in answers}):
-        if item.protocol == "tcp":
-            sockets[item.port].append(item)
+        sockets[item.protocol, item.port].append(item)
     found = {answer: "its program has not been started" for answer in answers if answer.instance not in main.values()}
     for answer in answers:
-        at = list(serving(sockets[answer.port], answer.host))
+        own = sockets[answer.protocol, answer.port]
+        at = list(serving(own, answer.host)) if answer.host else own
         if not at:
             # Who is gone after it has answered was not the instance; who still answers just cannot be seen.
-            if problem := driver.machine.network.connection_problem((answer.host, answer.port)):
+            asked = driver.machine.network.connection_problem
+            if problem := asked((answer.host, answer.port)) if answer.host else UNBOUND:
                 found[answer] = problem
         elif all(item.pid and attribution.owner(item.pid) != answer.instance for item in at):
             found[answer] = f"{who_holds(driver.machine, at[0].pid)}, which is none of {answer.instance}'s"

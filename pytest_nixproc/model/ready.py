@@ -59,6 +59,15 @@ class TcpPort(Value, Condition):
         return f"port {self.port}{f' of {self.host}' if self.host else ''}"
 
 
+class UdpPort(Value, Condition):
+    """A condition that holds when the instance is bound to a UDP port."""
+
+    port: int
+
+    def __str__(self) -> str:
+        return f"UDP port {self.port}"
+
+
 class UnixSocket(Value, Condition):
     """A condition that holds when a Unix socket accepts connections."""
 
@@ -126,6 +135,14 @@ def tcp(port: int, host: str = "") -> Condition:
     return TcpPort(port, host)
 
 
+def udp(port: int) -> Condition:
+    """Return a condition that holds when one of the instance's processes is bound to a UDP port.
+
+    Nobody is asked there: what a protocol says is for ``command`` or ``when``.
+    """
+    return UdpPort(port)
+
+
 def unix_socket(path: str | os.PathLike[str]) -> Condition:
     """Return a condition that holds when a Unix socket accepts connections."""
     return UnixSocket(os.fspath(path))
@@ -169,6 +186,7 @@ def from_config(value: object) -> Condition:
     """
     makers: dict[str, Callable[[Any], Condition]] = {
         "tcp": lambda port: tcp(checked(port, int, "a number")),
+        "udp": lambda port: udp(checked(port, int, "a number")),
         "unixSocket": lambda path: unix_socket(checked(path, str, "text")),
         "file": lambda path: file(checked(path, str, "text")),
         "http": lambda url: http(checked(url, str, "text")),

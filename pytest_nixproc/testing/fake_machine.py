@@ -346,14 +346,20 @@ class FakeNetwork(Network):
     def __init__(self, files: FakeFiles) -> None:
         self._files = files
         self._sockets: dict[tuple[int, str], Listener] = {}
+        self._udp: list[Listener] = []
 
     def listen(self, port: int, pid: int | None = None, host: str = IPV4_LOOPBACK) -> None:
         """Open a port; without a pid, of a process that cannot be seen."""
         self._sockets[port, host] = Listener(host, port, pid)
 
+    def bind_udp(self, port: int, pid: int | None = None, host: str = IPV4_LOOPBACK) -> None:
+        """Bind a UDP socket; without a pid, of a process that cannot be seen."""
+        self._udp.append(Listener(host, port, pid, "udp"))
+
     def close_ports(self, pid: int) -> None:
         """Close the ports of a process."""
         self._sockets = {place: listener for place, listener in self._sockets.items() if listener.pid != pid}
+        self._udp = [listener for listener in self._udp if listener.pid != pid]
 
     def listeners(
         self,
@@ -361,7 +367,7 @@ class FakeNetwork(Network):
         wanted: Container[int] | None = None,  # noqa: ARG002
     ) -> list[Listener]:
         """Return the open ports, in order."""
-        return [self._sockets[place] for place in sorted(self._sockets)]
+        return [*(self._sockets[place] for place in sorted(self._sockets)), *self._udp]
 
     def open_ports(self) -> Mapping[int, Sequence[str]]:
         """Return the open ports, with the addresses at which they are reached."""

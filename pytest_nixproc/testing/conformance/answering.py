@@ -14,6 +14,7 @@ import pytest
 from pytest_nixproc.errors import StartError
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
+from pytest_nixproc.model.process import create_managed_process
 from pytest_nixproc.testing.conformance.bench import (
     Bench,
     bystander,
@@ -24,8 +25,9 @@ from pytest_nixproc.testing.conformance.bench import (
     received,
 )
 from pytest_nixproc.testing.conformance.fixtures import Fixtures, in_both_modes
+from pytest_nixproc.testing.programs import models
 from pytest_nixproc.testing.programs.models import misbehaving, probe
-from pytest_nixproc.values.addresses import ALL_IPV4, ALL_IPV6, LOCALHOST, url_of
+from pytest_nixproc.values.addresses import ALL_IPV4, ALL_IPV6, IPV4_LOOPBACK, LOCALHOST, url_of
 from pytest_nixproc.values.state import StateDirs
 from pytest_nixproc.values.units import Mode
 
@@ -46,6 +48,10 @@ DECLARED: Final = {
 LISTEN: Final = (
     "import socket, sys, time; s = socket.create_server((sys.argv[1], int(sys.argv[2])));"
     " print('up', flush=True); time.sleep(99)"
+)
+BIND: Final = (
+    "import signal, socket, sys, time; time.sleep(float(sys.argv[2])); s = socket.socket(type=socket.SOCK_DGRAM);"
+    " s.bind(('127.0.0.1', int(sys.argv[1]))); signal.pause()"
 )
 SECONDS: Final = 0.5
 """How long the second of two servers takes; the first answers meanwhile."""
@@ -71,6 +77,18 @@ def listening(
 
 class Answering(Fixtures):
     """Tests of answers: at which addresses instances give them, and whose answer makes an instance ready."""
+
+    def test_ready_by_a_udp_port(self, bench: Bench) -> None:
+        """An instance whose condition is its UDP port has that when it counts as ready."""
+        port = bench.port()
+        args = [*models.OPTIONS, "-c", BIND, str(port), str(SECONDS)]
+        pkg = create_managed_process(name="it", foreground_process=models.INTERPRETER, args=args)
+        with (
+            socket.socket(type=socket.SOCK_DGRAM) as other,
+            bench.deploy(lambda _: {"it": Instance(pkg, udp_port=port, ready=ready.udp(port))}),
+            pytest.raises(OSError, match="Address already in use"),
+        ):
+            other.bind((IPV4_LOOPBACK, port))
 
     @in_both_modes
     def test_addresses(self, bench: Bench, mode: Mode) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_nixproc._deployment.readiness import Candidate, ReadinessChecker, condition_of
-from pytest_nixproc._inspection.answers import Answers
+from pytest_nixproc._inspection.answers import Answer, Answers
 from pytest_nixproc.errors import NixprocError
 from pytest_nixproc.model import ready
 from pytest_nixproc.model.instance import Instance
@@ -38,6 +38,7 @@ def machine() -> FakeMachine:
     """Return a machine with an open port, a socket and a file."""
     machine = FakeMachine()
     machine.network.listen(80)
+    machine.network.bind_udp(53)
     machine.files.sockets.add("/s")
     machine.files.write("/f", "")
     return machine
@@ -51,6 +52,7 @@ def checker(machine: FakeMachine) -> ReadinessChecker:
 
 HOLDING = [
     OPEN,
+    ready.udp(53),
     ready.unix_socket("/s"),
     ready.file("/f"),
     ready.log("listening on [0-9]+$"),
@@ -64,6 +66,7 @@ HOLDING = [
 
 MISSING = [
     (SHUT, "port 81: Connection refused"),
+    (ready.udp(80), "UDP port 80: nobody is bound to it"),
     (ready.unix_socket("/t"), "socket /t: Connection refused"),
     (ready.file("/g"), "file /g does not exist"),
     (ready.log("^on"), "log line '^on' not seen"),
@@ -146,7 +149,7 @@ def test_http_answer(
         assert checker.unmet(ready.http(address, status=status), own) == (
             "" if holds else f"HTTP answer of {address}: status {path[1:]}"
         )
-        assert own.answers.given == ([("web", "127.0.0.1", port)] if holds else [])
+        assert own.answers.given == ([Answer("web", "127.0.0.1", port)] if holds else [])
 
 
 def test_http_does_not_ask_a_proxy(

@@ -101,6 +101,22 @@ def test_nobody_is_blamed_without_a_socket(run: Run, machine: FakeMachine, monke
     assert run(web={}).strangers(WEB) == {}
 
 
+def test_udp_port_of_a_stranger(run: Run, machine: FakeMachine) -> None:
+    """A UDP port is an instance's own when one of its processes has it; a TCP port of that number does not count."""
+    running, answers = run(web={}), Answers(machine.network)
+    asked = Answer("web", "", 53, "udp")
+    machine.network.listen(53, running.pid("web"))
+    assert answers.udp_problem("web", 53) == "nobody is bound to it"
+    assert running.strangers(asked) == {asked: "nobody is bound to it"}
+    machine.network.bind_udp(53, pid := stranger(machine))
+    assert (answers.udp_problem("web", 53), answers.given) == ("", [asked])
+    told = f"process {pid} holds it (/bin/nc -l), which is none of web's"
+    assert running.strangers(asked) == {asked: told}
+    assert Answers(machine.network, {asked: told}).udp_problem("web", 53) == told
+    machine.network.bind_udp(53, running.pid("web"), OTHER)
+    assert running.strangers(asked) == {}
+
+
 def test_answer_of_one_who_is_gone(run: Run) -> None:
     """Who has answered, and does not listen any more, was not the instance."""
     assert run(web={}).strangers(WEB) == {WEB: "Connection refused"}

@@ -23,6 +23,7 @@ def test_operators_combine() -> None:
     ("condition", "text"),
     [
         (ready.tcp(80), "port 80"),
+        (ready.udp(53), "UDP port 53"),
         (ready.unix_socket(Path("/s")), "socket /s"),
         (ready.file("/f"), "file /f"),
         (ready.http("/health"), "HTTP answer of /health"),
@@ -41,6 +42,7 @@ def test_conditions_say_what_they_are(condition: ready.Condition, text: str) -> 
     ("value", "condition"),
     [
         ({"tcp": 80}, ready.AllOf((ready.tcp(80),))),
+        ({"udp": 53}, ready.AllOf((ready.udp(53),))),
         ({"unixSocket": "/s"}, ready.AllOf((ready.unix_socket("/s"),))),
         ({"http": "/x", "log": "up"}, ready.AllOf((ready.http("/x"), ready.log("up")))),
         ({"command": ["ls", "/"]}, ready.AllOf((ready.command("ls", "/"),))),
@@ -84,6 +86,6 @@ def test_what_is_no_condition_is_refused(value: object, reason: str) -> None:
 def test_refusal_shows_value_and_choice() -> None:
     """The refusal shows the value and the kinds of condition."""
     with pytest.raises(
-        ValueError, match=r"is \{'tpc': 80\}; conditions are tcp, unixSocket, file, http, log, command, any"
+        ValueError, match=r"is \{'tpc': 80\}; conditions are tcp, udp, unixSocket, file, http, log, command, any"
     ):
         ready.from_config({"tpc": 80})
