@@ -270,7 +270,8 @@ class Writer(Value):
         launch = self.launch
         words = (*launch.command.argv, launch.directory or "/", self.log_file)
         # rc.subr puts variables on the command line of env(1), which everybody can read; a model's may be secret.
-        return launch.mode == "daemon" and is_plain(*words) and not launch.process.environment
+        is_bare = not (launch.process.environment or launch.limits)
+        return launch.mode == "daemon" and is_plain(*words) and is_bare
 
     @property
     def launcher(self) -> str:

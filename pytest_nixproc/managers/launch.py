@@ -55,6 +55,9 @@ class Launch(Value, kw_only=True):
     umask: str | None
     """The umask in octal digits; None where the process declares none, which means ``0022``."""
 
+    limits: Mapping[str, int | None]
+    """Limits of resources by their names, soft and hard at once; None where there is to be none."""
+
     nice: int | None
     """How much nicer than the tests; None where the process declares nothing."""
 
@@ -220,6 +223,7 @@ def launch_of(manager: str, preferred: Mode, key: str, model: ProcessesModel, ta
         environment=environment_of(process, key, target, model[key].secret_names),
         directory=process.directory,
         umask=process.umask,
+        limits=process.limits,
         nice=process.nice,
         niceness=niceness_of(process, target),
         user=user,

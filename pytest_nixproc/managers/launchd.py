@@ -186,7 +186,7 @@ def native_settings(launch: Launch) -> dict[str, Any] | None:
     """Return the settings with which launchd starts the program itself; None where a launch script is needed."""
     environment = launch.environment
     values = (*launch.command.argv, *environment, *environment.values(), launch.directory or "")
-    if launch.initialize or any(map(UNCARRIED.search, values)):
+    if launch.initialize or launch.limits or any(map(UNCARRIED.search, values)):
         return None
     return {
         "ProgramArguments": list(launch.command.argv),

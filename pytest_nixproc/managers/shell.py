@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -44,10 +44,33 @@ def comment(value: str) -> str:
 
 
 def surroundings(launch: Launch) -> Iterator[str]:
-    """Yield the lines that set the umask and the environment variables."""
+    """Yield the lines that set the umask, the limits and the environment variables."""
     yield f"umask {launch.umask or '0022'}"
+    yield from limits(launch)
     for name, value in launch.environment.items():
         yield f"export {name}={quote(value)}"
+
+
+ULIMIT: Final[Mapping[str, tuple[str, int]]] = {
+    "open_files": ("-n", 1),
+    "processes": ("-u", 1),
+    "core_size": ("-c", 512),
+    "stack_size": ("-s", 1024),
+    "locked_memory": ("-l", 1024),
+    "address_space": ("-v", 1024),
+}
+"""The options of ulimit, and how many bytes their unit has, in dash, busybox ash, and bash where it is ``sh``."""
+
+
+def limits(launch: Launch) -> Iterator[str]:
+    """Yield the lines that set limits of resources, or leave the shell; they go beyond POSIX."""
+    for name, limit in launch.limits.items():
+        option, unit = ULIMIT[name]
+        value = "unlimited" if limit is None else -(-limit // unit)
+        # dash calls that of processes -p, which is something else in bash.
+        other = f" 2> /dev/null || ulimit -p {value}" if option == "-u" else ""
+        yield "# shellcheck disable=SC3045"
+        yield f"ulimit {option} {value}{other} || exit 1"
 
 
 def initialization(launch: Launch) -> str:

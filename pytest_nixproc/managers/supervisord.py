@@ -265,7 +265,8 @@ def own_resources(launch: Launch) -> tuple[str, ...]:
 def program_settings(launch: Launch) -> dict[str, Any] | None:
     """Return the settings that say all about a program; None where a launch script is needed."""
     values = (*launch.command.argv, *launch.environment.values(), launch.directory or "", launch.user or "")
-    if launch.initialize or launch.nice is not None or not all(PLAIN.fullmatch(value) for value in values):
+    is_more = launch.initialize or launch.limits or launch.nice is not None
+    if is_more or not all(PLAIN.fullmatch(value) for value in values):
         return None
     become = f"'{'; '.join((*own_resources(launch), RUN))}'"
     command = (quoted(launch.target.facts.shell), "-c", become, "sh", *map(quoted, launch.command.argv))

@@ -92,6 +92,9 @@ class ManagedProcess(Entity, kw_only=True):
     reload_signal: str | None = parameter(
         value_types.SIGNAL, "Signal that asks it to read its configuration again; default: HUP"
     )
+    limits: Mapping[str, int | None] = parameter(
+        value_types.RESOURCE_LIMITS, "Limits of resources, soft and hard; sizes are in bytes", {}
+    )
     umask: str | None = parameter(value_types.UMASK, "File mode creation mask; default: 0022")
     nice: int | None = parameter(value_types.NICE, "Nice level, on top of that of the tests")
     user: str | None = parameter(value_types.NAME, "Run as this user, unless user changes are disabled")
@@ -220,6 +223,7 @@ def create_managed_process(
     directory: PathLike | None = None,
     stop_signal: str | None = None,
     reload_signal: str | None = None,
+    limits: Mapping[str, int | str] | None = None,
     umask: str | None = None,
     nice: int | str | None = None,
     user: str | None = None,

@@ -12,6 +12,7 @@ from dataclasses import field
 from typing import Any, Final, TypeVar
 
 from pytest_nixproc.errors import Fault
+from pytest_nixproc.model.names import camel_case, did_you_mean, snake_case
 from pytest_nixproc.values.value import Value
 
 ASKING_SIGNALS: Final = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH")
@@ -149,6 +150,30 @@ def read_environment(value: object, path: str, faults: list[Fault]) -> dict[str,
     return environment
 
 
+LIMITS: Final = ("open_files", "processes", "core_size", "stack_size", "locked_memory", "address_space")
+"""The resources that can be limited (setrlimit(2)); sizes are in bytes."""
+
+UNLIMITED: Final = "unlimited"
+
+
+def read_limits(value: object, path: str, faults: list[Fault]) -> dict[str, int | None]:
+    """Read limits of resources in either spelling, which count for both the soft and the hard limit; None for none."""
+    limits: dict[str, int | None] = {}
+    for spelled, item in read_mapping(value, path, faults).items():
+        name = snake_case(str(spelled))
+        if name not in LIMITS:
+            known = did_you_mean(name, LIMITS) or f"known are {', '.join(LIMITS)}"
+            faults.append(Fault(f"{path}.{spelled}", "is no limit", known))
+        elif item == UNLIMITED:
+            limits[name] = None
+        elif isinstance(item, int) and not isinstance(item, bool) and item >= 0:
+            limits[name] = item
+        else:
+            remedy = f"use a whole number, or {UNLIMITED!r}"
+            faults.append(Fault(f"{path}.{spelled}", f"is {item!r}, which is no limit", remedy))
+    return limits
+
+
 def read_overrides(value: object, path: str, faults: list[Fault]) -> dict[str, object]:
     """Read changes to the generated parameters, by manager: a mapping, or (Python) a function."""
     overrides = {}
@@ -184,6 +209,16 @@ ENVIRONMENT: Final = ValueType(
     "mapping of text",
     read_environment,
     {"type": "object", "propertyNames": {"pattern": f"^{ENVIRONMENT_NAME}$"}, "additionalProperties": SCALAR.schema},
+)
+LIMIT_SCHEMA: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"const": UNLIMITED}]}
+RESOURCE_LIMITS: Final = ValueType(
+    "limits by resource",
+    read_limits,
+    {
+        "type": "object",
+        "properties": {camel_case(name): LIMIT_SCHEMA for name in LIMITS},
+        "additionalProperties": False,
+    },
 )
 OVERRIDES: Final = ValueType(
     "mapping by manager",

@@ -65,6 +65,7 @@ EVERYTHING = """
           environment = { PORT = port; SPOOL = spoolDir; LOCK = lockDir; CACHE = cacheDir; YES = true; NONE = null; };
           directories."${libDir}/web" = { mode = "0750"; };
           files."${runtimeDir}/web.conf" = "listen ${toString port}";
+          limits = { openFiles = 100; coreSize = "unlimited"; };
           stopSignal = "QUIT";
           reloadSignal = "SIGUSR1";
           directory = tmpDir;
@@ -111,6 +112,7 @@ def in_python(bench: Bench) -> ProcessesModel:
         },
         directories={f"{state.lib_dir}/web": {"mode": "0750"}},
         files={f"{state.runtime_dir}/web.conf": "listen 5000"},
+        limits={"open_files": 100, "core_size": "unlimited"},
         stop_signal="QUIT",
         reload_signal="USR1",
         directory=state.tmp_dir,
@@ -186,7 +188,7 @@ SHOWN: dict[str, Any] = (
     | {"daemon": "/bin/web", "daemonExtraArgs": ["d"], "daemonArgs": ["a", "d"], "pidFile": "/var/run/web.pid"}
     | {"initialize": "", "path": [], "environment": {}, "directory": None, "umask": None, "nice": None}
     | {"user": None, "dependencies": [], "credentials": {"groups": {}, "users": {}}, "overrides": {}}
-    | {"postInstall": "", "directories": {}, "files": {}, "stopSignal": None, "reloadSignal": None}
+    | {"postInstall": "", "directories": {}, "files": {}, "stopSignal": None, "reloadSignal": None, "limits": {}}
 )
 
 

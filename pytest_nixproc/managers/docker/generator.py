@@ -38,6 +38,15 @@ TMPFS: Final = ("/tmp:mode=1777,exec", "/var/tmp:mode=1777,exec", "/run:mode=755
 OPEN_FILES: Final = "nofile"
 """Docker's name of the limit of open files."""
 
+ULIMITS: Final = {
+    "open_files": OPEN_FILES,
+    "processes": "nproc",
+    "core_size": "core",
+    "stack_size": "stack",
+    "locked_memory": "memlock",
+}
+"""The names of limits that an engine knows; the launch script sets the other one."""
+
 OWN_VARIABLES: Final = ("HOME", "HOSTNAME")
 """Variables that an engine adds by itself."""
 
@@ -191,12 +200,19 @@ class ContainerFiles:
             taken = arguments.mounted(self.given)
             yield "tmpfs", [entry for entry in TMPFS if entry.partition(":")[0] not in taken]
             yield "env", [f"{name}={value}" for name, value in target.tags.items()]
-            if not any(limit.name == OPEN_FILES for limit in self.given.get("ulimits", ())):
-                yield "ulimit", f"{OPEN_FILES}={target.facts.open_files}:{target.facts.most_open_files}"
+            yield "ulimit", list(self.limits())
             if target.facts.shared_memory:
                 yield "shm-size", target.facts.shared_memory
             if min(self.launch.nice or 0, self.launch.niceness or 0) < 0:
                 yield "cap-add", "SYS_NICE"
+
+    def limits(self) -> Iterator[str]:
+        """Yield the limits of the process that the engine can set, but for those that the user has given it."""
+        taken = {limit.name for limit in self.given.get("ulimits", ())}
+        facts, limits = self.target.facts, self.launch.limits
+        own = {OPEN_FILES: f"{facts.open_files}:{facts.most_open_files}"}
+        own |= {ULIMITS[name]: str(-1 if limits[name] is None else limits[name]) for name in limits if name in ULIMITS}
+        yield from (f"{name}={value}" for name, value in own.items() if name not in taken)
 
     def generate(self, lines: Iterable[str]) -> Iterator[File]:
         """Yield the files."""
@@ -259,7 +275,9 @@ class ContainerFiles:
     def launch_script(self) -> str:
         """Return the script that execs the program; output and error go to one log, in their order."""
         forget = f"unset {' '.join(OWN_VARIABLES)}"
-        return shell.launch_script(self.launch, forget, "exec 2>&1", is_ours=False, is_proxied=False)
+        rest = {name: limit for name, limit in self.launch.limits.items() if name not in ULIMITS}
+        launch = replace(self.launch, limits=rest)
+        return shell.launch_script(launch, forget, "exec 2>&1", is_ours=False, is_proxied=False)
 
 
 def overridden(part: str, launch: Launch, generated: dict[str, Any], known: Collection[str]) -> dict[str, Any]:

@@ -215,7 +215,8 @@ def scripts_of(launch: Launch) -> Iterator[File]:
 
 
 def exports(launch: Launch) -> Iterator[str]:
-    """Yield the lines of a shell that set all variables."""
+    """Yield the lines of a shell that set all variables, and the limits."""
+    yield from shell.limits(launch)
     yield from (f"export {name}={shell.quote(value)}" for name, value in launch.environment.items())
 
 

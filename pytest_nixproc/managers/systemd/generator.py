@@ -51,6 +51,16 @@ REPORT: Final = (
 )
 """How the script for ``initialize`` ends: systemd may forget the status, when it is told to read all units again."""
 
+LIMITS: Final[Mapping[str, str]] = {
+    "open_files": "LimitNOFILE",
+    "processes": "LimitNPROC",
+    "core_size": "LimitCORE",
+    "stack_size": "LimitSTACK",
+    "locked_memory": "LimitMEMLOCK",
+    "address_space": "LimitAS",
+}
+"""The directives that limit resources."""
+
 ACCOUNT: Final = ("User", "Group", "DynamicUser")
 """The directives that say who runs a program."""
 
@@ -153,13 +163,13 @@ def scripts_for(launch: Launch) -> dict[str, File]:
     path = f"{SCRIPTS}/{percent_encoded(launch.name, safe='')}"
     scripts = {}
     if not is_native(launch):
-        # User, nice level and initialize are the unit's.
-        rest = replace(launch, user=None, nice=None, initialize="")
+        # User, nice level, limits and initialize are the unit's.
+        rest = replace(launch, user=None, nice=None, limits={}, initialize="")
         scripts["start"] = File(f"{path}.start", shell.launch_script(rest, is_proxied=False), SCRIPT)
     if launch.initialize:
         lines = [f"#!{launch.target.facts.shell}"]
         if not all(map(carries, launch.environment.values())):
-            lines += shell.surroundings(launch)
+            lines += shell.surroundings(replace(launch, limits={}))
         lines += [shell.initialization(launch), *REPORT]
         scripts["initialize"] = File(f"{path}.initialize", "\n".join(lines) + "\n", SCRIPT)
     return scripts
@@ -208,6 +218,7 @@ def surroundings(launch: Launch, *, is_native: bool) -> dict[str, Any]:
         "Nice": launch.niceness,
         # Left to itself, systemd gives what its own configuration says.
         "LimitNOFILE": f"{launch.target.facts.open_files}:{launch.target.facts.most_open_files}",
+        **{LIMITS[name]: "infinity" if limit is None else limit for name, limit in launch.limits.items()},
         **account_settings(launch),
         "StandardOutput": log_file,
         "StandardError": "inherit",

@@ -56,8 +56,8 @@ class Received(Value):
 
     umask: int
     nice: int
-    open_files: Sequence[int]
-    """The limits of open files, soft and hard."""
+    limits: Mapping[str, Sequence[int]]
+    """The limits of resources, soft and hard, by their names in C without ``RLIMIT_``."""
 
     users: Mapping[str, Sequence[int]]
     """The users that are known by name, each with its number and that of its primary group."""

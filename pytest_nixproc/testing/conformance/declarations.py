@@ -40,6 +40,7 @@ SAMPLES: Final[Mapping[str, Any]] = MappingProxyType(
         "directory": "/",
         "stop_signal": "QUIT",
         "reload_signal": "SIGUSR1",
+        "limits": {"open_files": 100, "core_size": "unlimited"},
         "umask": "0027",
         "nice": 5,
         "user": "sample",

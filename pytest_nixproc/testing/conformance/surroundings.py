@@ -200,7 +200,21 @@ class Surroundings(Fixtures):
     @in_both_modes_at_once
     def test_limit_of_open_files(self, plain: System) -> None:
         """A program may have as many files open as the tests, and may raise that as far as they can."""
-        assert tuple(received(plain, "plain").open_files) == resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert tuple(received(plain, "plain").limits["NOFILE"]) == resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    @in_both_modes_at_once
+    def test_limits(self, hostile: Hostile) -> None:
+        """A program has the limits of its model, soft and hard, and others as without."""
+        hostile.requires("limits")
+        found = {name: tuple(limit) for name, limit in hostile.found.limits.items()}
+        assert found | {"NPROC": ()} == {
+            "NOFILE": (200, 200),
+            "STACK": (4 << 20, 4 << 20),
+            "CORE": (0, 0),
+            "MEMLOCK": (64 << 10, 64 << 10),
+            "AS": resource.getrlimit(resource.RLIMIT_AS),
+            "NPROC": (),
+        }
 
     @in_both_modes_at_once
     def test_accounts(self, plain: System) -> None:
@@ -274,6 +288,7 @@ class Hostile(Value):
             environment=VARIABLES,
             directory=directory,
             path=[f"{bench.scratch}/p {HOSTILE_FILE_NAME}"],
+            limits={"open_files": 200, "stack_size": 4 << 20, "core_size": 0, "locked_memory": 64 << 10},
             umask="0027",
             nice=5,
             post_install='echo 1 >> "$out/installed"',

@@ -25,6 +25,8 @@ sys.path.insert(0, os.path.abspath(f"{__file__}/../../../.."))
 
 from pytest_nixproc.testing.programs import serving
 
+LIMITS = ("NOFILE", "NPROC", "CORE", "STACK", "MEMLOCK", "AS")
+
 
 def lines_of(path: str) -> list[bytes]:
     """Return the NUL-terminated strings of a file below ``/proc``; none without such a file."""
@@ -77,7 +79,7 @@ def surroundings() -> dict[str, Any]:
         "umask": umask(),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "users": {entry.pw_name: (entry.pw_uid, entry.pw_gid) for entry in pwd.getpwall()},
-        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "limits": {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in LIMITS},
         "descriptors": descriptors(),
         "begun": time.monotonic(),
     }

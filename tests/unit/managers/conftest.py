@@ -78,6 +78,7 @@ def everything_set() -> ProcessesModel:
         directory="/srv/state/lib",
         stop_signal="QUIT",
         reload_signal="USR1",
+        limits={"open_files": 4096, "core_size": "unlimited", "locked_memory": 1000, "processes": 50},
         umask="0027",
         nice=5,
         user="full",

@@ -38,6 +38,7 @@ if !(builtins.isAttrs given) then { nixprocType = "process"; name = null; inheri
   directory = or' "directory" null;
   stopSignal = or' "stopSignal" null;
   reloadSignal = or' "reloadSignal" null;
+  limits = or' "limits" { };
   umask = or' "umask" null;
   nice = or' "nice" null;
   dependencies = or' "dependencies" [ ];
