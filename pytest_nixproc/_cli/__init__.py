@@ -1,28 +1,44 @@
-"""The command ``nixproc``: operations on models and deployments that need no pytest."""
+"""The command ``nixproc``: operations on models and deployments that need no pytest.
+
+Only the module of the command that is called is imported: guardians wait for theirs, with processes that are to end.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NoReturn
 
-from pytest_nixproc._cli import assign_ids, check, completion, end, reap, recover
 from pytest_nixproc._cli.api import ExitStatus, Result, Subcommand
 from pytest_nixproc.errors import Busy, NixprocError, TeardownError, Unreachable
 
-COMMANDS: Final[Sequence[Subcommand]] = (
-    check.COMMAND,
-    assign_ids.COMMAND,
-    end.COMMAND,
-    end.FORMER,
-    reap.COMMAND,
-    completion.COMMAND,
-    recover.COMMAND,
-)
+MODULES: Final[Mapping[str, str]] = {
+    "check": "check",
+    "assign-ids": "assign_ids",
+    "end": "end",
+    "stop": "end",
+    "reap": "reap",
+    "completion": "completion",
+    "_recover": "recover",
+}
+"""The modules of the commands by their names; ``stop`` is a former one, as instances are going to be stopped by it."""
+
+
+def command_of(name: str) -> Subcommand:
+    """Return a command, whose module is imported; people do not call one by a former name."""
+    command: Subcommand = importlib.import_module(f"{__name__}.{MODULES[name]}").COMMAND
+    return command if command.name == name else replace(command, name=name, group="")
+
+
+def all_commands() -> list[Subcommand]:
+    """Return all commands, those that people do not call among them."""
+    return [command_of(name) for name in MODULES]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,14 +69,15 @@ def carry_out(command: Subcommand, options: argparse.Namespace) -> Result:
 
 
 def parser(*, called: str = "", is_for_shell: bool = False) -> argparse.ArgumentParser:
-    """Return the parser of all commands that people call, and of any other one only if it is ``called``."""
+    """Return the parser of the command that is ``called``, or else of all that people call."""
+    commands = [command_of(called)] if called in MODULES else [one for one in all_commands() if one.group]
     made = argparse.ArgumentParser(
-        prog="nixproc", epilog="\n".join(listed()), formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="nixproc", epilog="\n".join(listed(commands)), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--version", action=ShowVersion, nargs=0, help="show program's version number and exit")
     made.set_defaults(parser_for_shell=partial(parser, is_for_shell=True))
     parsers = made.add_subparsers(metavar="COMMAND", required=True)
-    for command in (command for command in COMMANDS if command.group or command.name == called):
+    for command in commands:
         # Where it lists commands, argparse knows no groups: the help has a list of its own.
         listing: dict[str, Any] = {"help": command.summary} if is_for_shell else {}
         own = parsers.add_parser(command.name, description=command.summary, **listing)
@@ -81,11 +98,11 @@ class ShowVersion(argparse.Action):
         parser.exit()
 
 
-def listed() -> Iterator[str]:
-    """Yield the lines of the help that list the commands by group."""
-    for group in dict.fromkeys(command.group for command in COMMANDS if command.group):
+def listed(commands: Sequence[Subcommand]) -> Iterator[str]:
+    """Yield the lines of the help that list commands by group."""
+    for group in dict.fromkeys(command.group for command in commands):
         yield f"{group}:"
-        yield from (f"  {command.name:<12}{command.summary}" for command in COMMANDS if command.group == group)
+        yield from (f"  {command.name:<12}{command.summary}" for command in commands if command.group == group)
 
 
 def silent(_: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import Final
 
 from pytest_nixproc._cli.api import Result, Say, Subcommand
@@ -36,5 +35,3 @@ def run(options: argparse.Namespace, say: Say) -> Result:
 COMMAND: Final = Subcommand(
     "end", "deployments of tests", "stop a system that --nixproc-keep has kept, and remove its state", declare, run
 )
-FORMER: Final = replace(COMMAND, name="stop", group="")
-"""The name that it had; instances are going to be stopped by it."""

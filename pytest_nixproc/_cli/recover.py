@@ -7,7 +7,6 @@ from collections.abc import Collection
 from typing import Final
 
 from pytest_nixproc._cli.api import ExitStatus, Result, Say, Subcommand
-from pytest_nixproc._orphans import orphans
 from pytest_nixproc._persistence.leases import Leases
 from pytest_nixproc._persistence.owners import owners_of
 from pytest_nixproc._persistence.shared_deployments import PytestRun
@@ -53,6 +52,9 @@ def take_down_lost(directory: str, leases: Leases, *, is_alone: bool) -> Result:
     if lease := lost(directory, is_alone=is_alone):
         reap(lease, registry, leases, is_heard=False)
     if is_alone:
+        # Most deployments have their leases, and processes of theirs wait for the end of this one.
+        from pytest_nixproc._orphans import orphans
+
         for orphan in orphans(registry.managers.values(), leases):
             if orphan.belonging.root == directory and not orphan.doubt:
                 orphan.remove()

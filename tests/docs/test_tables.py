@@ -22,7 +22,7 @@ import pytest
 import pytest_nixproc
 from benchmarks.results import benchmark_names, page
 from pytest_nixproc import errors, hookspecs
-from pytest_nixproc._cli import COMMANDS
+from pytest_nixproc._cli import all_commands
 from pytest_nixproc._cli.api import DEFAULT, MEANINGS, ExitStatus
 from pytest_nixproc._deployment.timeline import Event, Timeline
 from pytest_nixproc._plugin import fixtures, options
@@ -352,7 +352,7 @@ def hook_rows() -> Iterator[tuple[str, ...]]:
 def argument_rows() -> Iterator[tuple[str, ...]]:
     """Yield what each command takes."""
     yield "command", "argument", "default", "meaning"
-    for command in (command for command in COMMANDS if command.group):
+    for command in (command for command in all_commands() if command.group):
         parser = argparse.ArgumentParser(add_help=False)
         command.declare(parser)
         for action in parser._actions:  # noqa: SLF001 - argparse tells its arguments in no other way

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_nixproc import _cli
-from pytest_nixproc._cli import COMMANDS, main
+from pytest_nixproc._cli import MODULES, command_of, main
 from pytest_nixproc._cli.api import MEANINGS, ExitStatus
 from pytest_nixproc._cli.assign_ids import replace_text
 from pytest_nixproc.errors import Busy, NixprocError, TeardownError, Unreachable
@@ -38,8 +38,7 @@ def test_help_lists_what_people_call(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     printed = capsys.readouterr().out.splitlines()
-    known = {command.name for command in COMMANDS}
-    names = [line.split()[0] for line in printed if line.startswith("  ") and line.split()[0] in known]
+    names = [line.split()[0] for line in printed if line.startswith("  ") and line.split()[0] in MODULES]
     assert names == ["check", "assign-ids", "end", "reap", "completion"]
     assert printed.index("deployments of tests:") < printed.index(next(line for line in printed if "  end " in line))
 
@@ -62,8 +61,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("error", "name", "status"), OUTCOMES)
 def test_status_after_an_error(error: NixprocError, name: str, status: ExitStatus) -> None:
     """An error says how it leaves things; where it does not, the command has a status for it."""
-    command = next(command for command in COMMANDS if command.name == name)
-    assert _cli.status_after(error, command) is status
+    assert _cli.status_after(error, command_of(name)) is status
 
 
 def test_every_status_has_a_meaning() -> None:

@@ -86,10 +86,10 @@ class SystemdDriver(Driver):
         paths = [group, *(f"{directory}/{target_unit(self.target)}" for directory in links)]
         return [f"left of systemd: {path}" for path in paths if path and self.machine.files.exists(path)]
 
-    def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:  # noqa: ARG002 - systemd compares by itself
+    def refresh(self, old: Sequence[Unit], new: Sequence[Unit]) -> None:
         """Make systemd read all unit files again."""
         deadline = self.machine.deadline(ASK_SECONDS)
-        self._knowledge.forget()
+        self._knowledge.forget(unit for unit in old if unit not in new)
         scope = self._commands.scope
         if scope.links:
             self._links.remove(scope, deadline)
@@ -111,7 +111,7 @@ class SystemdDriver(Driver):
         if self._started is not None:
             self._started.update(unit.name for unit in units)
         status, output = self._commands.ask(deadline, "start", ALONE, *self._knowledge.names(units))
-        self._knowledge.forget()
+        self._knowledge.forget(units)
         statuses = self.status(units)
         return {
             unit.name: self._problem(unit, statuses[unit.name], output if status else "")
@@ -125,11 +125,12 @@ class SystemdDriver(Driver):
 
     def deactivate(self, units: Sequence[Unit], deadline: Deadline) -> None:
         """Stop units by one command, which ends when all of their processes have; systemd kills those that do not."""
-        self._knowledge.forget()
+        self._knowledge.forget(units)
         limit = self.machine.deadline(deadline.remaining + KILL_SECONDS)
         status, output = self._commands.ask(limit, "stop", ALONE, *self._knowledge.names(units))
         if status not in (0, None, NOT_LOADED):
             raise CommandFailed("systemd has not stopped units", details=output[-OUTPUT_TAIL:].rstrip())
+        self._knowledge.note_stopped(units)
         if status == 0:
             # systemd removes the file that it reads itself, which is the escort's.
             for path in filter(None, (unit.pid_file for unit in units)):
@@ -154,7 +155,9 @@ class SystemdDriver(Driver):
         return super().unmet(unit) or awaited_by_proxy(unit, self.machine.files.read(note_of(unit.name, self.target)))
 
     def exit_status(self, unit: Unit, pid: int) -> int | None:
-        """Return how the main process has ended, of which systemd is the parent."""
+        """Return how the main process has ended, of which systemd is the parent; None after a stop without a kill."""
+        if self._knowledge.is_stopped(unit):
+            return None
         state = self._knowledge.states_of([unit])[unit.name]
         return state.exit_status if state["ExecMainPID"] == str(pid) else None
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import wait
+from functools import partial
 from typing import Final
 
 from pytest_nixproc.errors import MachineError
 from pytest_nixproc.machines.api import Machine
 from pytest_nixproc.managers.systemd.commands import ASK_SECONDS, Commands
-from pytest_nixproc.managers.systemd.generator import unit_name
+from pytest_nixproc.managers.systemd.generator import prefix, unit_name
 from pytest_nixproc.managers.systemd.unit_state import COMMANDS, PROPERTIES, UnitState, reason_of_end, unit_states
 from pytest_nixproc.values.commands import OUTPUT_TAIL
 from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Status, Unit
+
+LIST_FAILED: Final = ("list-units", "--all", "--full", "--plain", "--no-legend", "--state=failed")
+FEW: Final = 20
+"""How many units one systemctl shows as soon as two would."""
 
 NOTICE_SECONDS: Final = 2.0
 """How long systemd may take to notice the end of a process."""
@@ -28,9 +34,29 @@ class Knowledge:
         self._known: dict[str, UnitState] = {}
         """The states that systemd has shown last; they hold for units whose processes still run."""
 
-    def forget(self) -> None:
-        """Forget all states, so that systemd is asked again."""
-        self._known = {}
+        self._stopped: set[str] = set()
+        """Units that systemd has stopped without having to kill anything."""
+
+    def forget(self, units: Iterable[Unit]) -> None:
+        """Forget the states of units, so that systemd is asked again."""
+        for unit in units:
+            self._known.pop(unit.name, None)
+            self._stopped.discard(unit.name)
+
+    def note_stopped(self, units: Sequence[Unit]) -> None:
+        """Note which units have been stopped well: a unit has failed of which systemd had to kill a process.
+
+        The list of those that have failed is one answer of systemd's; to show how each has ended takes one for each.
+        """
+        pattern = f"{prefix(self.target)}-*"
+        status, output = self.commands.ask(self.machine.deadline(ASK_SECONDS), *LIST_FAILED, pattern)
+        if status == 0:
+            failed = {line.split()[0] for line in output.splitlines() if line.strip()}
+            self._stopped |= {unit.name for unit in units if unit_name(self.target, unit.name) not in failed}
+
+    def is_stopped(self, unit: Unit) -> bool:
+        """Tell whether a unit is known to have been stopped well."""
+        return unit.name in self._stopped
 
     def names(self, units: Iterable[Unit]) -> list[str]:
         """Return the names by which systemd knows units."""
@@ -59,6 +85,16 @@ class Knowledge:
         return found
 
     def _show(self, units: Sequence[Unit]) -> Mapping[str, UnitState]:
+        """Have systemd show the states of units; for many, one systemctl reads while another one is answered."""
+        middle = len(units) // 2 if len(units) > FEW else 0
+        beside = self.machine.begin(partial(self._show_lot, units[:middle])) if middle else None
+        try:
+            found = self._show_lot(units[middle:])
+        finally:
+            wait([beside] if beside else ())
+        return {**(beside.result() if beside else {}), **found}
+
+    def _show_lot(self, units: Sequence[Unit]) -> Mapping[str, UnitState]:
         properties = f"--property={','.join(PROPERTIES)}"
         names = self.names(units)
         output = self.commands.succeed(self.machine.deadline(ASK_SECONDS), "show", properties, "--", *names)
