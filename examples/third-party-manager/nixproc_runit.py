@@ -45,7 +45,12 @@ class RunitGenerator(Generator):
         parameters = launch.overridden(PARAMETERS, known=PARAMETERS, kinds={"restart": TRUTH})
         directory = f"{SERVICES}/{launch.name}"
         finish = finish_script(launch, restart=bool(parameters["restart"]))
-        return launch.unit(scripts={f"{directory}/run": launch_script(launch), f"{directory}/finish": finish})
+        scripts = {f"{directory}/run": launch_script(launch), f"{directory}/finish": finish}
+        if launch.stop_signal != "TERM":
+            # runsv has this done in place of sending SIGTERM.
+            ask = f'kill -{launch.stop_signal} "$(cat supervise/pid)"'
+            scripts[f"{directory}/control/t"] = f"#!{launch.target.facts.shell}\n{ask}\n"
+        return launch.unit(scripts=scripts)
 
 
 def finish_script(launch: Launch, *, restart: bool) -> str:
@@ -156,8 +161,9 @@ class RunitDriver(Driver):
         self._unended -= set(units)
 
     def reload(self, unit: Unit, deadline: Deadline) -> None:
-        """Have runsv send SIGHUP."""
-        self.succeed(unit, self.command("sv", "hup", Runsv(self, unit).directory), deadline)
+        """Send the process's signal, of which sv(8) does not know all."""
+        pid = self.status([unit])[unit.name].pid
+        self.succeed(unit, self.command("kill", f"-{unit.reload_signal}", str(pid or "")), deadline)
 
     def status(self, units: Sequence[Unit]) -> dict[str, Status]:
         """Read what each runsv has written down."""
