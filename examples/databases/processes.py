@@ -39,7 +39,7 @@ def nginx(state: StateDirs, *, name: str, port: int) -> Instance:
         process=find("nginx"),
         args=["-p", home, "-e", f"{home}/error.log", "-c", f"{home}/nginx.conf"],
         foreground_process_extra_args=["-g", "daemon off;"],
-        initialize=f"mkdir -p {home}\ncat > {home}/nginx.conf << 'END'\n" + "\n".join(lines) + "\nEND\n",
+        files={f"{home}/nginx.conf": "".join(f"{line}\n" for line in lines)},
     )
     return Instance(process, port=port, bind_address="127.0.0.1", home_dir=home)
 
@@ -55,7 +55,7 @@ def redis(state: StateDirs, *, name: str, port: int) -> Instance:
         args=["--port", port, "--bind", "127.0.0.1", *own, "--save", "", "--appendonly", "no"],
         foreground_process_extra_args=["--daemonize", "no"],
         daemon_extra_args=["--daemonize", "yes", "--logfile", f"{state.log_dir}/{name}-own.log"],
-        initialize=f"mkdir -p {shlex.quote(data)}\n",
+        directories=[data],
     )
     return Instance(process, port=port, bind_address="127.0.0.1", data_dir=data, socket=socket)
 
@@ -77,7 +77,10 @@ def postgresql(state: StateDirs, *, name: str, port: int) -> Instance:
         instance_name=name,
         foreground_process=find("postgres"),
         foreground_process_args=["-D", data, *(f"--{name}={value}" for name, value in settings.items())],
-        initialize=f"mkdir -p {shlex.quote(sockets)}\ntest -f {shlex.quote(data)}/PG_VERSION || {shlex.join(initdb)}\n",
+        directories=[sockets],
+        initialize=f"test -f {shlex.quote(data)}/PG_VERSION || {shlex.join(initdb)}\n",
+        # At SIGTERM, it would wait for its clients.
+        stop_signal="INT",
     )
     is_up = ready.command(find("pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={port}")
     return Instance(process, port=port, bind_address="127.0.0.1", data_dir=data, ready=is_up)

@@ -21,8 +21,7 @@ let
 
   inherit (builtins) concatStringsSep replaceStrings;
 
-  # One word of a shell's command, and of nginx's configuration.
-  shellQuoted = text: "'${replaceStrings [ "'" ] [ "'\\''" ] text}'";
+  # One word of nginx's configuration.
   quoted = text: "\"${replaceStrings [ "\\" "\"" ] [ "\\\\" "\\\"" ] text}\"";
 in
 {
@@ -83,14 +82,10 @@ in
       # -e: else it would open the log that it was built with, before it reads its configuration.
       args = [ "-p" home "-e" "${home}/logs/error.log" "-c" "${home}/nginx.conf" ];
       foregroundProcessExtraArgs = [ "-g" "daemon off;" ];
+      directories = [ "${home}/logs" "${cacheDir}/${instanceName}" ];
       # The configuration names the state directories. Written here, and not into a derivation, it leaves the evaluation
       # the same for every deployment.
-      initialize = ''
-        mkdir -p ${shellQuoted "${home}/logs"} ${shellQuoted "${cacheDir}/${instanceName}"}
-        cat > ${shellQuoted "${home}/nginx.conf"} << 'END OF NGINX.CONF'
-        ${configuration}
-        END OF NGINX.CONF
-      '';
+      files = [ { path = "${home}/nginx.conf"; text = "${configuration}\n"; } ];
       dependencies = map (webapp: webapp.pkg) webapps;
       credentials = {
         groups.${instanceName} = { };

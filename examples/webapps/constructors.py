@@ -8,7 +8,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -65,8 +64,8 @@ def nginx_reverse_proxy(
         # -e: else it would open the log that it was built with, before it reads its configuration.
         args=["-p", home, "-e", f"{home}/logs/error.log", "-c", configuration],
         foreground_process_extra_args=["-g", "daemon off;"],
-        initialize=f"mkdir -p {shlex.quote(f'{home}/logs')} {shlex.quote(f'{state.cache_dir}/{name}')}\n"
-        f"cat > {shlex.quote(configuration)} << 'END OF NGINX.CONF'\n{text}\nEND OF NGINX.CONF\n",
+        directories=[f"{home}/logs", f"{state.cache_dir}/{name}"],
+        files={configuration: f"{text}\n"},
         dependencies=[webapp.pkg for webapp in webapps],
         credentials={"groups": {name: {}}, "users": {name: {"group": name, "description": "Reverse proxy"}}},
         overrides={"sysvinit": {"runlevels": [3, 4, 5]}},
