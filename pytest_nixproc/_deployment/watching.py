@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from pytest_nixproc._deployment.context import DeploymentContext, Subject
+from pytest_nixproc._deployment.own_files import said_in_files
 from pytest_nixproc._deployment.problems import log_sizes
 from pytest_nixproc._deployment.programs import program_problem
 from pytest_nixproc._deployment.readiness import Candidate, ReadinessChecker, condition_of, reads_log
@@ -276,6 +277,9 @@ def ending_of(status: Status) -> str:
 def start_error(driver: Driver, unit: Unit, instance: Instance, brief: str, *details: str) -> StartError:
     """Return the error of an instance that did not start, with the holders of its ports, and the end of its log."""
     log = driver.log(unit)
-    tail = f"end of its log:\n{log[-LOG_TAIL:].rstrip()}" if log.strip() else "its log is empty"
+    if log.strip():
+        said = [f"end of its log:\n{log[-LOG_TAIL:].rstrip()}"]
+    else:
+        said = ["its log is empty", *said_in_files(instance.pkg, driver.machine, driver.target)]
     problem = filter(None, [program_problem(unit, driver.machine)])
-    return StartError(brief, details="\n".join((*details, *problem, *rivals(driver, unit, instance), tail)))
+    return StartError(brief, details="\n".join((*details, *problem, *rivals(driver, unit, instance), *said)))
