@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from pytest_nixproc._registry import Registry
+from pytest_nixproc.machines.host import Host
+
 TEST = """
 import os
 import pickle
@@ -44,11 +47,13 @@ def test_parent_has_its_system(nixproc_system):
 """
 
 
-@pytest.mark.parametrize("manager", ["supervisord", "sysvinit"])
+@pytest.mark.parametrize("manager", ["supervisord", "sysvinit", "docker", "systemd"])
 def test_system_outlives_a_child(
     project: pytest.Pytester, free_ports: Callable[[int], list[int]], manager: str
 ) -> None:
     """A child may run pytest's tests and teardown to their end: the parent's system is still there, and clean."""
+    if reason := Registry().manager(manager).unavailable_reason(Host):
+        pytest.skip(f"{manager} cannot run here: {reason}")
     project.makepyfile(TEST.format(*free_ports(2)))
     options = [f"--nixproc-manager={manager}", "--nixproc-model=processes.py"]
     project.runpytest_subprocess(*options).assert_outcomes(passed=3)
