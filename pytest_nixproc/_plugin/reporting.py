@@ -72,7 +72,7 @@ def made_by(plan: Plan, name: str) -> Iterator[str]:
     for entry, told in zip(entries, described, strict=True):
         verb = "writes" if entry in unit.state_files else "makes"
         owner = f", of {entry.user}:{entry.group}".rstrip(":") if entry.user or entry.group else ""
-        left_out = "" if owner or not (told.user or told.group) else ", which stays who deploys, in this profile"
+        left_out = "" if owner or not (told.user or told.group) else ", which is of who deploys in this profile"
         yield f"{verb} {entry.path} (mode {entry.mode:04o}{owner}){left_out}"
 
 
