@@ -21,6 +21,9 @@ from pytest_nixproc.values.target import Target
 from pytest_nixproc.values.units import Status, Unit
 
 PASSING_SECONDS: Final = 0.5
+LOOKS: Final = 3
+"""How often a system is looked at anew in which instances end all the time."""
+
 PID_FILE_SECONDS: Final = 0.5
 
 
@@ -33,11 +36,30 @@ def observe(
     told: Sequence[ReferencedPidFile] = (),
     file_changes: FileChanges | None = None,
 ) -> Snapshot:
-    """Return a snapshot of a running system.
+    """Return a snapshot of a running system: of a moment in which no main process ended, if there is one.
 
-    ``outside`` has the paths that instances claim outside the state, ``told`` the PID files whose paths are passed to
-    programs; ``file_changes`` knows which paths these programs name.
+    What is seen of an instance that ends meanwhile does not fit together. ``outside`` has the paths that instances
+    claim outside the state, ``told`` the PID files whose paths are passed to programs; ``file_changes`` knows which
+    paths these programs name.
     """
+    for _ in range(LOOKS):
+        snapshot = look(model, units, driver, target, outside or {}, told, file_changes)
+        mains = [status.pid for status in snapshot.statuses.values() if status.running and status.pid]
+        if not driver.machine.processes.ended(mains):
+            break
+    return snapshot
+
+
+def look(
+    model: ProcessesModel,
+    units: Mapping[str, Unit],
+    driver: Driver,
+    target: Target,
+    outside: Mapping[str, str],
+    told: Sequence[ReferencedPidFile],
+    file_changes: FileChanges | None,
+) -> Snapshot:
+    """Return a snapshot of a running system, one part after the other."""
     by_unit = driver.status(list(units.values()))
     statuses = {name: by_unit[unit.name] for name, unit in units.items()}
     attribution = ProcessAttribution(
@@ -64,7 +86,7 @@ def observe(
         accounts=accounts,
         run_as={name: found for name, pid in mains.items() if (found := driver.machine.accounts.of(pid))},
         processes=processes,
-        changed=changed_paths(driver.machine, outside or {}, target, own_places),
+        changed=changed_paths(driver.machine, outside, target, own_places),
         own_places=own_places,
         directories=real_directories(driver.machine, model),
         file_changes=file_changes.found(processes, accounts, own_places, target.directory) if file_changes else (),

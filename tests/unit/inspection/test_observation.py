@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,12 @@ import pytest
 
 from pytest_nixproc._inspection.answers import ProcessAttribution
 from pytest_nixproc._inspection.observation import (
+    LOOKS,
     PASSING_SECONDS,
     PidFileReader,
     changed_paths,
     inspect_processes,
+    observe,
     real_directories,
     with_real_paths,
 )
@@ -44,6 +47,38 @@ def look_at_told(path: Path, driver: FakeDriver, units: dict[str, Unit]) -> PidF
     return PidFileReader(driver, units, ProcessAttribution(driver.machine, driver.target, {}), []).read_until_stable(
         [told]
     )[0]
+
+
+@pytest.mark.parametrize("ends", [1, 9])
+def test_instance_that_ends_while_it_is_looked_at(
+    driver: FakeDriver,
+    make_model: MakeModel,
+    units: Any,
+    target: Target,
+    machine: FakeMachine,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: int,
+) -> None:
+    """The look is taken anew: what was seen of a process before its end, and after, does not fit together."""
+    model = make_model(web={}, db={})
+    generated = units(model)
+    driver.activate(list(generated.values()), machine.deadline(1))
+    looks = 0
+
+    def inspect(mains: Sequence[int], tag: str) -> list[ProcessInfo]:  # noqa: ARG001
+        nonlocal looks
+        looks += 1
+        if looks <= ends:
+            machine.processes.end(mains[0])
+            if looks > 1 or ends > 1:
+                driver.activate([generated["web"]], machine.deadline(1))
+        return [ProcessInfo(pid, pid) for pid in mains]
+
+    monkeypatch.setattr(machine.processes, "inspect", inspect)
+    snapshot = observe(model, generated, driver, target)
+    assert looks == (2 if ends == 1 else LOOKS)
+    if ends == 1:
+        assert sorted(status.running for status in snapshot.statuses.values()) == [False, True]
 
 
 def test_told_pid_file_that_cannot_be_read(
