@@ -114,6 +114,13 @@ class Watcher:
                     if it.url != f"http://127.0.0.1:{it.port}":
                         self.say(name, "is at", it.url)
 
+    def log_after(self, it, lines):
+        """Return a log once it has more lines: a server listens before it says so, and is written a moment later."""
+        end = time.monotonic() + READ_SECONDS
+        while (log := it.log).count("serving") <= lines and time.monotonic() < end:
+            time.sleep(0.01)
+        return log
+
     def act(self, name, verb):
         """Apply a verb to an instance of one's own, and see whether it holds."""
         it = self.system[name]
@@ -122,10 +129,7 @@ class Watcher:
             getattr(it, verb)()
         is_up = verb in ("start", "restart")
         status, listening = it.status, it.listening
-        # It listens before it says so, and its manager may write that a moment later.
-        end = time.monotonic() + READ_SECONDS
-        while (log := it.log).count("serving") <= lines and is_up and time.monotonic() < end:
-            time.sleep(0.01)
+        log = self.log_after(it, lines) if is_up else it.log
         if status.running != is_up or listening != ({it.port} if is_up else set()):
             self.say(name, "after", verb, status, listening)
         if is_up and (status.pid in (None, before) or log.count("serving") != lines + 1):
@@ -135,6 +139,7 @@ class Watcher:
     def own(self, name):
         """Own an instance until the time is over, and leave it up."""
         try:
+            self.log_after(self.system[name], 0)
             is_up, others = True, [other for other in self.system if other != name]
             while not self.over.is_set():
                 is_up = self.act(name, random.choice(("stop", "restart", "kill")) if is_up else "start")
