@@ -20,6 +20,7 @@ from pytest_nixproc._system.system import System
 from pytest_nixproc.errors import DeploymentError, StartError
 from pytest_nixproc.machines.host import Host
 from pytest_nixproc.machines.process_table import descendants, parents
+from pytest_nixproc.managers.docker.container_states import ContainerStates
 from pytest_nixproc.managers.docker.engine import connect
 from pytest_nixproc.managers.docker.generator import LABEL
 from pytest_nixproc.model import ready
@@ -195,6 +196,18 @@ def test_orphans_are_buried(bench: Bench) -> None:
         # The last of them may not even have ended when the program has made its file.
         bench.await_that(lambda: {*descendants([first], parents())} <= {first, pid}, "nothing is left, and no zombie")
         assert system["it"].pids == [pid]
+
+
+def test_container_without_its_program(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a container is up whose first process has not started the program yet, the instance does not run."""
+    with bench.deploy(one(lambda state: probe("it", state, "foreground"))) as system:
+        assert system["it"].is_running
+        with monkeypatch.context() as patch:
+            patch.setattr(ContainerStates, "main_process", lambda *_: None)
+            status = system["it"].status
+        assert (status.running, status.has_ended, status.pid) == (False, False, None)
+        assert status.text == "its container is up, and its program has not been started"
+        assert system["it"].is_running
 
 
 def test_memory_limit(bench: Bench) -> None:

@@ -94,7 +94,10 @@ class DockerDriver(Driver):
             return Status(running=False, text="it has no container")
         state = facts["State"]
         if is_up(state):
-            return Status(running=True, pid=self._states.main_process(unit), text=state["Status"])
+            # The container is up before its first process has started the program.
+            pid = self._states.main_process(unit)
+            text = state["Status"] if pid else "its container is up, and its program has not been started"
+            return Status(running=pid is not None, pid=pid, text=text)
         has_ended = state["Status"] in ("exited", "dead")
         return Status(running=False, has_ended=has_ended, exit_status=exit_status_of(state), text=describe_end(facts))
 
